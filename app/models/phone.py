@@ -1,0 +1,52 @@
+"""Numbers and senders as everybody here writes them: E.164, short codes, names."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import phonenumbers
+
+SHORT = range(3, 9)
+"""How many digits a sender may have and still be a short code, kept as it is."""
+
+
+@lru_cache(maxsize=65_536)
+def e164(text: str, region: str = "US") -> str:
+    """A *possible* number as E.164. A leading space stands for the `+` that a query string decoded.
+
+    Raises ValueError, in words that do not repeat the number.
+    """
+    if text.startswith(" "):
+        text = "+" + text.lstrip()
+    try:
+        number = phonenumbers.parse(text, region)
+    except phonenumbers.NumberParseException as error:
+        raise ValueError("not a phone number: give it as E.164, for example +15555551234") from error
+    if number.extension or not phonenumbers.is_possible_number(number):
+        raise ValueError("not a possible phone number: give it as E.164, for example +15555551234")
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+@lru_cache(maxsize=4_096)
+def sender_id(text: str, region: str = "US") -> str:
+    """A sender in its one form: 3 to 8 digits as they are, longer digits as E.164, letters without case.
+
+    Raises ValueError for an empty sender, one with control characters, or one longer than 64 characters.
+    """
+    name = text.strip()
+    if not name or len(name) > 64 or not name.isprintable():
+        raise ValueError("not a sender: give a short code, a phone number or a name of at most 64 characters")
+    digits = name.removeprefix("+")
+    if not (digits.isascii() and digits.isdigit()):
+        return name.casefold()
+    if not name.startswith("+") and len(digits) in SHORT:
+        return digits
+    try:
+        return e164(name, region)
+    except ValueError:
+        return digits
+
+
+def mask(text: str) -> str:
+    """A number for logs: `+1555***1234`."""
+    return f"{text[:5]}***{text[-4:]}" if len(text) > 9 else "***"

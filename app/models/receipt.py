@@ -1,0 +1,131 @@
+"""What gateways say: a callback as it came, and the receipts read out of it. Facts, no policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, tzinfo
+from enum import StrEnum
+from urllib.parse import parse_qsl
+
+
+class Status(StrEnum):
+    """What became of one message, in the eight words every gateway is translated into."""
+
+    ACCEPTED = "accepted"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    UNDELIVERABLE = "undeliverable"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+
+
+FAILED = frozenset({Status.UNDELIVERABLE, Status.REJECTED, Status.EXPIRED})
+"""Final failures: the only statuses whose code acts (policy.md, "What acts")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """One HTTP request of a gateway, as bytes.
+
+    `url` is the URL the vendor called: the link's `public_url` with the path and query when it is set, else as received.
+    `headers` have lower-case names. `query` is the raw query string without the `?`. `body` is decompressed.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    query: str
+    body: bytes
+
+    def params(self) -> dict[str, str]:
+        """Query parameters; of a repeated name the last one. Bytes that are not UTF-8 become U+FFFD, NULs are dropped."""
+        return _pairs(self.query)
+
+    def form(self) -> dict[str, str]:
+        """An `application/x-www-form-urlencoded` body, read as `params` are."""
+        return _pairs(self.body.decode("latin-1"))
+
+    def header(self, name: str) -> str:
+        return self.headers.get(name, "")
+
+
+def _pairs(text: str) -> dict[str, str]:
+    return {k: v.replace("\0", "") for k, v in parse_qsl(text, keep_blank_values=True, errors="replace")}
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A delivery receipt, normalised: what one gateway says about one message (or one part of it).
+
+    Codes are text exactly as received. `number` and `sender` are as the vendor wrote them until `gateways.read` makes
+    them E.164 and canonical. `occurred_at`, `sent_at` may come without a zone from a parser; `gateways.read` adds the
+    link's zone or drops them. `code_space` None means: the space that the link's settings name.
+    """
+
+    message_id: str | None
+    status: Status
+    number: str | None = None
+    sender: str | None = None
+    code: str | None = None
+    code_space: str | None = None
+    carrier: str | None = None
+    mcc: str | None = None
+    mnc: str | None = None
+    segment: int | None = None
+    segments: int | None = None
+    occurred_at: datetime | None = None
+    sent_at: datetime | None = None
+    gateway: str = ""
+    account: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A callback, or one element of a batch, that could not be read. `raw` is kept, `reason` names no number."""
+
+    raw: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What this vendor counts as success."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = "text/plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """How one gateway (and account) is connected to us: `[gateways.NAME]` of the settings."""
+
+    gateway: str
+    account: str = ""
+    secrets: tuple[str, ...] = ()
+    window: timedelta = timedelta(minutes=5)
+    public_url: str | None = None
+    sender: str | None = None
+    timezone: tzinfo | None = None
+    code_space: str | None = None
+    codes: Mapping[str, str] = field(default_factory=dict)
+    region: str = "US"
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """One vendor: how it proves its origin, how its bytes read, what it wants to hear.
+
+    `verify` is asked once for each live secret. `parse` may raise LookupError, ValueError, TypeError or AttributeError
+    for bytes it cannot read; `gateways.read` is the one boundary that turns those into `Broken`.
+    """
+
+    name: str
+    docs: str
+    parse: Callable[[Callback], list[Receipt | Broken]]
+    verify: Callable[[Callback, str, Link], bool]
+    reply: Callable[[Callback], Reply]
+    code_space: str | None = None
+    hint: str = ""
