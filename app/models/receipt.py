@@ -79,6 +79,7 @@ class Receipt:
     sent_at: datetime | None = None
     gateway: str = ""
     account: str = ""
+    malformed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,9 @@ class Gateway:
     """One vendor: how it proves its origin, how its bytes read, what it wants to hear.
 
     `verify` is asked once for each live secret. `parse` may raise LookupError, ValueError, TypeError or AttributeError
-    for bytes it cannot read; `gateways.read` is the one boundary that turns those into `Broken`.
+    for bytes it cannot read; `gateways.read` is the one boundary that turns those into `Broken`. Where a callback may
+    be a batch, `split` gives each element of it, in the order of `parse`, as a body that reads alone: what is kept of
+    it when it is broken. `code_space` is what codes mean where neither the receipt nor the link says it.
     """
 
     name: str
@@ -129,3 +132,4 @@ class Gateway:
     reply: Callable[[Callback], Reply]
     code_space: str | None = None
     hint: str = ""
+    split: Callable[[Callback], list[bytes]] | None = None

@@ -1,0 +1,92 @@
+"""Reads the policy: the rules that ship, and an owner's override file on top of them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from app.models.catalogue import REASONS
+from app.models.duration import duration
+from app.models.number import PRECEDENCE
+from app.models.policy import Mode, Policy, Rule
+
+
+class PolicyError(ValueError):
+    """One line that names the file, the rule and the mend."""
+
+
+def load_policy(override: Path | None = None, mode: Mode | None = None, sender_modes: Mapping[str, Mode] | None = None,
+                *, lookups: bool = False) -> Policy:  # fmt: skip
+    """The rules in force. An override names only what it changes; its `mode` yields to the one given here.
+
+    Raises PolicyError for a file that cannot be read, an unknown reason or key, or a value of the wrong kind.
+    """
+    shipped = tomllib.loads((files("app.catalogue") / "policy.toml").read_text("utf-8"))
+    own = _read(override) if override else {}
+    if extra := own.keys() - {"mode", "rules"}:
+        raise PolicyError(
+            f"{override}: unknown key {min(extra)!r}; a policy file has `mode` and `[rules.REASON]` tables"
+        )
+    rules = dict(shipped["rules"])
+    for reason, table in _tables(override, own.get("rules", {})).items():
+        rules[reason] = rules.get(reason, {}) | table
+    named = own.get("mode", "lookup_first")
+    if named not in get_args(Mode):
+        raise PolicyError(f'{override}: mode = "{named}" is neither "lookup_first" nor "strict"')
+    where = str(override or "policy.toml")
+    read = {reason: _rule(where, reason, table) for reason, table in rules.items()}
+    return Policy(read, mode or named, dict(sender_modes or {}), lookups)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise PolicyError(f"{path}: cannot be read as a policy file: {error}") from error
+
+
+def _tables(path: Path | None, rules: object) -> dict[str, dict[str, Any]]:
+    if not isinstance(rules, dict) or not all(isinstance(table, dict) for table in rules.values()):
+        raise PolicyError(f"{path}: `rules` must hold tables: write [rules.REASON] and its keys below it")
+    return rules
+
+
+_KINDS = get_type_hints(Rule)
+
+
+def _rule(where: str, reason: str, table: Mapping[str, Any]) -> Rule:
+    if reason not in REASONS:
+        raise PolicyError(f"{where}: [rules.{reason}] names an unknown reason; `sendable policy show` lists them all")
+    known = {field.name for field in fields(Rule)} - {"reason"}
+    if extra := table.keys() - known:
+        raise PolicyError(
+            f"{where}: [rules.{reason}] has the unknown key {min(extra)!r}; use {', '.join(sorted(known))}"
+        )
+    return Rule(reason, **{key: _value(where, reason, key, value) for key, value in table.items()})
+
+
+def _value(where: str, reason: str, key: str, value: Any) -> Any:  # noqa: ANN401 - what TOML gave
+    allowed = _allowed(key)
+    if timedelta in allowed:
+        try:
+            return duration(str(value))
+        except ValueError as error:
+            raise PolicyError(f"{where}: [rules.{reason}] {key}: {error}") from error
+    if bool in allowed and isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value in allowed:
+        return value
+    words = "true or false" if bool in allowed else " or ".join(f'"{c}"' for c in allowed if isinstance(c, str))
+    raise PolicyError(f"{where}: [rules.{reason}] {key} must be {words}")
+
+
+def _allowed(key: str) -> list[object]:
+    """What may stand there: words, or a type. No rule makes a number active or unseen: that is what is left."""
+    kind = _KINDS[key]
+    choices = [choice for part in get_args(kind) or (kind,) for choice in get_args(part) or (part,)]
+    return [c for c in choices if c in PRECEDENCE] if key in {"state", "ends"} else choices

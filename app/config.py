@@ -1,0 +1,215 @@
+"""Settings: one frozen value, read once. Environment first (`SENDABLE_*`), then the TOML file that SENDABLE_CONFIG names.
+
+Whatever is wrong stops the start with one line that says which key, and how to mend it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from app.models.duration import duration
+from app.models.phone import sender_id
+from app.models.policy import Mode
+from app.models.receipt import Link
+
+
+class SettingsError(ValueError):
+    """One line: which setting is wrong, and how to mend it."""
+
+
+Duration = Annotated[timedelta, BeforeValidator(lambda value: duration(value) if isinstance(value, str) else value)]
+_FOREIGN = ("SENDABLE_TEST_", "SENDABLE_SERVICE_", "SENDABLE_PORT_")
+"""Names that others put there: the tests, and Kubernetes for a service called `sendable`."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class LinkTable(_Table):
+    """`[gateways.NAME]`, and `[gateways.NAME.accounts.ACCOUNT]`, which takes over what it does not name."""
+
+    secrets: tuple[SecretStr, ...] = ()
+    window: Duration | None = None
+    public_url: str | None = None
+    sender: str | None = None
+    timezone: str | None = None
+    code_space: str | None = None
+    codes: dict[str, str] = {}
+
+    @field_validator("secrets")
+    @classmethod
+    def _not_blank(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(not secret.get_secret_value().strip() for secret in secrets):
+            raise ValueError("a secret must not be blank: anyone could forge what it signs")
+        return secrets
+
+    @field_validator("public_url")
+    @classmethod
+    def _absolute(cls, url: str | None) -> str | None:
+        if url and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc):
+            raise ValueError('must be an absolute URL, for example "https://dlr.example.com"')
+        return url.rstrip("/") if url else None
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str | None) -> str | None:
+        try:
+            return name and ZoneInfo(name).key
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError('is no time zone: write a name such as "America/New_York" or "UTC"') from error
+
+    @field_validator("sender")
+    @classmethod
+    def _one_form(cls, sender: str | None) -> str | None:
+        return sender and sender_id(sender)
+
+
+class GatewayTable(LinkTable):
+    accounts: dict[str, LinkTable] = {}
+
+
+class PolicyTable(_Table):
+    mode: Mode | None = None
+
+
+class SenderTable(_Table):
+    kind: Literal["short_code", "long_code", "toll_free", "alphanumeric"] | None = None
+    policy: Mode | None = None
+
+
+class Settings(_Table):
+    """Everything that can be set. `policy_file` is SENDABLE_POLICY; `lookup` present means: a provider is configured."""
+
+    database_url: SecretStr | None = None
+    data_dir: Path = Path(".sendable")
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65_535)
+    auth: Literal["on", "off"] = "on"
+    policy_file: Path | None = None
+    first_key: SecretStr | None = None
+    region: str = Field("US", pattern="^[A-Z]{2}$")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    receipts_kept: Duration = timedelta(days=90)
+    changes_kept: Duration = timedelta(days=5 * 365)
+    policy: PolicyTable = PolicyTable()
+    gateways: dict[str, GatewayTable] = {}
+    senders: dict[str, SenderTable] = {}
+    lookup: dict[str, Any] | None = None
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None or not url.get_secret_value():
+            return None
+        scheme, _, rest = url.get_secret_value().partition("://")
+        if scheme not in {"postgres", "postgresql", "postgresql+asyncpg"} or not rest:
+            raise ValueError("must be a PostgreSQL URL, for example postgresql://user:password@host/database")
+        return SecretStr(f"postgresql+asyncpg://{rest}")
+
+    @field_validator("first_key")
+    @classmethod
+    def _long(cls, key: SecretStr | None) -> SecretStr | None:
+        if key and len(key.get_secret_value()) < 24:
+            raise ValueError("is too short to be a key: use at least 24 random characters")
+        return key
+
+    @field_validator("senders")
+    @classmethod
+    def _sender_names(cls, senders: dict[str, SenderTable]) -> dict[str, SenderTable]:
+        return {sender_id(name): table for name, table in senders.items()}
+
+    def links(self) -> dict[tuple[str, str], Link]:
+        """How each configured gateway and account is connected, by (gateway, account)."""
+        found = {}
+        for name, table in self.gateways.items():
+            own = table.model_dump(exclude_unset=True, exclude={"accounts"})
+            found[name, ""] = self._link(name, "", own)
+            for account, part in table.accounts.items():
+                found[name, account] = self._link(name, account, own | part.model_dump(exclude_unset=True))
+        return found
+
+    def _link(self, gateway: str, account: str, table: Mapping[str, Any]) -> Link:
+        given = {key: value for key, value in table.items() if value is not None}
+        if "secrets" in given:
+            given["secrets"] = tuple(secret.get_secret_value() for secret in given["secrets"])
+        if "timezone" in given:
+            given["timezone"] = ZoneInfo(given["timezone"])
+        return Link(gateway=gateway, account=account, region=self.region, **given)
+
+    def sender_modes(self) -> dict[str, Mode]:
+        return {sender: table.policy for sender, table in self.senders.items() if table.policy}
+
+
+_FROM_ENVIRONMENT = {
+    "SENDABLE_DATABASE_URL": "database_url",
+    "SENDABLE_DATA_DIR": "data_dir",
+    "SENDABLE_HOST": "host",
+    "SENDABLE_PORT": "port",
+    "SENDABLE_AUTH": "auth",
+    "SENDABLE_POLICY": "policy_file",
+    "SENDABLE_FIRST_KEY": "first_key",
+    "SENDABLE_REGION": "region",
+    "SENDABLE_LOG_LEVEL": "log_level",
+    "SENDABLE_RECEIPTS_KEPT": "receipts_kept",
+    "SENDABLE_CHANGES_KEPT": "changes_kept",
+}
+
+
+def read_settings(environment: Mapping[str, str] = os.environ, **given: Any) -> Settings:  # noqa: ANN401 - any setting
+    """The settings: `given` (the command line's) before the environment before the file. Raises SettingsError."""
+    named = {key: value for key, value in environment.items() if key.startswith("SENDABLE_")}
+    known = {*_FROM_ENVIRONMENT, "SENDABLE_CONFIG"}
+    for key in sorted(named.keys() - known):
+        if not key.startswith(_FOREIGN):
+            raise SettingsError(f"{key} is no setting of Sendable: remove it, or use one of {', '.join(sorted(known))}")
+    values = _file(named["SENDABLE_CONFIG"]) if named.get("SENDABLE_CONFIG") else {}
+    values |= {_FROM_ENVIRONMENT[key]: value for key, value in named.items() if key in _FROM_ENVIRONMENT and value}
+    values |= {key: value for key, value in given.items() if value is not None}
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_line(error, named.get("SENDABLE_CONFIG"))) from error
+    if settings.auth == "off" and not is_loopback(settings.host):
+        raise SettingsError(
+            f'SENDABLE_AUTH is "off" but SENDABLE_HOST is {settings.host}: listen on 127.0.0.1, or set SENDABLE_AUTH=on'
+        )
+    return settings
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _file(path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"SENDABLE_CONFIG={path} cannot be read: {error}") from error
+
+
+def _line(error: ValidationError, path: str | None) -> str:
+    """The first thing that is wrong, in one line, under the name that the reader wrote."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    key = ".".join(map(str, first["loc"]))
+    variable = next((env for env, field in _FROM_ENVIRONMENT.items() if field == key), None)
+    where = f"{variable} (or `{key}`)" if variable else f"`{key}`"
+    file = f" in {path}" if path and not variable else ""
+    if first["type"] == "extra_forbidden":
+        return f"{where}{file} is no setting of Sendable: remove it, or see the README for those there are"
+    return f"{where}{file} {first['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,179 @@
+"""The gateways. The folder is the registry: every module here that does not start with `_` is one vendor.
+
+`prove` says whether a callback comes from whom we configured, `read` what it says. Both are pure: bytes in, values out.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, tzinfo
+from importlib import import_module
+from pkgutil import iter_modules
+
+from app.gateways._fields import CANNOT_READ, Unreadable, why
+from app.models.phone import e164, sender_id
+from app.models.receipt import Broken, Callback, Gateway, Link, Receipt
+
+__all__ = ["GATEWAYS", "prove", "read"]
+
+
+def _found() -> dict[str, Gateway]:
+    modules = sorted(module.name for module in iter_modules(__path__) if not module.name.startswith("_"))
+    return {name.replace("_", "-"): import_module(f"{__name__}.{name}").gateway for name in modules}
+
+
+PARTS = range(1, 1001)
+"""What can be the number of a part, or of parts: SMS itself ends at 255."""
+
+GATEWAYS: dict[str, Gateway] = _found()
+
+
+def prove(gateway: Gateway, callback: Callback, link: Link) -> bool:
+    """Whether any live secret of the link verifies the callback. All are tried, so that the time tells nothing.
+
+    A blank secret never counts: whoever sends nothing would match it. Without a live secret nothing can be proven, and
+    the answer is False; whether a link may go without one (auth off) is for the caller to decide.
+    """
+    return True in [_proves(gateway, callback, secret, link) for secret in link.secrets if secret.strip()]
+
+
+def _proves(gateway: Gateway, callback: Callback, secret: str, link: Link) -> bool:
+    try:
+        return gateway.verify(callback, secret, link)
+    except CANNOT_READ:
+        return False
+
+
+def read(gateway: Gateway, callback: Callback, link: Link) -> list[Receipt | Broken]:
+    """What a callback says: finished receipts, and what of it could not be read. Never raises for what it is given.
+
+    The one boundary: parsers are written in a straight line, and whatever they trip over becomes `Broken` here.
+    """
+    try:
+        said = gateway.parse(callback)
+    except CANNOT_READ as error:
+        return [Broken(_bytes(callback), why(error))]
+    finished = [_finish(gateway, one, link) for one in said]
+    if Broken in map(type, finished):
+        return _with_bytes(gateway, callback, finished)
+    return finished
+
+
+def _finish(gateway: Gateway, said: Receipt | Broken, link: Link) -> Receipt | Broken:
+    if isinstance(said, Broken):
+        return said
+    try:
+        return _finished(gateway, said, link)
+    except CANNOT_READ as error:
+        return Broken(b"", why(error))
+
+
+def _finished(gateway: Gateway, said: Receipt, link: Link) -> Receipt:
+    """The receipt with everything that only the link knows, in values that PostgreSQL takes.
+
+    Built once, not replaced field by field: this runs for every receipt there is.
+    """
+    message_id = _text(said.message_id, 256, "message id")
+    number = _number(said.number, link.region)
+    if message_id is None and number is None:
+        raise Unreadable("neither a message id nor a number")
+    code = _text(said.code, 64, "code")
+    if code is not None and link.codes:
+        code = link.codes.get(code, code)
+    return Receipt(
+        message_id=message_id,
+        status=said.status,
+        number=number,
+        sender=_sender(said.sender, link),
+        code=code,
+        code_space=_space(gateway, said, link) if code else None,
+        carrier=_text((said.carrier or "")[:128], 128, "carrier"),
+        mcc=_digits(said.mcc, (3,)),
+        mnc=_digits(said.mnc, (2, 3)),
+        segment=_part(said.segment),
+        segments=_part(said.segments),
+        occurred_at=_utc(said.occurred_at, link.timezone),
+        sent_at=_utc(said.sent_at, link.timezone),
+        gateway=link.gateway,
+        account=link.account,
+        malformed=number is not None and number != said.number and _rewritten(said.number, number),
+    )
+
+
+def _text(text: str | None, most: int, what: str) -> str | None:
+    """A text that PostgreSQL can keep: no NUL, no lone surrogate. An id or code that is cut would be another one."""
+    if not text:
+        return None
+    if not text.isprintable():
+        text = text.encode("utf-8", "ignore").decode().replace("\0", "")
+    if len(text) > most:
+        raise Unreadable(f"{what} of more than {most} characters")
+    return text or None
+
+
+def _number(text: str | None, region: str) -> str | None:
+    if not text or text.isspace():
+        return None
+    try:
+        return e164(text, region)
+    except ValueError as error:
+        raise Unreadable("not a possible phone number") from error
+
+
+def _rewritten(written: str | None, number: str) -> bool:
+    """Whether reading changed the digits themselves: then a vendor's "invalid number" speaks of another one."""
+    return written is not None and "".join(filter(str.isdecimal, written)) != number[1:]
+
+
+def _sender(text: str | None, link: Link) -> str | None:
+    text = text if text and not text.isspace() else link.sender
+    if not text:
+        return None
+    try:
+        return sender_id(text, link.region)
+    except ValueError as error:
+        raise Unreadable("not a sender") from error
+
+
+def _space(gateway: Gateway, said: Receipt, link: Link) -> str | None:
+    return _text(said.code_space, 64, "code space") or link.code_space or gateway.code_space
+
+
+def _digits(text: str | None, lengths: tuple[int, ...]) -> str | None:
+    return text if text and len(text) in lengths and text.isascii() and text.isdigit() else None
+
+
+def _part(number: int | None) -> int | None:
+    return None if number is None or number not in PARTS else number
+
+
+def _utc(at: datetime | None, zone: tzinfo | None) -> datetime | None:
+    """A zone-less time is the link's local time; without a `timezone` in its settings it is not trusted."""
+    if at is None or at.tzinfo is UTC:
+        return at
+    if at.tzinfo is None:
+        if zone is None:
+            return None
+        at = at.replace(tzinfo=zone)
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:  # the first or last hours that a datetime can hold
+        return None
+
+
+def _with_bytes(gateway: Gateway, callback: Callback, read: list[Receipt | Broken]) -> list[Receipt | Broken]:
+    """Each broken element with its own bytes, where the vendor posts batches; else with the whole callback."""
+    elements = gateway.split(callback) if gateway.split else []
+    if len(elements) != len(read):
+        elements = [_bytes(callback)] * len(read)
+    return [
+        Broken(one.raw or raw, one.reason) if isinstance(one, Broken) else one
+        for one, raw in zip(read, elements, strict=True)
+    ]
+
+
+def _bytes(callback: Callback) -> bytes:
+    """What to keep of a callback: its body, or its query without our own token."""
+    if callback.body:
+        return callback.body
+    pairs = [pair for pair in callback.query.split("&") if not pair.startswith("token=")]
+    return "&".join(pairs).encode("utf-8", "surrogateescape")

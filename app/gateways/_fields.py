@@ -1,0 +1,189 @@
+"""Reading what vendors write: texts, counts, clocks, numbers, JSON, forms and XML, all of it possibly wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+import orjson
+from lxml import etree
+
+from app.models.receipt import Broken, Callback, Receipt
+
+Said: TypeAlias = Mapping[str, object]
+"""One report as the vendor wrote it: names and values, of any type until they are read."""
+
+MOST = 200_000
+"""Elements of one batch. 8 MiB hold some 140,000 short receipts; more elements than that are no receipts."""
+
+
+class Unreadable(ValueError):  # noqa: N818 - one of the house's three words (Forbidden, Unreadable, Busy)
+    """Bytes that are no receipt. The words are kept and shown: they never repeat what was received."""
+
+
+CANNOT_READ = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError, SyntaxError)
+"""What a parser may trip over. lxml's errors are SyntaxErrors, UnicodeError is a ValueError."""
+
+
+def why(error: Exception) -> str:
+    """Our own words, or the kind of error alone: other messages may repeat a number."""
+    return str(error) if isinstance(error, Unreadable) else f"unexpected shape ({type(error).__name__})"
+
+
+def text(value: object) -> str | None:
+    """A string as it is, a whole number as its digits; nothing and the empty string are None."""
+    if isinstance(value, str):
+        return value or None
+    if value is None:
+        return None
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:  # past that, digits are already lost
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise Unreadable("neither text nor a whole number where one of them belongs")
+
+
+def first(said: Said, *names: str) -> str | None:
+    """The first of these names that says something."""
+    for name in names:
+        if (found := text(said.get(name))) is not None:
+            return found
+    return None
+
+
+def need(said: Said, *names: str) -> str:
+    """As `first`, for what a receipt cannot lack."""
+    found = first(said, *names)
+    if found is None:
+        raise Unreadable(f"no {names[0]}")
+    return found
+
+
+def part(said: Said, name: str) -> Said:
+    """The object under this name; empty where there is none, or something else."""
+    found = said.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+_SMALL = re.compile(r"\d{1,9}", re.ASCII)
+
+
+def count(value: object) -> int | None:
+    """A small whole number, also when written as text; anything else is None."""
+    if isinstance(value, str):
+        return int(value) if _SMALL.fullmatch(value) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+_EPOCH = re.compile(r"\d{10}(\d{3}){0,3}", re.ASCII)
+
+
+def moment(value: object) -> datetime | None:
+    """A time: RFC 3339, ISO 8601 (also with `+0000`), or an epoch in s, ms, µs or ns. Without a zone it stays naive.
+
+    A time that cannot be read is None: the receipt still says what it says, and is dated by its arrival.
+    """
+    try:
+        if isinstance(value, str):
+            return _epoch(float(value)) if _EPOCH.fullmatch(value) else datetime.fromisoformat(value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return _epoch(float(value))
+    except (ValueError, OverflowError, OSError):
+        pass
+    return None
+
+
+def _epoch(number: float) -> datetime:
+    """Seconds have 10 digits from 2001 to 2286, and each finer unit three more."""
+    for _ in range(3):
+        if abs(number) >= 1e11:  # noqa: PLR2004
+            number /= 1000
+    return datetime.fromtimestamp(number, UTC)
+
+
+def plus(number: str | None) -> str | None:
+    """A number whose vendor writes the international digits alone, as E.164 has them."""
+    return f"+{number}" if number and number.isascii() and number.isdigit() and number[0] != "0" else number
+
+
+def form(callback: Callback) -> dict[str, str]:
+    """The query and the form in the body as one: vendors let the customer choose between GET and POST."""
+    return callback.params() | callback.form() if callback.body else callback.params()
+
+
+def json(body: bytes) -> object:
+    """Any JSON value. Raises Unreadable, without the library's message: that one quotes the place."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Unreadable("not JSON") from error
+
+
+def batch(said: object, one: Callable[[Said], Receipt]) -> list[Receipt | Broken]:
+    """An object is one receipt, an array is many."""
+    if isinstance(said, dict):
+        return [one(said)]
+    if isinstance(said, list):
+        return each(said, one)
+    raise Unreadable("neither an object nor an array")
+
+
+def each(elements: Iterable[object], one: Callable[[Said], Receipt]) -> list[Receipt | Broken]:
+    """Every element of a batch by itself, so that a broken one does not take the good ones with it.
+
+    A batch of which nothing can be read is Unreadable as a whole: it is kept once, not in a thousand pieces.
+    """
+    elements = list(elements)
+    if len(elements) > MOST:
+        raise Unreadable(f"more than {MOST} elements")
+    found = [_attempt(element, one) for element in elements]
+    broken = [one.reason for one in found if isinstance(one, Broken)]
+    if broken and len(broken) == len(found):
+        raise Unreadable(f"a batch without one good element: {broken[0]}")
+    return found
+
+
+def _attempt(element: object, one: Callable[[Said], Receipt]) -> Receipt | Broken:
+    try:
+        if isinstance(element, dict):
+            return one(element)
+        return Broken(b"", "not an object")
+    except CANNOT_READ as error:
+        return Broken(b"", why(error))
+
+
+_XML = etree.XMLParser(
+    resolve_entities=False,
+    load_dtd=False,
+    no_network=True,
+    huge_tree=False,
+    remove_comments=True,
+    remove_pis=True,
+)
+
+
+def xml(body: bytes) -> etree._Element:
+    """The root of an XML body. No vendor sends a DOCTYPE, and nothing else can name a file or grow without end."""
+    try:
+        root = etree.fromstring(body, _XML)
+    except etree.XMLSyntaxError as error:
+        raise Unreadable("not well-formed XML") from error
+    if root.getroottree().docinfo.internalDTD is not None:
+        raise Unreadable("XML with a DOCTYPE")
+    return root
+
+
+def said_by(element: etree._Element) -> dict[str, object]:
+    """An element as JSON would say it: attributes and children by name, of a repeated name the last one."""
+    said: dict[str, object] = {name_of(name): value for name, value in element.attrib.items()}
+    for child in element:
+        inner = said_by(child)
+        said[name_of(child.tag)] = inner or (child.text or "").strip()
+    return said
+
+
+def name_of(tag: str | bytes) -> str:
+    """A tag or attribute without its namespace."""
+    return str(tag).rpartition("}")[2]

@@ -1,0 +1,72 @@
+"""Ways to prove that a callback comes from whom we configured. Secrets are compared in constant time, over bytes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import re
+from collections.abc import Iterator
+
+from app.models.receipt import Callback, Link
+
+DIGESTS = {20: "sha1", 28: "sha224", 32: "sha256", 48: "sha384", 64: "sha512"}
+"""Which hash made a signature of so many bytes. MD5 is not taken, though a vendor may offer it."""
+
+
+def same(given: bytes, secret: str) -> bool:
+    return hmac.compare_digest(given, secret.encode())
+
+
+def token(callback: Callback, secret: str, _: Link) -> bool:
+    """`?token=…`, `X-Sendable-Token`, or Basic: for a vendor that signs nothing and lets us write its URL."""
+    return True in [same(given, secret) for given in _given(callback)]
+
+
+def _given(callback: Callback) -> Iterator[bytes]:
+    if "token=" in callback.query:
+        yield callback.params().get("token", "").encode("utf-8", "replace")
+    yield _header(callback, "x-sendable-token")
+    yield from _basic(callback)
+
+
+def _basic(callback: Callback) -> Iterator[bytes]:
+    """`user:password`, and the password alone: the secret may be either."""
+    scheme, _, rest = callback.header("authorization").partition(" ")
+    if scheme.lower() == "basic":
+        pair = decoded(rest.strip())
+        yield pair
+        yield pair.partition(b":")[2]
+
+
+def body_hmac(callback: Callback, secret: str, headers: tuple[str, ...]) -> bool:
+    """An HMAC of the raw body, keyed by the secret, as hex or base64 in one of these headers; `sha256=` may lead it.
+
+    The length of the signature says which hash it is.
+    """
+    given = [signature(callback.header(name)) for name in headers]
+    return True in [_made_by(made, secret, callback.body) for made in given if len(made) in DIGESTS]
+
+
+def _made_by(made: bytes, secret: str, body: bytes) -> bool:
+    return hmac.compare_digest(made, hmac.digest(secret.encode(), body, DIGESTS[len(made)]))
+
+
+def signature(text: str) -> bytes:
+    """The bytes of a signature that is written as hex or as base64."""
+    text = re.sub(r"^(?i:sha-?\d+)=", "", text.strip())
+    if re.fullmatch(r"(?:[0-9a-fA-F]{2}){20,64}", text):
+        return bytes.fromhex(text)
+    return decoded(text)
+
+
+def decoded(text: str) -> bytes:
+    """Base64, or nothing."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def _header(callback: Callback, name: str) -> bytes:
+    return callback.header(name).encode("latin-1", "replace")

@@ -1,0 +1,103 @@
+"""The only place where parts are joined: `create_app(settings)` and its lifespan."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+from fastapi import FastAPI
+
+from app.catalogue import CatalogueError, carriers, load
+from app.catalogue.policy import load_policy
+from app.config import Settings, SettingsError
+from app.gateways import GATEWAYS
+from app.models.receipt import Link
+from app.routers import consent, feed, held, messages, numbers, operating, problems, reading, receipts
+from app.services import database, migrate, upkeep
+from app.services.connection import connect
+from app.services.feed import Feed
+from app.services.intake import Intake, Meaning
+from app.services.status import Reader
+
+log = structlog.get_logger(__name__)
+DESCRIPTION = "May I text this number now, from this sender, through which carrier, and if not, why not?"
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service. Raises SettingsError, CatalogueError or PolicyError, each with one line that says how to mend it."""
+    meaning, links = meaning_of(settings), links_of(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _database(settings) as url:
+            await migrate.upgrade(url)
+            async with _running(app, url, settings, meaning):
+                yield
+
+    app = FastAPI(title="Sendable", description=DESCRIPTION, version="0.1.0", lifespan=lifespan, docs_url=None,
+                  redoc_url=None)  # fmt: skip
+    app.state.settings, app.state.meaning, app.state.links = settings, meaning, links
+    problems.install(app)
+    app.router.routes[:0] = receipts.routes
+    for router in (messages, numbers, consent, held, feed, reading, operating):
+        app.include_router(router.router)
+    return app
+
+
+def meaning_of(settings: Settings) -> Meaning:
+    policy = load_policy(
+        settings.policy_file, settings.policy.mode, settings.sender_modes(), lookups=settings.lookup is not None
+    )
+    return Meaning(load(), carriers(), policy)
+
+
+def links_of(settings: Settings) -> Mapping[tuple[str, str], Link]:
+    """Whom we listen to: with auth on, those with a secret; with auth off, every gateway there is."""
+    links = settings.links()
+    if unknown := sorted({gateway for gateway, _ in links} - GATEWAYS.keys()):
+        raise SettingsError(f"`gateways.{unknown[0]}` is no gateway of Sendable; there are {', '.join(GATEWAYS)}")
+    spaces = load().spaces()
+    for (gateway, account), link in links.items():
+        if link.code_space and link.code_space not in spaces:
+            key = f"gateways.{gateway}" + (f".accounts.{account}" if account else "")
+            raise SettingsError(f"`{key}.code_space` is no code space; there are {', '.join(spaces)}")
+    if settings.auth == "on":
+        return {key: link for key, link in links.items() if link.secrets}
+    return {(name, ""): Link(name, region=settings.region) for name in GATEWAYS} | links
+
+
+@asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[str]:
+    if settings.database_url:
+        yield settings.database_url.get_secret_value()
+    else:
+        async with database.serving(settings.data_dir) as url:
+            yield url
+
+
+@asynccontextmanager
+async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning) -> AsyncIterator[None]:
+    engine = connect(url)
+    reads = engine.execution_options(isolation_level="AUTOCOMMIT")
+    intake, feed_ = Intake(engine, meaning), Feed(url, reads)
+    app.state.engine, app.state.reads, app.state.intake, app.state.feed = engine, reads, intake, feed_
+    app.state.reader = Reader(reads)
+    await upkeep.prepare(engine, settings, meaning)
+    committing = asyncio.create_task(intake.run())
+    others = [asyncio.create_task(feed_.run()), asyncio.create_task(upkeep.run(engine, settings, meaning))]
+    try:
+        yield
+    finally:
+        intake.stop()
+        await committing
+        for task in others:
+            task.cancel()
+        for task in others:
+            with suppress(asyncio.CancelledError):
+                await task
+        await engine.dispose()
+
+
+__all__ = ["CatalogueError", "create_app"]

@@ -1,0 +1,14 @@
+"""Durations as people write them in settings: `30s`, `5m`, `24h`, `14d`."""
+
+import re
+from datetime import timedelta
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def duration(text: str) -> timedelta:
+    """Raises ValueError for anything but a whole number and one of s, m, h, d."""
+    match = re.fullmatch(r"\s*(\d{1,6})\s*([smhd])\s*", text)
+    if not match:
+        raise ValueError(f'"{text}" is not a duration: write a number and s, m, h or d, for example "24h"')
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})

@@ -1,0 +1,173 @@
+"""What is held of a number: dated conditions, the reach of senders, consent. Values only; services/decide.py reads them.
+
+Every part keeps its newest event by event time, so any order and any repetition of the same events ends the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+State = Literal[
+    "unseen", "active", "held", "porting", "suspended", "unreachable", "not_sms_capable",
+    "deactivated", "disconnected", "reassigned", "invalid",
+]  # fmt: skip
+Waiting = Literal["lookup", "no_lookup_provider", "budget", "person", "sender"]
+Consent = Literal["opted_in", "opted_out"]
+Scope = Literal["list", "sender", "all"]
+
+PRECEDENCE: tuple[State, ...] = (
+    "reassigned", "deactivated", "disconnected", "invalid", "not_sms_capable",
+    "suspended", "porting", "held", "unreachable",
+)  # fmt: skip
+"""Of several conditions in force the first of these is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What a fact rests on. Copied into every fact and change, since receipts are dropped long before those."""
+
+    kind: Literal["receipt", "register", "lookup", "call", "person", "lapse", "policy"]
+    gateway: str | None = None
+    account: str | None = None
+    code_space: str | None = None
+    code: str | None = None
+    message_id: str | None = None
+    source: str | None = None
+    evidence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One dated event. `at` is its event time; `guard` the moment an opt-in must be newer than to survive it
+    (the send time of the message, for receipts). `lookup`: a carrier lookup is to decide what follows."""
+
+    at: datetime
+    guard: datetime
+    reason: str
+    cause: Cause
+    lookup: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """Who serves a number, since when we know, and who told us."""
+
+    at: datetime
+    source: str
+    name: str | None = None
+    name_raw: str | None = None
+    mcc: str | None = None
+    mnc: str | None = None
+    line_type: str | None = None
+    ported: bool | None = None
+    ported_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """One sender's reach to one number: its blocks by reason, and the dates that lift or outlive them."""
+
+    blocks: dict[str, Fact] = field(default_factory=dict)
+    out: Fact | None = None
+    delivered: datetime | None = None
+    opted_in: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """All that is known of a number, but its lists.
+
+    `conditions` are keyed `state/reason` (`held/stale_carrier`); a hold that waits for a sender's name is keyed
+    `held/reason/message`. `cleared` maps a state (or `port`) to the newest moment up to which its conditions are over.
+    `strikes` are the event times of reasons that count repetitions, newest first. `seen`: something was said of the
+    number itself; a mere entry of the sent-message register leaves it unseen.
+    """
+
+    number: str
+    seen: bool = False
+    conditions: dict[str, Fact] = field(default_factory=dict)
+    cleared: dict[str, datetime] = field(default_factory=dict)
+    strikes: dict[str, tuple[datetime, ...]] = field(default_factory=dict)
+    senders: dict[str, Reach] = field(default_factory=dict)
+    out: Fact | None = None
+    delivered: Fact | None = None
+    opted_in: datetime | None = None
+    carrier: Carrier | None = None
+    last_receipt_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is shown of a number until `until` (None: until something happens)."""
+
+    state: State
+    reason: str | None = None
+    waiting_for: Waiting | None = None
+    until: datetime | None = None
+    fact: Fact | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OptIn:
+    """Consent as the person gave it."""
+
+    at: datetime
+    source: str
+    evidence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """Consent of a number on one list of a sender: the newest opt-in and the newest opt-out of that list alone."""
+
+    number: str
+    sender: str
+    list: str
+    opted_in: OptIn | None = None
+    out: Fact | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What truly changed: one entry of the feed and of the number's history."""
+
+    number: str
+    kind: Literal[
+        "number.state", "number.carrier", "sender.blocked", "sender.unblocked", "list.opted_in", "list.opted_out"
+    ]
+    before: str | None
+    after: str | None
+    reason: str | None
+    cause: Cause
+    occurred_at: datetime
+    sender: str | None = None
+    list: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one event does to one number: facts to merge. A receipt, a call, a lookup and a lapse all end as one of these.
+
+    `named`: the key of a hold that waited for its sender's name, and has it now. `released`: a person ends every hold
+    there is, whatever its date.
+    """
+
+    number: str
+    at: datetime
+    cause: Cause
+    conditions: tuple[tuple[str, Fact], ...] = ()
+    cleared: tuple[tuple[str, datetime], ...] = ()
+    strike: str | None = None
+    carrier: Carrier | None = None
+    delivered: Fact | None = None
+    sender: str | None = None
+    block: Fact | None = None
+    out: Fact | None = None
+    scope: Scope = "sender"
+    list: str | None = None
+    opted_in: OptIn | None = None
+    named: str | None = None
+    released: bool = False
+    received_at: datetime | None = None

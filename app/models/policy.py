@@ -1,0 +1,63 @@
+"""Our policy as values: what each reason does. Read from catalogue/policy.toml and an owner's override file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
+
+from app.models.number import State
+
+Mode = Literal["lookup_first", "strict"]
+Ends = Literal["keep", "sender", "everyone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What one reason does, when it comes with a final failure (policy.md holds the table in words).
+
+    `state`: the condition that the number takes; `lapse`: how long at most. `ends`: a state that this reason ends.
+    `block`: this sender is blocked; `lifted_by_port`: until the number moves. `consent`: whose lists it ends at once.
+    `lookup`: a carrier lookup decides or refreshes. `alone_lapse`, `alone_consent`: instead, with no lookup provider.
+    `unrouted_consent`: instead, when the register says that we named no carrier. `strict_consent`: instead, in strict
+    mode. `forgets_carrier`: older carrier facts no longer count. `repeats`: a second one soon after a lapse waits for a
+    person. `malformed_spares`: nothing happens when the number was only badly written. `alarm`: a person should look.
+    """
+
+    reason: str
+    state: State | None = None
+    lapse: timedelta | None = None
+    ends: State | None = None
+    block: bool = False
+    lifted_by_port: bool = False
+    consent: Ends = "keep"
+    strict_consent: Ends | None = None
+    alone_consent: Ends | None = None
+    unrouted_consent: Ends | None = None
+    alone_lapse: timedelta | None = None
+    repeats: timedelta | None = None
+    lookup: bool = False
+    revocation: bool = False
+    forgets_carrier: bool = False
+    malformed_spares: bool = False
+    alarm: bool = False
+
+    def concerns_sender(self) -> bool:
+        return self.block or self.consent == "sender" or self.strict_consent == "sender"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The rules in force. `lookups`: a lookup provider is configured. A reason without a rule is only counted."""
+
+    rules: Mapping[str, Rule]
+    mode: Mode = "lookup_first"
+    sender_modes: Mapping[str, Mode] = field(default_factory=dict)
+    lookups: bool = False
+
+    def rule(self, reason: str) -> Rule:
+        return self.rules.get(reason) or Rule(reason)
+
+    def strict(self, sender: str | None) -> bool:
+        return self.sender_modes.get(sender or "", self.mode) == "strict"

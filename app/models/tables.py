@@ -1,0 +1,236 @@
+"""The schema that Alembic compares with. What each table is for stands above it; every key about numbers has the number."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    Column,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID
+
+metadata = MetaData()
+_TIME = TIMESTAMP(timezone=True)
+_NOW = text("now()")
+
+# Every receipt as it was understood, by day of arrival; old days are dropped as partitions.
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("received_at", _TIME, nullable=False),
+    Column("key", UUID, nullable=False),
+    Column("gateway", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("message_id", Text),
+    Column("number", Text),
+    Column("sender", Text),
+    Column("status", Text, nullable=False),
+    Column("code_space", Text),
+    Column("code", Text),
+    Column("reason", Text),
+    Column("carrier", Text),
+    Column("mcc", Text),
+    Column("mnc", Text),
+    Column("segment", SmallInteger),
+    Column("segments", SmallInteger),
+    Column("occurred_at", _TIME),
+    Column("sent_at", _TIME),
+    Index("receipts_message_id", "message_id", "received_at"),
+    Index("receipts_number", "number", "received_at"),
+    postgresql_partition_by="RANGE (received_at)",
+)
+
+# What has been taken already: the one place where a repeated receipt is recognised. Pruned after 8 days.
+receipt_keys = Table(
+    "receipt_keys",
+    metadata,
+    Column("key", UUID, primary_key=True),
+    Column("arrived_at", _TIME, nullable=False),
+    Index("receipt_keys_arrived_at", "arrived_at", postgresql_using="brin"),
+)
+
+# The sent-message register, kept 14 days. A row without a number is a receipt's place-holder: its lock makes the two
+# orders of arrival meet.
+messages = Table(
+    "messages",
+    metadata,
+    Column("gateway", Text, primary_key=True),
+    Column("account", Text, primary_key=True),
+    Column("message_id", Text, primary_key=True),
+    Column("number", Text),
+    Column("sender", Text),
+    Column("carrier", Text),
+    Column("sent_at", _TIME),
+    Column("registered_at", _TIME, nullable=False),
+    Index("messages_registered_at", "registered_at", postgresql_using="brin"),
+)
+
+# Receipts that wait for the register to name their number or sender, kept 14 days.
+unnamed = Table(
+    "unnamed",
+    metadata,
+    Column("gateway", Text, primary_key=True),
+    Column("account", Text, primary_key=True),
+    Column("message_id", Text, primary_key=True),
+    Column("key", UUID, primary_key=True),
+    Column("receipt", JSONB, nullable=False),
+    Column("received_at", _TIME, nullable=False),
+)
+
+# A number's facts, and what they show: the present step in columns, the steps that follow when it lapses in `steps`.
+numbers = Table(
+    "numbers",
+    metadata,
+    Column("number", Text, primary_key=True),
+    Column("facts", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("steps", JSONB, nullable=False, server_default=text("'[]'")),
+    Column("state", Text, nullable=False, server_default=text("'unseen'")),
+    Column("reason", Text),
+    Column("waiting_for", Text),
+    Column("until", _TIME),
+    Column("dead_since", _TIME),
+    Column("carrier", JSONB),
+    Column("changed_at", _TIME),
+    Column("last_receipt_at", _TIME),
+    Index("numbers_until", "until", postgresql_where=text("until IS NOT NULL")),
+    Index("numbers_state", "state", "number", postgresql_where=text("state NOT IN ('active', 'unseen')")),
+    postgresql_with={"fillfactor": 80},
+)
+
+# The blocks in force, by sender.
+sender_blocks = Table(
+    "sender_blocks",
+    metadata,
+    Column("number", Text, primary_key=True),
+    Column("sender", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("at", _TIME, nullable=False),
+    Column("cause", JSONB, nullable=False),
+)
+
+# Consent, one row for a number on a list of a sender.
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("number", Text, primary_key=True),
+    Column("sender", Text, primary_key=True),
+    Column("list", Text, primary_key=True),
+    Column("facts", JSONB, nullable=False),
+    Column("consent", Text, nullable=False),
+    Column("opted_in_at", _TIME),
+    Column("reason", Text),
+    Column("code_space", Text),
+    Column("code", Text),
+    Column("at", _TIME, nullable=False),
+    Index("subscriptions_list", "sender", "list", "number"),
+)
+
+# The feed and the history: what truly changed, in commit order.
+changes = Table(
+    "changes",
+    metadata,
+    Column("seq", BigInteger, Identity(always=True), primary_key=True),
+    Column("number", Text, nullable=False),
+    Column("sender", Text),
+    Column("list", Text),
+    Column("kind", Text, nullable=False),
+    Column("before", Text),
+    Column("after", Text),
+    Column("reason", Text),
+    Column("cause", JSONB, nullable=False),
+    Column("occurred_at", _TIME, nullable=False),
+    Column("committed_at", _TIME, nullable=False),
+    Index("changes_number", "number", "seq"),
+    Index("changes_committed_at", "committed_at", postgresql_using="brin"),
+)
+
+# Carrier lookups that are due.
+lookups = Table(
+    "lookups",
+    metadata,
+    Column("number", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("cause", JSONB, nullable=False),
+    Column("asked_at", _TIME, nullable=False),
+    Column("due_at", _TIME, nullable=False),
+    Index("lookups_due_at", "due_at"),
+)
+
+# Final receipts and opt-outs by sender, carrier and hour; `outcome` is `sent`, `delivered`, `opted_out` or a reason.
+hourly_counts = Table(
+    "hourly_counts",
+    metadata,
+    Column("hour", _TIME, primary_key=True),
+    Column("sender", Text, primary_key=True),
+    Column("carrier", Text, primary_key=True),
+    Column("outcome", Text, primary_key=True),
+    Column("total", BigInteger, nullable=False),
+)
+
+# Callbacks, or elements of them, that could not be read: kept as they came, to be replayed after a mend.
+unread = Table(
+    "unread",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("digest", UUID, nullable=False, unique=True),
+    Column("gateway", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("headers", JSONB, nullable=False),
+    Column("query", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("first_at", _TIME, nullable=False),
+    Column("last_at", _TIME, nullable=False),
+    Column("times", Integer, nullable=False, server_default=text("1")),
+)
+
+# What a person should look at.
+alarms = Table(
+    "alarms",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("since", _TIME, nullable=False),
+    Column("last_at", _TIME, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("cleared_at", _TIME),
+)
+
+# The catalogue as other systems read it; replaced at start when the files have changed.
+codes = Table(
+    "codes",
+    metadata,
+    Column("space", Text, primary_key=True),
+    Column("code", Text, primary_key=True),
+    Column("meaning", Text, nullable=False),
+    Column("level", Text, nullable=False),
+    Column("permanence", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("confidence", Text, nullable=False),
+    Column("source", Text, nullable=False),
+)
+
+# Keys of internal services: only a digest is kept.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    Column("expires_at", _TIME),
+    Column("revoked_at", _TIME),
+    Column("first", Boolean, nullable=False, server_default=text("false")),
+)

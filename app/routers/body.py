@@ -1,0 +1,68 @@
+"""Bodies read with a limit that counts while they stream, after decompression."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+
+from starlette.requests import ClientDisconnect, Request
+
+from app.routers.problems import Problem
+
+MIB = 1024 * 1024
+RECEIPTS_MOST = 8 * MIB
+OTHERS_MOST = MIB
+WITHIN = 30.0
+"""Seconds that a body may take: a client that sends a byte now and then must not hold a connection for ever."""
+
+
+class NotCompressed(ValueError):
+    """The body says that it is compressed, and is not. `raw` holds it as it came."""
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__("the body is not what its Content-Encoding says")
+        self.raw = raw
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """The body, decompressed. Raises Problem 413 beyond `most` bytes, 408 when it takes too long, NotCompressed."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    try:
+        async with asyncio.timeout(WITHIN):
+            raw = await _stream(request, most)
+    except TimeoutError as error:
+        raise Problem(408, f"the body did not arrive within {WITHIN:.0f} s") from error
+    except ClientDisconnect as error:
+        raise Problem(400, "the connection was closed before the body was complete") from error
+    if encoding in {"identity", ""}:
+        return raw
+    return _inflate(raw, encoding, most)
+
+
+async def _stream(request: Request, most: int) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            raise too_large(most)
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _inflate(raw: bytes, encoding: str, most: int) -> bytes:
+    if encoding not in {"gzip", "x-gzip", "deflate"}:
+        raise NotCompressed(raw)
+    stream = zlib.decompressobj(wbits=47 if encoding != "deflate" else 15)
+    try:
+        body = stream.decompress(raw, most + 1)
+    except zlib.error as error:
+        raise NotCompressed(raw) from error
+    if len(body) > most:
+        raise too_large(most)
+    if not stream.eof:
+        raise NotCompressed(raw)
+    return body
+
+
+def too_large(most: int) -> Problem:
+    return Problem(413, f"the body is larger than {most // MIB} MiB after decompression: send it in smaller parts")

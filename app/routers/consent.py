@@ -1,0 +1,102 @@
+"""`/v1/senders/{sender}/lists/{list}/subscribers/{number}`: opt-in and opt-out by call."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+
+import orjson
+from fastapi import APIRouter, Path, Query, Request, Security
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+from starlette.responses import Response
+
+from app.models.number import Cause, Fact, OptIn
+from app.models.phone import e164, sender_id
+from app.routers.auth import scope
+from app.routers.problems import Problem
+from app.services import consent
+from app.services.consent import Stands
+
+router = APIRouter(tags=["consent"])
+AHEAD = timedelta(minutes=5)
+PATH = "/v1/senders/{sender}/lists/{list}/subscribers/{number}"
+
+
+def _clean(text: str) -> str:
+    if "\0" in text or not text.strip():
+        raise ValueError("must not be blank, nor hold NUL characters")
+    return text
+
+
+Sender = Annotated[str, Path(description="Short code, phone number or name, percent-encoded", examples=["12345"])]
+ListName = Annotated[str, Path(max_length=128, description="A list of this sender", examples=["spring"])]
+PhoneNumber = Annotated[str, Path(description="E.164; a national number is read with the default region",
+                                  examples=["+15555551234"])]  # fmt: skip
+Words = Annotated[str, Field(max_length=1024), AfterValidator(_clean)]
+
+
+class OptInCall(BaseModel):
+    """The person's consent: when it was given, where, and what proves it."""
+
+    consented_at: AwareDatetime
+    source: Words = Field(examples=["web form"])
+    evidence: Words | None = Field(None, examples=["form 7f3a, address kept with it"])
+
+
+class Subscribed(BaseModel):
+    """Consent on one list as it now stands."""
+
+    number: str
+    sender: str
+    list: str
+    consent: Literal["opted_in", "opted_out"]
+    at: datetime
+    reason: str | None = None
+    was_blocked: bool = False
+
+
+@router.put(PATH, operation_id="optIn", summary="Opt a number in to a list", response_model=Subscribed,
+            responses={409: {"description": "A newer opt-out stands, and the list stands as opted out"}})  # fmt: skip
+async def opt_in(request: Request, sender: Sender, list: ListName, number: PhoneNumber, call: OptInCall,  # noqa: A002
+                 _: Annotated[None, Security(scope("consent:write"))] = None) -> Response:  # fmt: skip
+    """Only the person's own, newer opt-in brings consent back; it also lifts this sender's block (`was_blocked`)."""
+    who = _who(request, sender, list, number)
+    if call.consented_at > datetime.now(UTC) + AHEAD:
+        raise Problem(422, "consented_at lies more than 5 minutes ahead: give the moment at which the person agreed")
+    state = request.app.state
+    given = OptIn(call.consented_at, call.source, call.evidence)
+    stands = await consent.opt_in(state.engine, *who, given, state.meaning.policy)
+    if stands.consent == "opted_out":
+        detail = "a newer opt-out stands: only an opt-in that the person gave after it counts"
+        raise Problem(409, detail, consent=stands.consent, reason=stands.reason, at=stands.at)
+    return _answer(who, stands)
+
+
+@router.delete(PATH, operation_id="optOut", summary="Opt a number out", response_model=Subscribed)
+async def opt_out(request: Request, sender: Sender, list: ListName, number: PhoneNumber,  # noqa: A002, PLR0913, PLR0917
+                  scope: Literal["list", "sender", "all"] = "list",
+                  reason: Annotated[str, Query(pattern="^[a-z][a-z0-9_]{0,63}$")] = "unsubscribed",
+                  at: AwareDatetime | None = None,
+                  _: Annotated[None, Security(scope("consent:write"))] = None) -> Response:  # fmt: skip
+    """Of this list, of all lists of the sender, or of everything. It is remembered where no list exists yet."""
+    who = _who(request, sender, list, number)
+    now = datetime.now(UTC)
+    if at and at > now + AHEAD:
+        raise Problem(422, "at lies more than 5 minutes ahead: leave it out, or give the moment of the opt-out")
+    state = request.app.state
+    fact = Fact(at or now, at or now, reason, Cause("call", source="api"))
+    return _answer(who, await consent.opt_out(state.engine, *who, fact, scope, state.meaning.policy))
+
+
+def _who(request: Request, sender: str, list_: str, number: str) -> tuple[str, str, str]:
+    try:
+        region = request.app.state.settings.region
+        return e164(number, region), sender_id(sender, region), _clean(list_)
+    except ValueError as error:
+        raise Problem(422, str(error)) from error
+
+
+def _answer(who: tuple[str, str, str], stands: Stands) -> Response:
+    number, sender, list_ = who
+    body = {"number": number, "sender": sender, "list": list_, **stands._asdict()}
+    return Response(orjson.dumps(body), media_type="application/json")

@@ -1,0 +1,75 @@
+"""`/v1/held`: numbers that wait for a person."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Query, Request, Security
+from pydantic import BaseModel, ConfigDict, model_validator
+from starlette.responses import Response
+
+from app.models.phone import e164
+from app.routers.auth import scope
+from app.routers.problems import Problem
+from app.services import held
+from app.services.held import Which
+
+router = APIRouter(tags=["held"])
+Admin = Annotated[None, Security(scope("admin"))]
+
+
+class Choice(BaseModel):
+    """One number, or all that one code of a space, or one reason, holds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    number: str | None = None
+    code: str | None = None
+    code_space: str | None = None
+    reason: str | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Choice:
+        if not (self.number or self.code or self.reason):
+            raise ValueError("name a number, a code or a reason: all held numbers at once are never meant")
+        return self
+
+
+@router.get("/v1/held", operation_id="listHeld", summary="List held numbers")
+async def list_held(request: Request, code: str | None = None, code_space: str | None = None, reason: str | None = None,  # noqa: PLR0913, PLR0917
+                    waiting_for: str | None = None, after: str = "",
+                    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+                    _: Annotated[None, Security(scope("numbers:read"))] = None) -> Response:  # fmt: skip
+    """Held numbers and what each waits for, in order of number."""
+    which = Which(None, code, code_space, reason, waiting_for)
+    rows = await held.held(request.app.state.reads, which, after, limit)
+    items: list[dict[str, Any]] = [dict(row._mapping) for row in rows]
+    body = {"items": items, "next": items[-1]["number"] if len(items) == limit else None}
+    return Response(orjson.dumps(body), media_type="application/json")
+
+
+@router.post("/v1/held/release", operation_id="releaseHeld", summary="Let held numbers be texted again")
+async def release(request: Request, choice: Choice, _: Admin = None) -> Response:
+    """A person's decision: the hold ends, consent is untouched."""
+    state = request.app.state
+    return _count(await held.release(state.engine, _which(request, choice), state.meaning.policy, "api"))
+
+
+@router.post("/v1/held/opt-out", operation_id="optOutHeld", summary="Give held numbers up")
+async def opt_out(request: Request, choice: Choice, _: Admin = None) -> Response:
+    """A person's decision: the hold ends, and with it the number's consent on every list."""
+    state = request.app.state
+    return _count(await held.opt_out(state.engine, _which(request, choice), state.meaning.policy, "api"))
+
+
+def _which(request: Request, choice: Choice) -> Which:
+    try:
+        number = e164(choice.number, request.app.state.settings.region) if choice.number else None
+    except ValueError as error:
+        raise Problem(422, str(error), errors=[{"pointer": "/number", "detail": str(error)}]) from error
+    return Which(number, choice.code, choice.code_space, choice.reason)
+
+
+def _count(total: int) -> Response:
+    return Response(orjson.dumps({"numbers": total}), media_type="application/json")

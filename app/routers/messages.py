@@ -1,0 +1,110 @@
+"""`POST /v1/messages`: what our platforms sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Request, Security
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from starlette.responses import Response
+
+from app.gateways import GATEWAYS
+from app.routers.auth import scope
+from app.routers.body import RECEIPTS_MOST, NotCompressed, read_body
+from app.routers.problems import Problem
+from app.models.phone import e164, sender_id
+from app.services.register import Sent, register
+
+router = APIRouter(tags=["messages"])
+ERRORS_TOLD = 100
+
+
+def _clean(text: str) -> str:
+    if "\0" in text or not text.strip():
+        raise ValueError("must not be blank, nor hold NUL characters")
+    return text
+
+
+Word = Annotated[str, Field(max_length=256), AfterValidator(_clean)]
+
+
+class SentMessage(BaseModel):
+    """One message that was sent through a gateway. `carrier`: the one that was named when sending, if any was."""
+
+    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
+
+    gateway: Word
+    account: Annotated[str, Field(max_length=256)] = ""
+    message_id: Word
+    number: Word
+    sender: Word
+    carrier: Annotated[str, Field(max_length=128)] | None = None
+    sent_at: datetime
+
+
+@router.post("/v1/messages", operation_id="registerMessages", summary="Register sent messages")
+async def messages(request: Request, _: Annotated[None, Security(scope("messages:write"))] = None) -> Response:
+    """Receipts that carry only an id find their number and sender here, whichever of the two comes first.
+
+    A JSON array or NDJSON. Good entries are kept; `errors` names the bad ones by their place. 422 when none is good.
+    """
+    state = request.app.state
+    try:
+        entries = [*_entries(await read_body(request, RECEIPTS_MOST))]
+    except (NotCompressed, orjson.JSONDecodeError) as error:
+        raise Problem(400, "the body is neither a JSON array nor NDJSON of sent messages") from error
+    sent, errors = [], []
+    for place, entry in enumerate(entries):
+        try:
+            sent.append(_sent(entry, state.settings.region))
+        except (ValueError, TypeError) as error:
+            errors.append({"pointer": f"/{place}", "detail": _why(error)})
+    if errors and not sent:
+        raise Problem(422, "no entry is a sent message", errors=errors[:ERRORS_TOLD])
+    applied = await register(state.engine, sent, state.meaning) if sent else 0
+    answer = {"registered": len(sent), "receipts_applied": applied, "errors": errors[:ERRORS_TOLD]}
+    return Response(orjson.dumps(answer), media_type="application/json")
+
+
+def _entries(body: bytes) -> Iterator[Any]:
+    """The entries of a JSON array, of one JSON object, or of NDJSON. A broken line is an entry of its own: a bad one."""
+    text = body.strip()
+    if text.startswith(b"["):
+        yield from orjson.loads(text)
+        return
+    lines = [line for line in text.split(b"\n") if line.strip()]
+    if not lines:
+        raise Problem(422, "the body is empty: send a JSON array or NDJSON of sent messages")
+    try:
+        yield orjson.loads(text)
+    except orjson.JSONDecodeError:
+        for line in lines:
+            try:
+                yield orjson.loads(line)
+            except orjson.JSONDecodeError:
+                yield None
+
+
+def _sent(entry: object, region: str) -> Sent:
+    read = SentMessage.model_validate(entry)
+    if read.gateway not in GATEWAYS and not read.gateway.startswith("custom/"):
+        raise ValueError(f"gateway: there is none of this name; there are {', '.join(GATEWAYS)}")
+    at = read.sent_at if read.sent_at.tzinfo else None
+    if at is None or at > datetime.now(UTC) + timedelta(minutes=5):
+        raise ValueError("sent_at: must name its zone (2026-11-21T18:42:07Z) and not lie ahead")
+    carrier = (read.carrier or "").replace("\0", "").strip() or None
+    return Sent(
+        read.gateway, read.account.replace("\0", ""), read.message_id, e164(read.number, region),
+        sender_id(read.sender, region), carrier, at,
+    )  # fmt: skip
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the entry"
+        return f"{where}: {first['msg'].removeprefix('Value error, ')}"
+    return str(error)

@@ -1,0 +1,78 @@
+"""Errors as RFC 9457 `application/problem+json`: what is wrong, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app.services import metrics
+from app.services.connection import RETRY_AFTER, Busy, is_lost
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):
+    """An answer that is an error. `errors` name the places: `{"pointer" or "parameter", "detail"}`."""
+
+    def __init__(self, status: int, detail: str, *, errors: list[dict[str, Any]] | None = None,
+                 headers: Mapping[str, str] | None = None, **more: Any) -> None:  # fmt: skip # noqa: ANN401
+        super().__init__(detail)
+        self.status, self.detail, self.errors, self.headers, self.more = status, detail, errors, headers, more
+
+
+def answer(problem: Problem) -> Response:
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        **problem.more,
+    }
+    if problem.errors:
+        body["errors"] = problem.errors
+    return Response(orjson.dumps(body), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
+def busy() -> Problem:
+    return Problem(503, "nothing can be read or written just now: come back", headers={"Retry-After": str(RETRY_AFTER)})
+
+
+def install(app: FastAPI) -> None:
+    """Turn every error of the app into a problem."""
+
+    @app.exception_handler(Problem)
+    async def _problem(_: Request, error: Problem) -> Response:
+        return answer(error)
+
+    @app.exception_handler(Busy)
+    async def _busy(request: Request, _: Busy) -> Response:
+        metrics.BUSY.labels("receipts" if request.url.path.startswith("/v1/receipts/") else "api").inc()
+        return answer(busy())
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> Response:
+        return answer(Problem(422, "the request is not what this call takes", errors=[*map(_place, error.errors())]))
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> Response:
+        return answer(Problem(error.status_code, str(error.detail), headers=error.headers))
+
+    @app.exception_handler(Exception)
+    async def _lost(_: Request, error: Exception) -> Response:
+        if is_lost(error):
+            return answer(busy())
+        return answer(Problem(500, "Sendable failed on this request; the log says why"))
+
+
+def _place(error: Mapping[str, Any]) -> dict[str, Any]:
+    where, *path = error["loc"]
+    if where == "body":
+        return {"pointer": "/" + "/".join(map(str, path)), "detail": error["msg"]}
+    return {"parameter": ".".join(map(str, path)), "detail": error["msg"]}

@@ -1,0 +1,85 @@
+"""`/v1/receipts/{gateway}`: the hot path. A thin endpoint without a dependency graph: prove, read, put, answer."""
+
+from __future__ import annotations
+
+import hashlib
+from uuid import UUID
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from app.gateways import GATEWAYS, prove, read
+from app.models.receipt import Broken, Callback, Gateway, Link, Receipt
+from app.routers.body import RECEIPTS_MOST, NotCompressed, read_body
+from app.routers.problems import Problem
+from app.services import metrics
+from app.services.store import Kept
+
+UNREAD = {"Sendable-Unread": "1"}
+_SECRET = ("authorization", "cookie", "token", "signature", "secret", "key")
+
+
+async def receive(request: Request) -> Response:
+    """Answer what this vendor counts as success, once all of the callback is committed."""
+    gateway, link = _link(request)
+    try:
+        body, broken = await read_body(request, RECEIPTS_MOST), None
+    except NotCompressed as error:
+        body, broken = error.raw, Broken(error.raw, str(error))
+    callback = _callback(request, link, body)
+    if link.secrets and not prove(gateway, callback, link):
+        metrics.FORGED.labels(gateway.name).inc()
+        raise Problem(403, "the request does not prove that it comes from this gateway: check the secret in its settings")
+    said = [broken] if broken else read(gateway, callback, link)
+    receipts = [one for one in said if type(one) is Receipt]
+    unread = [_kept(callback, link, one) for one in said if type(one) is Broken] if len(receipts) < len(said) else []
+    if said:
+        await request.app.state.intake.put(receipts, unread)
+    reply = gateway.reply(callback)
+    if unread:
+        metrics.UNREAD.labels(gateway.name).inc(len(unread))
+    return Response(reply.body, reply.status, headers=UNREAD if unread else None, media_type=reply.content_type)
+
+
+def _link(request: Request) -> tuple[Gateway, Link]:
+    name, account = request.path_params["gateway"], request.path_params.get("account", "")
+    gateway, link = GATEWAYS.get(name), request.app.state.links.get((name, account))
+    if gateway is None:
+        raise Problem(404, f"there is no gateway of this name; there are {', '.join(GATEWAYS)}")
+    if link is None:
+        raise Problem(404, "this gateway or account is not configured: give it a secret under [gateways] in the settings")
+    return gateway, link
+
+
+def _callback(request: Request, link: Link, body: bytes) -> Callback:
+    scope = request.scope
+    query = scope["query_string"].decode("latin-1")
+    base = link.public_url or f"{scope['scheme']}://{request.headers.get('host', '')}"
+    path = scope.get("raw_path", b"").decode("latin-1") or scope["path"]
+    url = f"{base}{path}?{query}" if query else f"{base}{path}"
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    return Callback(scope["method"], url, headers, query, body)
+
+
+def _kept(callback: Callback, link: Link, broken: Broken) -> Kept:
+    """What could not be read, byte for byte, but for what would prove an origin once more."""
+    query = "&".join(part for part in callback.query.split("&") if not _is_secret(part.partition("=")[0]))
+    headers = {name: value for name, value in callback.headers.items() if not _is_secret(name)}
+    body = b"" if broken.raw == callback.query.encode("latin-1") else broken.raw
+    known = b"\x1f".join((link.gateway.encode(), link.account.encode(), broken.reason.encode(), query.encode(), body))
+    digest = UUID(bytes=hashlib.blake2b(known, digest_size=16).digest())
+    return Kept(
+        digest, link.gateway, link.account, broken.reason, callback.method, orjson.dumps(headers).decode(), query, body
+    )
+
+
+def _is_secret(name: str) -> bool:
+    return any(part in name.lower() for part in _SECRET)
+
+
+routes = [
+    Route("/v1/receipts/{gateway}", receive, methods=["GET", "POST"]),
+    Route("/v1/receipts/{gateway}/{account}", receive, methods=["GET", "POST"]),
+]

@@ -1,0 +1,166 @@
+"""The embedded PostgreSQL in use: started or joined, restarted when it dies, stopped when its owner goes.
+
+One process owns the server, by the lock on the data folder. Any other (the CLI, a second `serve`) joins it and stands
+in line for the lock: when the owner goes, the next one starts the server again, at the same URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+import asyncpg
+import structlog
+
+from app.services.embedded import cluster, watcher
+from app.services.embedded.home import PORT, ROLE, CannotStart, Home, locate
+
+__all__ = ["CannotStart", "serving", "url_for"]
+
+log = structlog.get_logger()
+
+_SQLALCHEMY = "postgresql+asyncpg"
+_GLANCE = 0.05
+"""Seconds between two looks at the lock or at the server's process."""
+_PRUNE = 60.0
+"""Seconds between two looks at the size of the server's log."""
+_TELL = 5.0
+"""Seconds between two lines of log while a recovery lasts."""
+
+_NOT_YET = (OSError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError,
+            asyncpg.CrashShutdownError, asyncpg.TooManyConnectionsError, asyncpg.InternalClientError)  # fmt: skip
+
+
+@asynccontextmanager
+async def serving(data_dir: Path) -> AsyncIterator[str]:
+    """Yield a SQLAlchemy URL that answers now and stays valid across restarts. Raises CannotStart."""
+    home = await asyncio.to_thread(locate, data_dir)
+    ready = asyncio.Event()
+    keeping = asyncio.create_task(_keep(home, ready))
+    try:
+        await _until_it_answers(home, keeping)
+        ready.set()
+        yield home.url(ROLE, ROLE, _SQLALCHEMY)
+    finally:
+        keeping.cancel()
+        await asyncio.wait([keeping])
+
+
+def url_for(data_dir: Path, role: str = ROLE, *, driver: str = "postgresql") -> str:
+    """Where root and the server's own user reach it, in the role of their choice, while it runs. As psql reads it."""
+    return locate(data_dir).url(role, ROLE, driver)
+
+
+async def _until_it_answers(home: Home, keeping: asyncio.Task[None]) -> None:
+    """As long as a recovery takes. A real query is the proof: a pid or a socket may be a dead server's."""
+    began = told = time.monotonic()
+    while not await _answers(home):
+        if keeping.done():
+            keeping.result()
+        if time.monotonic() - told > _TELL:
+            told = time.monotonic()
+            log.info("postgres not ready yet", waited_seconds=round(told - began))
+        await asyncio.sleep(_GLANCE)
+
+
+async def _answers(home: Home) -> bool:
+    try:
+        session = await asyncpg.connect(host=str(home.socket), port=PORT, user=ROLE, database=ROLE, timeout=_TELL)
+    except _NOT_YET:
+        return False
+    try:
+        return bool(await session.fetchval("SELECT true"))
+    except _NOT_YET:
+        return False
+    finally:
+        session.terminate()
+
+
+async def _keep(home: Home, ready: asyncio.Event) -> None:
+    """Once the lock is ours, start the server and start it again whenever it ends; until cancelled."""
+    async with _lock(home) as lock:
+        await asyncio.to_thread(cluster.furnish, home)
+        while True:
+            began = time.monotonic()
+            why = await _live(home, lock)
+            if not ready.is_set():
+                raise CannotStart(f"PostgreSQL did not start in {home.path}: {why}")
+            log.error("postgres ended and is started again", why=why)
+            await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - began)))
+
+
+@asynccontextmanager
+async def _lock(home: Home) -> AsyncIterator[int]:
+    held = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        await _until(lambda: _taken(held))
+        yield held
+    finally:
+        os.close(held)
+
+
+def _taken(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+async def _live(home: Home, lock: int) -> str:
+    """One life of the server; why it ended. When we are cancelled, it is stopped first."""
+    await _alone(home)
+    with tempfile.TemporaryFile() as said:
+        server = _start(home, lock, said)
+        try:
+            await _watch(server, home)
+        finally:
+            await _stop(server)
+        said.seek(0)
+        return (said.read().decode(errors="replace").strip() or f"see {home.log}").splitlines()[-1]
+
+
+async def _watch(server: subprocess.Popen[bytes], home: Home) -> None:
+    """Until it ends; meanwhile its log keeps its size."""
+    while server.poll() is None:
+        cluster.prune_logs(home)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(_until(lambda: server.poll() is not None), _PRUNE)
+
+
+async def _alone(home: Home) -> None:
+    """Wait until nothing of an earlier server is left. We hold the lock, so whatever is there has lost its owner."""
+    while await asyncio.to_thread(cluster.survivors, home):
+        cluster.dismiss(home)
+        await asyncio.sleep(_GLANCE)
+
+
+def _start(home: Home, lock: int, said: IO[bytes]) -> subprocess.Popen[bytes]:
+    """The watcher inherits the lock: it is free when the last server has gone, not when we have."""
+    log.info("postgres starts", home=str(home.path), user=home.user)
+    return subprocess.Popen(
+        [sys.executable, "-I", watcher.__file__, str(home.uid), str(home.gid), *cluster.command(home)],
+        stdin=subprocess.PIPE, stdout=said, stderr=said, cwd=home.path, env=cluster.environment(home),
+        pass_fds=[lock], start_new_session=True,
+    )  # fmt: skip
+
+
+async def _stop(server: subprocess.Popen[bytes]) -> None:
+    """Close the pipe that the watcher holds; it stops the server, fast, and ends."""
+    if server.stdin:
+        server.stdin.close()
+    await _until(lambda: server.poll() is not None)
+
+
+async def _until(true: Callable[[], bool]) -> None:
+    while not true():  # noqa: ASYNC110 - it is about other processes, and those set no events
+        await asyncio.sleep(_GLANCE)

@@ -1,0 +1,480 @@
+"""Decides, purely: from one event to a verdict, from a number's facts to what is shown of it.
+
+policy.md in code. Nothing here reads a clock, a database or a setting: values in, values out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from typing import NamedTuple
+
+from app.models.catalogue import Code
+from app.models.number import (
+    PRECEDENCE,
+    Carrier,
+    Cause,
+    Change,
+    Consent,
+    Fact,
+    Number,
+    OptIn,
+    Reach,
+    State,
+    Step,
+    Subscription,
+    Verdict,
+    Waiting,
+)
+from app.models.policy import Ends, Policy, Rule
+from app.models.receipt import FAILED, Receipt, Status
+
+AHEAD = timedelta(minutes=5)
+"""How far a vendor's clock may run ahead of ours and still be believed."""
+OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
+STRIKE_DAYS = 9
+"""Of how many days strikes are kept: a lapse of 24 h and the 7 days after it touch nine."""
+
+DEAD: frozenset[State] = frozenset({"deactivated", "disconnected", "reassigned"})
+LIFTED_BY_DELIVERY: frozenset[State] = frozenset(
+    {"held", "porting", "suspended", "unreachable", "not_sms_capable", "invalid"}
+)
+LIFTED_BY_OPT_IN: frozenset[State] = DEAD | {"not_sms_capable", "invalid"}
+_RANK = {state: rank for rank, state in enumerate(PRECEDENCE)}
+_NO_FAILURE = frozenset({"accepted", "in_progress", "delivered"})
+_BY_STATUS = {Status.EXPIRED: "expired", Status.REJECTED: "rejected_unspecified"}
+SENDER_UNNAMED: Waiting = "sender"
+
+
+class Registered(NamedTuple):
+    """What the sent-message register tells of a receipt's message; `routed`: we named a carrier when sending."""
+
+    number: str
+    sender: str
+    sent_at: datetime
+    routed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What readers see of a number and one of its lists; `steps` holds what follows when a condition lapses."""
+
+    steps: tuple[Step, ...]
+    blocks: dict[str, Fact]
+    carrier: Carrier | None
+    dead_since: datetime | None
+    lookup: Fact | None
+
+
+# From one receipt to a verdict -------------------------------------------------------------------------------------
+
+
+def reason_of(receipt: Receipt, code: Code | None) -> str:
+    """The reason of a final failure. A code nobody knows, or one that names no failure, leaves what the status says."""
+    if code and code.reason not in _NO_FAILURE and code.reason != "unknown":
+        return code.reason
+    if receipt.code is not None and code is None:
+        return "unknown"
+    return _BY_STATUS.get(receipt.status, "unknown")
+
+
+def believed(time: datetime | None, arrived: datetime) -> datetime | None:
+    """A vendor's time, if it can be true: with a zone, after 2000, at most five minutes ahead of its arrival."""
+    return time if time and time.tzinfo and OLDEST < time <= arrived + AHEAD else None
+
+
+def decide(receipt: Receipt, reason: str | None, arrived: datetime, policy: Policy, known: Registered | None = None,
+           brand: str | None = None) -> Verdict:  # fmt: skip
+    """What one receipt with a number says about it. `reason` is None unless the receipt is a final failure.
+
+    `brand` is the canonical name of the receipt's carrier. Total: a reason without a rule, a status without effect, a
+    missing sender, a missing register entry all have answers.
+    """
+    at = believed(receipt.occurred_at, arrived) or arrived
+    sent = believed(receipt.sent_at, arrived) or (known and believed(known.sent_at, arrived)) or at
+    cause = Cause("receipt", receipt.gateway, receipt.account or None, receipt.code_space, receipt.code,
+                  receipt.message_id)  # fmt: skip
+    number = receipt.number or (known.number if known else "")
+    seen = Verdict(
+        number=number,
+        at=at,
+        cause=cause,
+        sender=receipt.sender or (known.sender if known else None),
+        carrier=_carrier(receipt, brand, at),
+        received_at=arrived,
+    )
+    if receipt.status is Status.DELIVERED:
+        return replace(seen, delivered=Fact(at, sent, "delivered", cause))
+    if receipt.status not in FAILED or reason is None:
+        return seen
+    rule = policy.rule(reason)
+    if receipt.malformed and rule.malformed_spares:
+        return seen
+    return _failed(seen, Fact(at, sent, reason, cause), rule, _consent(rule, policy, seen.sender, known))
+
+
+def _failed(seen: Verdict, fact: Fact, rule: Rule, consent: Ends) -> Verdict:
+    fact = replace(fact, lookup=rule.lookup and consent != "everyone")
+    conditions = [(f"{rule.state}/{fact.reason}", fact)] if rule.state else []
+    if not seen.sender and (rule.block or consent == "sender"):
+        conditions.append((f"held/{fact.reason}/{fact.cause.message_id or ''}", replace(fact, lookup=False)))
+    ends_sender = consent == "sender" and seen.sender
+    return replace(
+        seen,
+        conditions=tuple(conditions),
+        cleared=((rule.ends, fact.at),) if rule.ends else (),
+        strike=fact.reason if rule.repeats else None,
+        block=fact if rule.block and seen.sender else None,
+        out=_out(fact) if consent == "everyone" or ends_sender else None,
+        scope="all" if consent == "everyone" else "sender",
+    )
+
+
+def _out(fact: Fact) -> Fact:
+    """The end of consent that a failure brings: it ends only opt-ins older than both its send and its event time."""
+    return replace(fact, guard=min(fact.guard, fact.at), lookup=False)
+
+
+def _consent(rule: Rule, policy: Policy, sender: str | None, known: Registered | None) -> Ends:
+    """Whose lists end at once. Strict mode changes only this column."""
+    if rule.strict_consent and policy.strict(sender):
+        return rule.strict_consent
+    if rule.unrouted_consent and known and not known.routed:
+        return rule.unrouted_consent
+    if rule.alone_consent and not policy.lookups:
+        return rule.alone_consent
+    return rule.consent
+
+
+def _carrier(receipt: Receipt, brand: str | None, at: datetime) -> Carrier | None:
+    if not (receipt.carrier or receipt.mcc):
+        return None
+    return Carrier(at, receipt.gateway, brand, receipt.carrier, receipt.mcc, receipt.mnc)
+
+
+# Merging -----------------------------------------------------------------------------------------------------------
+
+
+def merge(number: Number, verdict: Verdict) -> Number:
+    """A verdict's facts joined to a number's. Associative, commutative and idempotent, but for a person's decisions."""
+    conditions, cleared = dict(number.conditions), dict(number.cleared)
+    conditions.pop(verdict.named or "", None)
+    if verdict.released:
+        cleared["held"] = max([verdict.at, *(f.at for key, f in conditions.items() if key.startswith("held/"))])
+    for key, fact in verdict.conditions:
+        conditions[key] = newest(conditions.get(key), fact)
+    for state, at in verdict.cleared:
+        cleared[state] = max(cleared.get(state, at), at)
+    return replace(
+        number,
+        seen=number.seen or verdict.cause.kind != "register",
+        conditions=conditions,
+        cleared=cleared,
+        strikes=_struck(number.strikes, verdict),
+        senders=_reached(number.senders, verdict),
+        out=_later(number.out, verdict.out) if verdict.scope == "all" else number.out,
+        delivered=_later(number.delivered, verdict.delivered),
+        opted_in=_latest(number.opted_in, verdict.opted_in.at if verdict.opted_in else None),
+        carrier=_served_by(number.carrier, verdict.carrier),
+        last_receipt_at=_latest(number.last_receipt_at, verdict.received_at),
+    )
+
+
+def merge_list(held: Subscription, verdict: Verdict) -> Subscription:
+    """The same for one list: only what was said of that list itself."""
+    opted_in = max((o for o in (held.opted_in, verdict.opted_in) if o), key=_opted_key, default=None)
+    out = _later(held.out, verdict.out) if verdict.scope == "list" else held.out
+    return replace(held, opted_in=opted_in, out=out)
+
+
+def _reached(senders: dict[str, Reach], verdict: Verdict) -> dict[str, Reach]:
+    if not verdict.sender or not (verdict.block or verdict.out or verdict.delivered or verdict.opted_in):
+        return senders
+    old = senders.get(verdict.sender, Reach())
+    blocks = old.blocks
+    if verdict.block:
+        blocks = blocks | {verdict.block.reason: newest(blocks.get(verdict.block.reason), verdict.block)}
+    new = Reach(
+        blocks,
+        _later(old.out, verdict.out) if verdict.scope == "sender" else old.out,
+        _latest(old.delivered, verdict.delivered.guard if verdict.delivered else None),
+        _latest(old.opted_in, verdict.opted_in.at if verdict.opted_in else None),
+    )
+    return senders | {verdict.sender: new}
+
+
+def _struck(strikes: dict[str, tuple[datetime, ...]], verdict: Verdict) -> dict[str, tuple[datetime, ...]]:
+    if not verdict.strike:
+        return strikes
+    return strikes | {verdict.strike: _kept((*strikes.get(verdict.strike, ()), verdict.at))}
+
+
+def _kept(times: Iterable[datetime]) -> tuple[datetime, ...]:
+    """The first and the last strike of each of the newest UTC days: a burst must not push out the days before it."""
+    days = [[*day] for _, day in groupby(sorted(times), key=lambda time: time.astimezone(UTC).date())]
+    return tuple(sorted({time for day in days[-STRIKE_DAYS:] for time in (day[0], day[-1])}, reverse=True))
+
+
+def _cause_key(cause: Cause) -> tuple[str, ...]:
+    return (cause.kind, cause.gateway or "", cause.account or "", cause.code_space or "", cause.code or "",
+            cause.message_id or "", cause.source or "", cause.evidence or "")  # fmt: skip
+
+
+def _fact_key(fact: Fact) -> tuple[datetime, str, datetime, tuple[str, ...]]:
+    return (fact.at, fact.reason, fact.guard, _cause_key(fact.cause))
+
+
+def newest(old: Fact | None, new: Fact) -> Fact:
+    """The newer by event time; of two at the same moment always the same one, whichever came first."""
+    return new if old is None else max(old, new, key=lambda f: (f.at, f.guard, not f.lookup, _cause_key(f.cause)))
+
+
+def _later(old: Fact | None, new: Fact | None) -> Fact | None:
+    """The one that outlives more: by guard, then as `newest`."""
+    if old is None or new is None:
+        return old or new
+    return max(old, new, key=lambda f: (f.guard, f.at, f.reason, _cause_key(f.cause)))
+
+
+def _latest(old: datetime | None, new: datetime | None) -> datetime | None:
+    return max(old, new) if old and new else old or new
+
+
+def _opted_key(opt_in: OptIn) -> tuple[datetime, str, str]:
+    return (opt_in.at, opt_in.source, opt_in.evidence or "")
+
+
+def _served_by(old: Carrier | None, new: Carrier | None) -> Carrier | None:
+    if old is None or new is None:
+        return old or new
+    return max(old, new, key=lambda c: (c.at, c.source, c.name_raw or "", c.mcc or "", c.mnc or ""))
+
+
+# What is shown -----------------------------------------------------------------------------------------------------
+
+
+def show(number: Number, policy: Policy, now: datetime) -> Shown:
+    """What readers see, a pure function of the facts and of now."""
+    standing = [*_standing(number, policy, now)]
+    blocks = {sender: fact for sender, reach in number.senders.items() if (fact := block(number, reach, policy))}
+    wanted = [c.fact for c in standing if c.fact.lookup]
+    wanted += [f for reach in number.senders.values() for f in _blocks(number, reach, policy) if f.lookup]
+    return Shown(
+        steps=tuple(_steps(standing, seen=number.seen)),
+        blocks=blocks,
+        carrier=_known_carrier(number, policy),
+        dead_since=_dead_since(number),
+        lookup=min(wanted, key=_fact_key, default=None) if policy.lookups else None,
+    )
+
+
+class _Standing(NamedTuple):
+    state: State
+    fact: Fact
+    waiting: Waiting | None
+    until: datetime | None
+
+
+def _standing(number: Number, policy: Policy, now: datetime) -> Iterator[_Standing]:
+    """The conditions in force now, each with the moment at which it lapses by itself."""
+    for key, fact in number.conditions.items():
+        state, reason, *unnamed = key.split("/", 2)
+        if _over(number, state, fact):  # type: ignore[arg-type]
+            continue
+        if state in DEAD and number.delivered and number.delivered.guard > fact.at:
+            stranger = replace(number.delivered, reason="reassigned", lookup=fact.lookup)
+            yield _Standing("reassigned", stranger, _waiting(stranger, policy), None)
+            continue
+        if unnamed:
+            yield _Standing("held", fact, SENDER_UNNAMED, None)
+            continue
+        until, waiting = _lapse(number, policy.rule(reason), fact, policy)
+        if until is None or until > now:
+            yield _Standing(state, fact, waiting, until)  # type: ignore[arg-type]
+
+
+def _over(number: Number, state: State, fact: Fact) -> bool:
+    cleared = number.cleared.get(state)
+    if cleared and fact.at <= cleared:
+        return True
+    if state in LIFTED_BY_DELIVERY and number.delivered and number.delivered.guard > fact.at:
+        return True
+    return state in LIFTED_BY_OPT_IN and number.opted_in is not None and number.opted_in > fact.at
+
+
+def _lapse(number: Number, rule: Rule, fact: Fact, policy: Policy) -> tuple[datetime | None, Waiting | None]:
+    if rule.alone_lapse and not policy.lookups:
+        if rule.repeats and _repeated(number, rule):
+            return None, "person"
+        return fact.at + rule.alone_lapse, None
+    waiting = _waiting(fact, policy)
+    if rule.lapse:
+        return fact.at + rule.lapse, waiting if policy.lookups else None
+    return None, waiting
+
+
+def _waiting(fact: Fact, policy: Policy) -> Waiting | None:
+    if not fact.lookup:
+        return None
+    return "lookup" if policy.lookups else "no_lookup_provider"
+
+
+def _repeated(number: Number, rule: Rule) -> bool:
+    """Whether the same reason came again within `repeats` after a lapse, and neither person nor delivery ended it since."""
+    lapse, again = rule.alone_lapse or timedelta(), rule.repeats or timedelta()
+    delivered = number.delivered.guard if number.delivered else None
+    over = _latest(number.cleared.get(rule.state or ""), delivered) or OLDEST
+    times = [t for t in number.strikes.get(rule.reason, ()) if t > over]
+    return any(lapse <= later - earlier <= lapse + again for later in times for earlier in times)
+
+
+def _steps(standing: list[_Standing], *, seen: bool) -> Iterator[Step]:
+    """The shown state now and after every lapse, until nothing changes by itself any more."""
+    while True:
+        if not standing:
+            yield Step("active" if seen else "unseen")
+            return
+        top = min(standing, key=_shown_first)
+        yield Step(top.state, top.fact.reason, top.waiting, top.until, top.fact)
+        if top.until is None:
+            return
+        standing = [c for c in standing if c.until is None or c.until > top.until]
+
+
+def _shown_first(condition: _Standing) -> tuple[int, float, str, str, tuple[str, ...]]:
+    """By precedence, then the newest; of two at the same moment always the same one, whichever came first."""
+    state, fact, waiting, _ = condition
+    return (_RANK[state], -fact.at.timestamp(), fact.reason, waiting or "", _cause_key(fact.cause))
+
+
+def _blocks(number: Number, reach: Reach, policy: Policy) -> Iterator[Fact]:
+    lifted = _latest(reach.delivered, reach.opted_in)
+    ported = number.cleared.get("port")
+    for reason, fact in reach.blocks.items():
+        if lifted and lifted > fact.at:
+            continue
+        if ported and ported >= fact.at and policy.rule(reason).lifted_by_port:
+            continue
+        yield fact
+
+
+def block(number: Number, reach: Reach, policy: Policy) -> Fact | None:
+    """The block that stands between a sender and a number: the newest of those that nothing has lifted."""
+    return max(_blocks(number, reach, policy), key=lambda f: (f.at, f.reason), default=None)
+
+
+def _known_carrier(number: Number, policy: Policy) -> Carrier | None:
+    carrier = number.carrier
+    forgotten = [f.at for f in number.conditions.values() if policy.rule(f.reason).forgets_carrier]
+    return carrier if carrier and all(carrier.at > at for at in forgotten) else None
+
+
+def _dead_since(number: Number) -> datetime | None:
+    """The newest death of the number that no port has disproved: a list needs a consent newer than this."""
+    times = [
+        fact.at
+        for key, fact in number.conditions.items()
+        if (state := key.split("/", 1)[0]) in DEAD and not _disproved(number, state, fact)
+    ]
+    return max(times, default=None)
+
+
+def _disproved(number: Number, state: str, fact: Fact) -> bool:
+    cleared = number.cleared.get(state)
+    return cleared is not None and fact.at <= cleared
+
+
+def consent(number: Number, held: Subscription) -> tuple[Consent, Fact | None]:
+    """Consent on one list, and the opt-out that stands when it is opted out: the opt-in must be newer than all of them."""
+    reach = number.senders.get(held.sender)
+    out = _later(_later(held.out, reach.out if reach else None), number.out)
+    if held.opted_in and (out is None or held.opted_in.at > out.guard):
+        return "opted_in", None
+    return "opted_out", out
+
+
+# Settling ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """All of one number that a verdict may touch. `told`: the step that the feed was last told of; `lists`: its
+    subscriptions, as far as the verdict concerns them (all of them for an opt-out of every sender)."""
+
+    number: Number
+    shown: Shown
+    told: Step
+    lists: Mapping[tuple[str, str], Subscription]
+
+
+def settle(held: Held, verdict: Verdict, policy: Policy, now: datetime) -> tuple[Held, list[Change]]:
+    """One event applied: what is held afterwards, and what truly changed, in order."""
+    changes = [*catch_up(held, policy, now)]
+    merged = merge(held.number, verdict)
+    after = show(merged, policy, now)
+    changes += _changes(merged, held.shown, after, verdict)
+    lists = dict(held.lists)
+    if verdict.list and verdict.sender:
+        key = (verdict.sender, verdict.list)
+        lists[key] = merge_list(lists.get(key) or Subscription(merged.number, *key), verdict)
+    changes += _consent_changes(held, merged, lists, verdict)
+    return Held(merged, after, after.steps[0], lists), changes
+
+
+def hold(number: Number, told: Step, lists: Mapping[tuple[str, str], Subscription], policy: Policy,
+         now: datetime) -> Held:  # fmt: skip
+    """A number as it was loaded, with what is to be shown of it now."""
+    return Held(number, show(number, policy, now), told, lists)
+
+
+def catch_up(held: Held, policy: Policy, now: datetime) -> Iterator[Change]:
+    """What time, or a change of policy, has altered since the feed was told: each lapse is dated at its moment."""
+    step = held.told
+    while step.until and step.until <= now:
+        following = show(held.number, policy, step.until).steps[0]
+        yield from _moved(held.number.number, step, following, Cause("lapse"), step.until)
+        step = following
+    yield from _moved(held.number.number, step, held.shown.steps[0], Cause("policy"), now)
+
+
+def _moved(number: str, old: Step, new: Step, cause: Cause, at: datetime) -> Iterator[Change]:
+    if (old.state, old.reason) != (new.state, new.reason):
+        yield Change(number, "number.state", old.state, new.state, new.reason or old.reason, cause, at)
+
+
+def _changes(number: Number, before: Shown, after: Shown, verdict: Verdict) -> Iterator[Change]:
+    yield from _moved(number.number, before.steps[0], after.steps[0], verdict.cause, verdict.at)
+    was, now = network_of(before.carrier), network_of(after.carrier)
+    if was != now:
+        yield _change(number, "number.carrier", verdict, was, now, None)
+    for sender in sorted(before.blocks.keys() | after.blocks.keys()):
+        gone, come = before.blocks.get(sender), after.blocks.get(sender)
+        if come and not gone:
+            yield _change(number, "sender.blocked", verdict, "open", "blocked", come.reason, sender=sender)
+        if gone and not come:
+            yield _change(number, "sender.unblocked", verdict, "blocked", "open", gone.reason, sender=sender)
+
+
+def _consent_changes(held: Held, merged: Number, lists: Mapping[tuple[str, str], Subscription],
+                     verdict: Verdict) -> Iterator[Change]:  # fmt: skip
+    for key, subscription in sorted(lists.items()):
+        known = held.lists.get(key)
+        was = consent(held.number, known)[0] if known else None
+        now, out = consent(merged, subscription)
+        if was != now:
+            kind = "list.opted_in" if now == "opted_in" else "list.opted_out"
+            yield _change(merged, kind, verdict, was, now, out.reason if out else None, sender=key[0], list=key[1])
+
+
+def _change(number: Number, kind: str, verdict: Verdict, before: str | None, after: str | None, reason: str | None,
+            **of: str) -> Change:  # fmt: skip
+    return Change(number.number, kind, before, after, reason, verdict.cause, verdict.at, **of)  # type: ignore[arg-type]
+
+
+def network_of(carrier: Carrier | None) -> str | None:
+    """A carrier as the feed names it: the canonical name, else the raw one, else its network code."""
+    if carrier is None:
+        return None
+    return carrier.name or carrier.name_raw or f"{carrier.mcc}-{carrier.mnc}"

@@ -1,0 +1,255 @@
+"""Takes receipts in: while one group commits, the next one gathers. No timer, nothing to tune.
+
+A receipt that was answered is committed, with everything that follows from it. Nothing else is ever in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from time import perf_counter
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.models.catalogue import Carriers, Catalogue
+from app.models.number import Change, Verdict
+from app.models.policy import Policy
+from app.models.receipt import FAILED, Receipt, Status
+from app.services import metrics, store
+from app.services.apply import apply
+from app.services.connection import Busy, is_lost
+from app.services.decide import Registered, decide, network_of, reason_of
+from app.services.store import Arrival, CountKey, Kept
+
+log = structlog.get_logger(__name__)
+
+WAITING_MOST = 20_000
+"""Receipts that may wait for their commit; beyond it callers are told to come back."""
+GROUP_MOST = 2_000
+PARTS_WITHIN = timedelta(days=14)
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What receipts are understood by: the codes, the carriers' names, the policy in force."""
+
+    catalogue: Catalogue
+    carriers: Carriers
+    policy: Policy
+
+
+class Batch(NamedTuple):
+    """What one callback brought: its receipts, and what of it could not be read."""
+
+    receipts: Sequence[Receipt]
+    unread: Sequence[Kept]
+    arrived: datetime
+    done: asyncio.Future[None]
+
+    def __len__(self) -> int:
+        return len(self.receipts) + len(self.unread)
+
+
+class Intake:
+    """The group committer: one transaction at a time, as many callers in it as were waiting."""
+
+    def __init__(self, engine: AsyncEngine, meaning: Meaning) -> None:
+        self._engine = engine
+        self._meaning = meaning
+        self._waiting: deque[Batch] = deque()
+        self._depth = 0
+        self._some = asyncio.Event()
+        self._stopping = False
+
+    @property
+    def depth(self) -> int:
+        """Receipts that wait for their commit."""
+        return self._depth
+
+    async def put(self, receipts: Sequence[Receipt], unread: Sequence[Kept] = ()) -> None:
+        """Return when all of it is committed. Raises Busy when it is not, and may not be, kept."""
+        batch = Batch(receipts, unread, datetime.now(UTC), asyncio.get_running_loop().create_future())
+        if self._stopping or self._depth + len(batch) > max(WAITING_MOST, len(batch)):
+            raise Busy
+        self._waiting.append(batch)
+        self._depth += len(batch)
+        self._some.set()
+        await batch.done
+
+    async def run(self) -> None:
+        """Commit until `stop`; everything that was waiting then is still committed."""
+        while not (self._stopping and not self._waiting):
+            await self._some.wait()
+            self._some.clear()
+            while self._waiting:
+                await self._settle(self._gather())
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._some.set()
+
+    def _gather(self) -> list[Batch]:
+        group = [self._waiting.popleft()]
+        size = len(group[0])
+        while self._waiting and size + len(self._waiting[0]) <= GROUP_MOST:
+            group.append(self._waiting.popleft())
+            size += len(group[-1])
+        self._depth -= size
+        return group
+
+    async def _settle(self, group: list[Batch]) -> None:
+        """Commit a group and wake its callers. If its *data* is refused, each is tried alone, so that one bad receipt
+        cannot fail its neighbours; if the database is away, all are told to come back, without trying each."""
+        started = perf_counter()
+        try:
+            await take(self._engine, group, self._meaning)
+        except asyncio.CancelledError:
+            _fail(group, Busy())
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it was, the callers must hear of it
+            await self._refused(group, error)
+        else:
+            metrics.committed(sum(map(len, group)), perf_counter() - started)
+            for batch in group:
+                if not batch.done.done():
+                    batch.done.set_result(None)
+
+    async def _refused(self, group: list[Batch], error: Exception) -> None:
+        lost = is_lost(error)
+        log.warning("group not committed", lost=lost, size=len(group), error=type(error).__name__)
+        if lost or len(group) == 1 or not isinstance(error, DBAPIError):
+            _fail(group, Busy())
+            return
+        for batch in group:
+            await self._settle([batch])
+
+
+FINAL = FAILED | {Status.DELIVERED}
+
+
+def _fail(group: list[Batch], error: Exception) -> None:
+    for batch in group:
+        if not batch.done.done():
+            batch.done.set_exception(error)
+
+
+# One group, one transaction ----------------------------------------------------------------------------------------
+
+
+async def take(engine: AsyncEngine, group: Sequence[Batch], meaning: Meaning) -> None:
+    """Commit everything a group brought and everything that follows from it, in a fixed number of statements."""
+    now = datetime.now(UTC)
+    arrivals = {a.key: a for batch in group for a in (arrival(r, batch.arrived, meaning) for r in batch.receipts)}
+    async with engine.begin() as db:
+        fresh = await store.add_keys(db, arrivals, now) if arrivals else set()
+        taken = [one for key, one in arrivals.items() if key in fresh]
+        told = await _take(db, taken, meaning.policy, now) if taken else []
+        await store.keep_unread(db, [kept for batch in group for kept in batch.unread], now)
+        await store.count(db, totals(told))
+        await store.alarm(db, alarms(taken, meaning.policy), now)
+        await store.publish(db, [change for one in told for change in one.changes])
+    metrics.taken(taken, sum(len(batch.receipts) for batch in group) - len(taken))
+
+
+async def _take(db: AsyncConnection, taken: list[Arrival], policy: Policy, now: datetime) -> list[Told]:
+    unnamed = {store.id_of(a.receipt) for a in taken if _lacks_a_name(a.receipt)}
+    ids = {store.id_of(a.receipt) for a in taken if a.receipt.message_id is not None}
+    known = await store.find_messages(db, ids, unnamed, now) if ids else {}
+    pairs = [(a, known.get(store.id_of(a.receipt))) for a in taken]
+    await store.add_receipts(db, pairs)
+    await store.add_unnamed(db, [a for a, entry in pairs if entry is None and _lacks_a_name(a.receipt)])
+    return await act(db, [(a, entry) for a, entry in pairs if a.receipt.number or entry], policy, now)
+
+
+async def act(db: AsyncConnection, pairs: Sequence[tuple[Arrival, Registered | None]], policy: Policy, now: datetime,
+              *, named: bool = False) -> list[Told]:  # fmt: skip
+    """Decide on receipts that have a number, and keep what follows. `named`: they had waited for the register."""
+    verdicts = [decide(a.receipt, a.reason, a.arrived, policy, entry, a.brand) for a, entry in pairs]
+    partial = {store.id_of(a.receipt) for a, _ in pairs if (a.receipt.segments or 1) > 1}
+    whole = await store.whole_messages(db, partial, now - PARTS_WITHIN) if partial else set()
+    for place, (a, _) in enumerate(pairs):
+        verdict = verdicts[place]
+        if store.id_of(a.receipt) in partial - whole:
+            verdict = replace(verdict, delivered=None)
+        if named:
+            verdict = replace(verdict, named=f"held/{a.reason}/{a.receipt.message_id}")
+        verdicts[place] = verdict
+    applied = await apply(db, verdicts, policy, now)
+    rows = zip(pairs, verdicts, applied.changes, strict=True)
+    return [Told(a, v, changes, network_of(applied.held[v.number].shown.carrier)) for (a, _), v, changes in rows]
+
+
+def _lacks_a_name(receipt: Receipt) -> bool:
+    """Whether the register could still add something: a number, or the sender of a final receipt."""
+    if receipt.message_id is None:
+        return False
+    return receipt.number is None or (receipt.sender is None and receipt.status in FINAL)
+
+
+class Told(NamedTuple):
+    """One receipt that acted: what was decided, what changed, and on which network the number now is."""
+
+    arrival: Arrival
+    verdict: Verdict
+    changes: list[Change]
+    network: str | None
+
+
+def totals(told: Sequence[Told], *, named: bool = False) -> Counter[CountKey]:
+    """Final receipts and the opt-outs they brought, by sender, carrier and hour of the event. `named`: those that had a
+    number but no sender were counted under no sender when they came, and move to the sender's name."""
+    counts: Counter[CountKey] = Counter()
+    for a, verdict, changes, network in told:
+        if a.receipt.status not in FINAL:
+            continue
+        hour = verdict.at.replace(minute=0, second=0, microsecond=0)
+        carrier = a.brand or a.receipt.carrier or network or ""
+        for outcome in ("sent", a.reason or "delivered"):
+            counts[hour, verdict.sender or "", carrier, outcome] += 1
+            if named and a.receipt.number and not a.receipt.sender:
+                counts[hour, "", carrier, outcome] -= 1
+        for sender in {c.sender for c in changes if c.kind == "list.opted_out"}:
+            counts[hour, sender or "", carrier, "opted_out"] += 1
+    return counts
+
+
+def alarms(taken: Sequence[Arrival], policy: Policy) -> Counter[tuple[str, str]]:
+    """Codes that nobody has mapped, and errors that are ours to mend."""
+    raised: Counter[tuple[str, str]] = Counter()
+    for a in taken:
+        r = a.receipt
+        key = "/".join(filter(None, (r.gateway, r.account, r.code_space, r.code)))
+        if a.reason == "unknown" and r.code:
+            raised["unknown_code", key] += 1
+        elif a.reason and policy.rule(a.reason).alarm:
+            raised[a.reason, key] += 1
+    return raised
+
+
+def arrival(receipt: Receipt, arrived: datetime, meaning: Meaning) -> Arrival:
+    code = meaning.catalogue.find(receipt.code_space, receipt.code)
+    brand = meaning.carriers.name(receipt.carrier) if receipt.carrier else None
+    if brand is None and receipt.mcc:
+        brand = meaning.carriers.by_network(receipt.mcc, receipt.mnc)
+    reason = reason_of(receipt, code) if receipt.status in FAILED else None
+    return Arrival(receipt, key_of(receipt), arrived, reason, brand)
+
+
+def key_of(receipt: Receipt) -> UUID:
+    """What recognises a repetition: never the time, but for a receipt without a message id, where there is nothing else."""
+    if receipt.message_id is None:
+        known: tuple[object, ...] = astuple(receipt)
+    else:
+        known = (
+            receipt.gateway, receipt.account, receipt.message_id, receipt.number, receipt.segment, receipt.status.value,
+            receipt.code,
+        )  # fmt: skip
+    return UUID(bytes=hashlib.blake2b("\x1f".join(map(str, known)).encode(), digest_size=16).digest())

@@ -1,0 +1,81 @@
+"""Brings the schema to this code's version: under an advisory lock, so that many processes may start at once, and a
+short lock timeout, so that a busy table is waited for outside, not inside, a queue of blocked writers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+MIGRATIONS = Path(__file__).parents[2] / "migrations"
+LOCK_TIMEOUT = "2s"
+PATIENCE = 60
+"""Seconds for which a migration that could not get its locks is tried again."""
+_LOCK = 7_316_001
+LOCK_NOT_AVAILABLE = "55P03"
+
+
+class SchemaError(RuntimeError):
+    """The database cannot be used with this code. One line: why, and how to mend it."""
+
+
+async def upgrade(url: str) -> str:
+    """Apply what is missing and return the version. Raises SchemaError for a database newer than this code."""
+    engine = create_async_engine(url)
+    try:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(_busy), stop=stop_after_delay(PATIENCE), wait=wait_random_exponential(max=2),
+            reraise=True,
+        ):  # fmt: skip
+            with attempt:
+                async with engine.begin() as db:
+                    await db.run_sync(_upgrade)
+        return head()
+    finally:
+        await engine.dispose()
+
+
+async def version(engine: AsyncEngine) -> str | None:
+    """The database's version; None for one that has never been migrated."""
+    async with engine.connect() as db:
+        return await db.run_sync(_version)
+
+
+def head() -> str:
+    """This code's version."""
+    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+def _version(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _upgrade(connection: Connection) -> None:
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    found = _version(connection)
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if found and found not in known:
+        raise SchemaError(f"the database is at version {found}, newer than this code ({head()}): start a newer Sendable")
+    connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _busy(error: BaseException) -> bool:
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE
+
+

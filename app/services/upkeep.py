@@ -1,0 +1,177 @@
+"""What time asks for: lapses told to the feed, partitions made ahead, old days dropped, the catalogue shown in Postgres.
+
+Every step is safe to run in any number of processes at once, and to be killed at any point.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.models.number import Cause, Verdict
+from app.models.policy import Policy
+from app.services import store
+from app.services.apply import apply
+from app.services.connection import is_lost
+
+if TYPE_CHECKING:
+    from app.config import Settings
+    from app.services.intake import Meaning
+
+log = structlog.get_logger(__name__)
+
+LAPSES_EVERY = 20.0
+"""Seconds between two looks for lapses: the feed tells each within a minute."""
+HOUSE_EVERY = 3_600.0
+DAYS_AHEAD = 7
+KEYS_KEPT = timedelta(days=8)
+REGISTER_KEPT = timedelta(days=14)
+AT_ONCE = 5_000
+_LOCK = 7_316_003
+
+
+async def prepare(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None:
+    """Before the first request: today's partition must exist, and what is shown must follow the policy in force."""
+    await keep_house(engine, settings)
+    await show_codes(engine, meaning)
+    await follow_policy(engine, meaning.policy)
+
+
+async def run(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None:
+    """Until cancelled. A database that is away is waited for."""
+    due = HOUSE_EVERY
+    while True:
+        await asyncio.sleep(LAPSES_EVERY)
+        due -= LAPSES_EVERY
+        try:
+            await tell_lapses(engine, meaning.policy)
+            if due <= 0:
+                await keep_house(engine, settings)
+                due = HOUSE_EVERY
+        except Exception as error:  # noqa: BLE001 - upkeep is tried again; it must not end
+            log.warning("upkeep failed and is tried again", lost=is_lost(error), error=type(error).__name__)
+
+
+# Lapses ------------------------------------------------------------------------------------------------------------
+
+_LAPSED = text("SELECT number FROM numbers WHERE until <= clock_timestamp() ORDER BY number LIMIT :limit")
+
+
+async def tell_lapses(engine: AsyncEngine, policy: Policy) -> int:
+    """Tell the feed what has lapsed, each dated at its lapse. Readers have seen it since that instant."""
+    total = 0
+    while True:
+        async with engine.begin() as db:
+            numbers = (await db.execute(_LAPSED, {"limit": AT_ONCE})).scalars().all()
+            if not numbers:
+                return total
+            await _settle_again(db, numbers, policy, Cause("lapse"))
+        total += len(numbers)
+
+
+_WAITING_WRONGLY = text("""
+SELECT number FROM numbers
+WHERE state NOT IN ('active', 'unseen') AND number > :after
+  AND (waiting_for = :stale OR (reason = 'stale_carrier' AND (until IS NULL) = CAST(:alone AS boolean)))
+ORDER BY number LIMIT :limit
+""")
+
+
+async def follow_policy(engine: AsyncEngine, policy: Policy) -> None:
+    """A lookup provider was configured, or taken away, since these numbers began to wait: they wait for another thing."""
+    stale = "no_lookup_provider" if policy.lookups else "lookup"
+    after = ""
+    while True:
+        async with engine.begin() as db:
+            ask = {"stale": stale, "alone": not policy.lookups, "after": after, "limit": AT_ONCE}
+            numbers = (await db.execute(_WAITING_WRONGLY, ask)).scalars().all()
+            if not numbers:
+                return
+            await _settle_again(db, numbers, policy, Cause("policy"))
+        after = numbers[-1]
+
+
+async def _settle_again(db: AsyncConnection, numbers: Sequence[str], policy: Policy, cause: Cause) -> None:
+    now = datetime.now(UTC)
+    applied = await apply(db, [Verdict(number, now, cause) for number in numbers], policy, now)
+    await store.publish(db, [change for changed in applied.changes for change in changed])
+
+
+# Partitions and retention ------------------------------------------------------------------------------------------
+
+_PARTITIONS = text("""
+SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'receipts'::regclass AND c.relname ~ '^receipts_[0-9]{8}$' ORDER BY 1
+""")
+_PRUNE = (
+    text("DELETE FROM receipt_keys WHERE arrived_at < :keys"),
+    text("DELETE FROM messages WHERE registered_at < :register"),
+    text("DELETE FROM unnamed WHERE received_at < :register"),
+    text("DELETE FROM changes WHERE committed_at < :changes"),
+)
+
+
+async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
+    """Make the coming days' partitions, drop those past retention, prune what only serves for days."""
+    now = datetime.now(UTC)
+    async with engine.begin() as db:
+        await db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        await db.execute(text("SET LOCAL lock_timeout = '5s'"))
+        await _partition(db, now.date(), settings.receipts_kept)
+    limits = {
+        "keys": now - KEYS_KEPT, "register": now - REGISTER_KEPT, "changes": now - settings.changes_kept,
+    }  # fmt: skip
+    for statement in _PRUNE:
+        async with engine.begin() as db:
+            wanted = {name: limits[name] for name in statement.compile().params}
+            await db.execute(statement, wanted)
+
+
+async def _partition(db: AsyncConnection, today: date, kept: timedelta) -> None:
+    there = set((await db.execute(_PARTITIONS)).scalars())
+    for day in (today + timedelta(days=ahead) for ahead in range(-1, DAYS_AHEAD + 1)):
+        if _name(day) not in there:
+            until = day + timedelta(days=1)
+            await db.execute(
+                text(f"CREATE TABLE {_name(day)} PARTITION OF receipts FOR VALUES FROM ('{day}Z') TO ('{until}Z')")
+            )
+    for name in sorted(there):
+        if name < _name(today - kept):
+            await db.execute(text(f"DROP TABLE {name}"))
+
+
+def _name(day: date) -> str:
+    return f"receipts_{day:%Y%m%d}"
+
+
+# The catalogue -----------------------------------------------------------------------------------------------------
+
+_SHOW_CODES = text("""
+INSERT INTO codes SELECT * FROM unnest(CAST(:space AS text[]), CAST(:code AS text[]), CAST(:meaning AS text[]),
+    CAST(:level AS text[]), CAST(:permanence AS text[]), CAST(:reason AS text[]), CAST(:confidence AS text[]),
+    CAST(:source AS text[])) AS v (space, code, meaning, level, permanence, reason, confidence, source)
+ON CONFLICT (space, code) DO UPDATE SET meaning = excluded.meaning, level = excluded.level,
+    permanence = excluded.permanence, reason = excluded.reason, confidence = excluded.confidence,
+    source = excluded.source
+WHERE codes IS DISTINCT FROM excluded
+""")
+_HIDE_CODES = text("""
+DELETE FROM codes WHERE (space, code) NOT IN (SELECT * FROM unnest(CAST(:space AS text[]), CAST(:code AS text[])))
+""")
+
+
+async def show_codes(engine: AsyncEngine, meaning: Meaning) -> None:
+    """The code tables in `published.codes`, as this process reads them."""
+    names = ("space", "code", "meaning", "level", "permanence", "reason", "confidence", "source")
+    rows = [tuple(getattr(code, name) for name in names) for code in meaning.catalogue.codes.values()]
+    given = store.columns(rows, names)
+    async with engine.begin() as db:
+        await db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        await db.execute(_HIDE_CODES, {name: given[name] for name in ("space", "code")})
+        await db.execute(_SHOW_CODES, given)

@@ -1,0 +1,75 @@
+"""One real PostgreSQL for the whole run, and a migrated database of its own for each test that asks for one.
+
+SENDABLE_TEST_DATABASE_URL names another server than the embedded one; its user must be allowed to create databases.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.services.database import serving
+from app.services.embedded.home import locate
+from app.services.migrate import upgrade
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def server_dir() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="sendable-test-"))
+    folder.chmod(0o711)  # else root's stand-in could not enter, and PostgreSQL would move to /var/lib/sendable
+    yield folder
+    shutil.rmtree(locate(folder).path)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+async def server(server_dir: Path) -> AsyncIterator[str]:
+    if elsewhere := os.environ.get("SENDABLE_TEST_DATABASE_URL"):
+        yield elsewhere
+        return
+    async with serving(server_dir) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+async def template(server: str) -> AsyncIterator[str]:
+    """The name of a migrated, empty database: copying it is quicker than migrating another."""
+    name = f"sendable_template_{os.getpid()}"
+    async with _database(server, name) as url:
+        await upgrade(url)
+        yield name
+
+
+@pytest.fixture
+async def database_url(server: str, template: str) -> AsyncIterator[str]:
+    async with _database(server, f"sendable_test_{os.getpid()}_{next(_numbers)}", f"TEMPLATE {template}") as url:
+        yield url
+
+
+@asynccontextmanager
+async def _database(server: str, name: str, how: str = "") -> AsyncIterator[str]:
+    await _tell(server, f"CREATE DATABASE {name} {how}")
+    try:
+        yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    finally:
+        await _tell(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _tell(server: str, command: str) -> None:
+    engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
+    try:
+        async with engine.connect() as session:
+            await session.execute(text(command))
+    finally:
+        await engine.dispose()

@@ -1,0 +1,823 @@
+"""The policy's tables, row by row: what one event does to a number, to a sender's reach and to consent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import permutations, product
+from typing import NamedTuple
+
+import pytest
+
+from app.catalogue import load
+from app.catalogue.policy import load_policy
+from app.models.catalogue import REASONS
+from app.models.number import Cause, Change, Fact, Number, OptIn, Scope, State, Step, Verdict
+from app.models.policy import Policy
+from app.models.receipt import FAILED, Receipt, Status
+from app.services.decide import Held, Registered, catch_up, consent, decide, hold, reason_of, settle, show
+
+NUMBER, HERE, THERE = "+15555551234", "12345", "67890"
+LISTS = ((HERE, "spring"), (HERE, "summer"), (HERE, "autumn"), (THERE, "spring"))
+OURS, EVERYBODY, NOBODY = frozenset(LISTS[:3]), frozenset(LISTS), frozenset[tuple[str, str]]()
+
+SENT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+EVENT = SENT + timedelta(seconds=30)
+NOW = EVENT + timedelta(seconds=2)
+SIGNED_UP = SENT - timedelta(days=90)
+INSTANT = timedelta(microseconds=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+LOOKUPS, ALONE = load_policy(lookups=True), load_policy()
+STRICT, STRICT_ALONE = load_policy(mode="strict", lookups=True), load_policy(mode="strict")
+POLICIES = {"lookup_first": LOOKUPS, "lookup_first, alone": ALONE, "strict": STRICT, "strict, alone": STRICT_ALONE}
+each_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+
+
+# What happens, as verdicts ------------------------------------------------------------------------------------------
+
+
+def failed(reason: str, policy: Policy = LOOKUPS, *, at: datetime = EVENT, sent: datetime | None = None,
+           sender: str | None = HERE, known: Registered | None = None, message: str = "m1") -> Verdict:  # fmt: skip
+    """A failure that came two seconds after it happened, of a message sent half a minute before."""
+    said = Receipt(message, Status.UNDELIVERABLE, NUMBER, sender, gateway="native", occurred_at=at,
+                   sent_at=sent or at - (EVENT - SENT))  # fmt: skip
+    return decide(said, reason, at + timedelta(seconds=2), policy, known)
+
+
+def delivered(sent: datetime, *, sender: str = HERE) -> Verdict:
+    said = Receipt("d1", Status.DELIVERED, NUMBER, sender, occurred_at=sent + HOUR, sent_at=sent)
+    return decide(said, None, sent + HOUR, LOOKUPS)
+
+
+def opted_in(at: datetime = SIGNED_UP, sender: str = HERE, name: str = "spring") -> Verdict:
+    return Verdict(NUMBER, at, Cause("call"), sender=sender, list=name, opted_in=OptIn(at, "form"))
+
+
+def opted_out(at: datetime, scope: Scope, sender: str = HERE, name: str = "spring") -> Verdict:
+    out = Fact(at, at, "unsubscribed", Cause("call"))
+    return Verdict(NUMBER, at, out.cause, sender=sender, list=name, out=out, scope=scope)
+
+
+def ported(at: datetime, *ended: State) -> Verdict:
+    """A lookup that proved a port: it ends these states up to then."""
+    return Verdict(NUMBER, at, Cause("lookup"), cleared=(("port", at), *((state, at) for state in ended)))
+
+
+def condition(state: State, at: datetime, policy: Policy = LOOKUPS) -> Verdict:
+    """Whatever puts the number into a state. No receipt alone makes it unreachable: the ladders do."""
+    if state == "unreachable":
+        fact = Fact(at, at, "absent_subscriber", Cause("receipt"))
+        return Verdict(NUMBER, at, fact.cause, conditions=(("unreachable/absent_subscriber", fact),))
+    return failed(REACHED_BY[state], policy, at=at)
+
+
+REACHED_BY: dict[State, str] = {
+    "reassigned": "reassigned", "deactivated": "deactivated", "disconnected": "disconnected",
+    "invalid": "invalid_number", "not_sms_capable": "not_sms_capable", "suspended": "suspended",
+    "porting": "porting_in_progress", "held": "carrier_unknown",
+}  # fmt: skip
+PRECEDENCE: tuple[State, ...] = (
+    "reassigned", "deactivated", "disconnected", "invalid", "not_sms_capable",
+    "suspended", "porting", "held", "unreachable",
+)  # fmt: skip
+
+
+# What is read back --------------------------------------------------------------------------------------------------
+
+
+def live(policy: Policy, *events: Verdict, now: datetime = NOW, held: Held | None = None) -> Held:
+    """A number after these events, as seen at `now`."""
+    held = held or hold(Number(NUMBER), Step("unseen"), {}, policy, now)
+    for event in events:
+        held, _ = settle(held, event, policy, now)
+    return held
+
+
+def subscriber(policy: Policy = LOOKUPS, *events: Verdict, now: datetime = NOW) -> Held:
+    """Somebody opted in to three lists of one short code and one list of another, after these events."""
+    return live(policy, *(opted_in(SIGNED_UP, *key) for key in LISTS), *events, now=now)
+
+
+def ended(held: Held) -> frozenset[tuple[str, str]]:
+    return frozenset(key for key, one in held.lists.items() if consent(held.number, one)[0] == "opted_out")
+
+
+def state(held: Held) -> State:
+    return held.shown.steps[0].state
+
+
+def state_at(held: Held, policy: Policy, now: datetime) -> State:
+    return show(held.number, policy, now).steps[0].state
+
+
+# The twelve codes of the OpenMarket space ---------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """`waits`, `until`: with a lookup provider; `alone` the same two without. `ends`: whose consent, in lookup_first."""
+
+    state: State
+    blocked: bool = False
+    lookup: bool = False
+    ends: frozenset[tuple[str, str]] = NOBODY
+    waits: str | None = None
+    until: timedelta | None = None
+    alone_waits: str | None = None
+    alone_until: timedelta | None = None
+    alone_ends: frozenset[tuple[str, str]] | None = None
+
+
+HELD = Row("held", lookup=True, waits="lookup", alone_waits="no_lookup_provider")
+BLOCKED_AND_OUT = Row("active", blocked=True, ends=OURS)
+DEAF_AND_OUT = Row("not_sms_capable", ends=OURS)
+DEACTIVATED = Row("deactivated", lookup=True, waits="lookup", alone_ends=EVERYBODY)
+TWELVE = {
+    "341": HELD._replace(alone_waits=None, alone_until=24 * HOUR),
+    "345": HELD,
+    "349": HELD,
+    "560": BLOCKED_AND_OUT,
+    "561": BLOCKED_AND_OUT,
+    "565": BLOCKED_AND_OUT,
+    "568": DEAF_AND_OUT,
+    "573": BLOCKED_AND_OUT,
+    "592": Row("active", blocked=True, lookup=True),
+    "603": BLOCKED_AND_OUT,
+    "629": DEAF_AND_OUT,
+    "3041": DEACTIVATED,
+}
+CODES = load()
+
+
+def coded(code: str, policy: Policy) -> Verdict:
+    said = Receipt("m1", Status.UNDELIVERABLE, NUMBER, HERE, code, "openmarket", occurred_at=EVENT, sent_at=SENT)
+    return decide(said, reason_of(said, CODES.find("openmarket", code)), NOW, policy)
+
+
+def expect(held: Held, row: Row, *, lookups: bool) -> None:
+    """The number, the senders and the wish for a lookup are as the row says."""
+    step = held.shown.steps[0]
+    until = row.until if lookups else row.alone_until
+    assert step.state == row.state
+    assert step.until == (until and EVENT + until)
+    assert step.waiting_for == (row.waits if lookups else row.alone_waits)
+    assert held.shown.blocks.keys() == ({HERE} if row.blocked else set())
+    assert (held.shown.lookup is not None) == (row.lookup and lookups)
+
+
+@pytest.mark.parametrize("code", TWELVE)
+def test_with_lookups_each_of_the_twelve_codes_does_what_its_row_says(code: str) -> None:
+    held = subscriber(LOOKUPS, coded(code, LOOKUPS))
+    expect(held, TWELVE[code], lookups=True)
+    assert ended(held) == TWELVE[code].ends
+
+
+@pytest.mark.parametrize("code", TWELVE)
+def test_without_a_lookup_provider_only_a_deactivation_ends_more_consent(code: str) -> None:
+    row = TWELVE[code]
+    held = subscriber(ALONE, coded(code, ALONE))
+    expect(held, row, lookups=False)
+    assert ended(held) == (row.ends if row.alone_ends is None else row.alone_ends)
+
+
+@pytest.mark.parametrize("code", TWELVE)
+def test_strict_ends_the_lists_of_this_sender_for_each_of_the_twelve_and_changes_nothing_else(code: str) -> None:
+    held = subscriber(STRICT, coded(code, STRICT))
+    expect(held, TWELVE[code], lookups=True)
+    assert ended(held) == OURS
+
+
+@pytest.mark.parametrize("code", TWELVE)
+def test_strict_without_a_lookup_provider_ends_the_same_lists(code: str) -> None:
+    held = subscriber(STRICT_ALONE, coded(code, STRICT_ALONE))
+    assert ended(held) == OURS
+    assert state(held) == TWELVE[code].state
+    assert held.shown.blocks.keys() == ({HERE} if TWELVE[code].blocked else set())
+    assert held.shown.lookup is None
+    if code != "3041":  # whether a deactivation waits then is not said
+        expect(held, TWELVE[code], lookups=False)
+
+
+def test_one_sender_can_be_strict_in_a_house_that_is_not_and_the_other_way_round() -> None:
+    for mode, other, strict in (("lookup_first", "strict", True), ("strict", "lookup_first", False)):
+        policy = load_policy(mode=mode, sender_modes={HERE: other}, lookups=True)  # type: ignore[arg-type]
+        assert ended(subscriber(policy, failed("carrier_unknown", policy))) == (OURS if strict else NOBODY)
+        there = subscriber(policy, failed("carrier_unknown", policy, sender=THERE))
+        assert ended(there) == (NOBODY if strict else EVERYBODY - OURS)
+
+
+def test_a_stale_carrier_forgets_the_stored_carrier_but_not_one_learnt_later() -> None:
+    told = Receipt("m0", Status.SENT, NUMBER, HERE, carrier="Old", mcc="310", mnc="260", occurred_at=SENT)
+    held = live(LOOKUPS, decide(told, None, SENT, LOOKUPS, brand="Old"))
+    assert held.shown.carrier
+    held = live(LOOKUPS, failed("stale_carrier"), held=held)
+    assert held.shown.carrier is None
+    newer = decide(replace(told, carrier="New", occurred_at=EVENT + HOUR), None, EVENT + HOUR, LOOKUPS, brand="New")
+    carrier = live(LOOKUPS, newer, held=held).shown.carrier
+    assert carrier
+    assert carrier.name == "New"
+
+
+@pytest.mark.parametrize("reason", ["deactivated", "number_changed"])
+def test_a_deactivation_is_final_for_everybody_when_the_register_says_that_we_sent_no_carrier(reason: str) -> None:
+    for routed, gone in ((True, NOBODY), (False, EVERYBODY)):
+        held = subscriber(LOOKUPS, failed(reason, known=Registered(NUMBER, HERE, SENT, routed)))
+        assert state(held) == "deactivated"
+        assert ended(held) == gone
+        assert (held.shown.lookup is None) == (not routed)
+
+
+# Every other reason -------------------------------------------------------------------------------------------------
+
+SOFT = frozenset({
+    "barred", "absent_subscriber", "handset_full", "handset_busy", "handset_error", "prepaid_no_credit",
+    "roaming_not_allowed", "expired", "not_acknowledged",
+})  # fmt: skip
+NO_DETAIL = frozenset({"unknown", "rejected_unspecified", "deleted", "cancelled"})
+COUNTED = frozenset({
+    "sender_blocked", "sender_not_registered", "throughput_exceeded", "quota_exceeded", "content_blocked",
+    "network_error", "gateway_error", "mms_not_supported", "partial_failure", "flood_control", "fraud_blocked",
+    "no_route", "quota_warning", "request_error", "account_error", "billing", "invalid_message", "invalid_sender",
+})  # fmt: skip
+OTHERS = {
+    "wrong_carrier": HELD,
+    "porting_in_progress": Row("porting", lookup=True, waits="lookup", until=14 * DAY, alone_until=14 * DAY),
+    "unknown_subscriber": HELD,
+    "suspended": Row("suspended", until=30 * DAY, alone_until=30 * DAY),
+    "resumed": Row("active"),
+    "invalid_number": Row("invalid", ends=OURS),
+    "number_changed": DEACTIVATED,
+    "reassigned": Row("reassigned", ends=EVERYBODY),
+    **dict.fromkeys(("dnd_registry", "blocklisted_destination", "age_restricted"), Row("active", blocked=True)),
+    **dict.fromkeys(sorted(SOFT | NO_DETAIL | COUNTED), Row("active")),
+}
+MEANT = {code.reason for key in TWELVE if (code := CODES.find("openmarket", key))}
+NOT_NAMED = REASONS - OTHERS.keys() - MEANT - {"disconnected"}  # that one comes from lookups and files
+
+
+@pytest.mark.parametrize("reason", OTHERS)
+def test_with_lookups_every_other_reason_does_what_its_row_says(reason: str) -> None:
+    held = subscriber(LOOKUPS, failed(reason))
+    expect(held, OTHERS[reason], lookups=True)
+    assert ended(held) == OTHERS[reason].ends
+
+
+@pytest.mark.parametrize("reason", OTHERS)
+def test_every_other_reason_is_the_same_without_lookups_but_that_nothing_waits_for_one(reason: str) -> None:
+    row = OTHERS[reason]
+    held = subscriber(ALONE, failed(reason, ALONE))
+    if reason == "porting_in_progress":  # what it waits for is not said; that it ends by itself is
+        row = row._replace(alone_waits=held.shown.steps[0].waiting_for)
+    expect(held, row, lookups=False)
+    assert ended(held) == (row.ends if row.alone_ends is None else row.alone_ends)
+
+
+@pytest.mark.parametrize("reason", OTHERS)
+def test_strict_concerns_the_twelve_alone(reason: str) -> None:
+    held = subscriber(STRICT, failed(reason, STRICT))
+    expect(held, OTHERS[reason], lookups=True)
+    assert ended(held) == OTHERS[reason].ends
+
+
+def test_the_tables_here_hold_every_reason_there_is() -> None:
+    assert OTHERS.keys() | MEANT <= REASONS
+    assert {"accepted", "in_progress", "delivered", "permanent_failure", "unsubscribed"} == NOT_NAMED
+
+
+NO_EFFECT = [*sorted(SOFT | NO_DETAIL | COUNTED | NOT_NAMED), "a reason nobody has heard of"]
+
+
+@each_policy
+@pytest.mark.parametrize("reason", NO_EFFECT)
+@pytest.mark.parametrize("sender", [HERE, None])
+def test_reasons_that_are_only_counted_change_nothing(policy: Policy, reason: str, sender: str | None) -> None:
+    before = subscriber(policy)
+    after, changes = settle(before, failed(reason, policy, sender=sender), policy, NOW)
+    assert changes == []
+    assert after.shown == before.shown
+    assert ended(after) == NOBODY
+
+
+NEVER_OPTS_OUT = SOFT | NO_DETAIL | COUNTED | {"suspended", "resumed", "porting_in_progress"}
+OPTS_OUT = {
+    "carrier_blocked_subscriber", "content_blocked_for_subscriber", "mvno_not_supported", "sms_not_provisioned",
+    "sender_blocked_by_subscriber", "opted_out", "not_sms_capable", "invalid_number", "reassigned",
+}  # fmt: skip
+
+
+@each_policy
+@pytest.mark.parametrize("reason", sorted(NEVER_OPTS_OUT))
+def test_what_never_opts_anyone_out_never_does(policy: Policy, reason: str) -> None:
+    again = (failed(reason, policy, at=EVENT + n * DAY, message=f"m{n}") for n in range(20))
+    assert ended(subscriber(policy, *again, now=EVENT + 20 * DAY)) == NOBODY
+
+
+def test_with_lookups_consent_ends_at_once_for_exactly_the_reasons_that_the_policy_names() -> None:
+    assert {reason for reason in REASONS if ended(subscriber(LOOKUPS, failed(reason)))} == OPTS_OUT
+
+
+def test_without_lookups_a_death_of_the_number_ends_consent_too() -> None:
+    told_by_receipts = REASONS - {"disconnected"}
+    gone = {reason for reason in told_by_receipts if ended(subscriber(ALONE, failed(reason, ALONE)))}
+    assert gone == OPTS_OUT | {"deactivated", "number_changed"}
+
+
+def test_a_badly_written_number_is_not_an_invalid_one() -> None:
+    said = Receipt("m1", Status.REJECTED, NUMBER, HERE, occurred_at=EVENT, sent_at=SENT, malformed=True)
+    held = subscriber(LOOKUPS, decide(said, "invalid_number", NOW, LOOKUPS))
+    assert state(held) == "active"
+    assert ended(held) == NOBODY
+    other = subscriber(LOOKUPS, decide(said, "not_sms_capable", NOW, LOOKUPS))
+    assert state(other) == "not_sms_capable"
+
+
+# What acts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", sorted(set(Status) - FAILED))
+def test_a_status_that_is_no_final_failure_does_not_act_by_its_code(status: Status) -> None:
+    said = Receipt("m1", status, NUMBER, HERE, "603", "openmarket", occurred_at=EVENT, sent_at=SENT)
+    held = subscriber(LOOKUPS, decide(said, "opted_out", NOW, LOOKUPS))
+    assert held.shown.blocks == {}
+    assert ended(held) == NOBODY
+
+
+@pytest.mark.parametrize("status", sorted(FAILED))
+def test_every_final_failure_acts_by_its_code(status: Status) -> None:
+    said = Receipt("m1", status, NUMBER, HERE, "603", "openmarket", occurred_at=EVENT, sent_at=SENT)
+    assert ended(subscriber(LOOKUPS, decide(said, "opted_out", NOW, LOOKUPS))) == OURS
+
+
+def test_delivered_acts_as_delivered_whatever_code_it_carries() -> None:
+    said = Receipt("m2", Status.DELIVERED, NUMBER, HERE, "3041", "openmarket", occurred_at=EVENT + DAY,
+                   sent_at=EVENT + HOUR)  # fmt: skip
+    held = subscriber(LOOKUPS, failed("carrier_unknown"), decide(said, "deactivated", EVENT + DAY, LOOKUPS))
+    assert state(held) == "active"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "reason"),
+    [
+        (Status.UNDELIVERABLE, "3041", "deactivated"),
+        (Status.REJECTED, "341", "stale_carrier"),
+        (Status.UNDELIVERABLE, "no such code", "unknown"),
+        (Status.UNDELIVERABLE, None, "unknown"),
+        (Status.REJECTED, None, "rejected_unspecified"),
+        (Status.EXPIRED, None, "expired"),
+    ],
+)
+def test_the_reason_is_that_of_the_code_and_without_one_that_of_the_status(
+    status: Status, code: str | None, reason: str
+) -> None:
+    said = Receipt("m1", status, NUMBER, HERE, code, "openmarket")
+    assert reason_of(said, CODES.find("openmarket", code)) == reason
+
+
+@pytest.mark.parametrize("status", sorted(FAILED))
+@pytest.mark.parametrize("reason", ["accepted", "in_progress", "delivered"])
+def test_a_failure_is_none_of_the_reasons_that_name_no_failure(status: Status, reason: str) -> None:
+    code = next(code for code in CODES.codes.values() if code.reason == reason)
+    assert reason_of(Receipt("m1", status, NUMBER, code=code.code, code_space=code.space), code) in NO_DETAIL | SOFT
+
+
+# Times --------------------------------------------------------------------------------------------------------------
+
+AT_ARRIVAL = NOW
+
+
+@pytest.mark.parametrize(
+    ("said", "believed"),
+    [
+        (EVENT, EVENT),
+        (EVENT.astimezone(), EVENT),
+        (None, AT_ARRIVAL),
+        (EVENT.replace(tzinfo=None), AT_ARRIVAL),
+        (datetime(1970, 1, 1, tzinfo=UTC), AT_ARRIVAL),
+        (datetime(2099, 1, 1, tzinfo=UTC), AT_ARRIVAL),
+        (datetime.min.replace(tzinfo=UTC), AT_ARRIVAL),
+        (datetime.max.replace(tzinfo=UTC), AT_ARRIVAL),
+        (AT_ARRIVAL + timedelta(minutes=5), AT_ARRIVAL + timedelta(minutes=5)),
+        (AT_ARRIVAL + timedelta(minutes=5) + INSTANT, AT_ARRIVAL),
+        (AT_ARRIVAL + timedelta(minutes=6), AT_ARRIVAL),
+    ],
+)
+def test_the_vendors_time_counts_when_it_can_be_true_and_the_arrival_otherwise(
+    said: datetime | None, believed: datetime
+) -> None:
+    receipt = Receipt("m1", Status.UNDELIVERABLE, NUMBER, HERE, occurred_at=said)
+    verdict = decide(receipt, "deactivated", AT_ARRIVAL, LOOKUPS)
+    assert verdict.at == believed
+    assert [fact.at for _, fact in verdict.conditions] == [believed]
+
+
+EARLIER = SENT - HOUR
+
+
+@pytest.mark.parametrize(
+    ("said", "registered", "counts"),
+    [
+        (SENT, EARLIER, SENT),
+        (None, EARLIER, EARLIER),
+        (SENT.replace(tzinfo=None), EARLIER, EARLIER),
+        (datetime(2099, 1, 1, tzinfo=UTC), EARLIER, EARLIER),
+        (None, None, EVENT),
+        (datetime(1970, 1, 1, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC), EVENT),
+    ],
+)
+def test_the_send_time_is_the_receipts_else_the_registers_else_the_event_time(
+    said: datetime | None, registered: datetime | None, counts: datetime
+) -> None:
+    receipt = Receipt("m1", Status.UNDELIVERABLE, NUMBER, HERE, occurred_at=EVENT, sent_at=said)
+    known = Registered(NUMBER, HERE, registered, routed=True) if registered else None
+    verdict = decide(receipt, "opted_out", NOW, LOOKUPS, known)
+    held = subscriber(LOOKUPS, opted_in(counts, name="spring"), opted_in(counts + INSTANT, name="summer"), verdict)
+    assert ended(held) == OURS - {(HERE, "summer")}
+
+
+# Date guards --------------------------------------------------------------------------------------------------------
+
+
+def test_an_opt_in_newer_than_the_send_survives_the_receipt_and_an_older_one_does_not() -> None:
+    fresh = opted_in(SENT + INSTANT, name="summer")
+    assert ended(subscriber(LOOKUPS, fresh, failed("opted_out"))) == OURS - {(HERE, "summer")}
+    assert ended(subscriber(LOOKUPS, failed("opted_out"), fresh)) == OURS - {(HERE, "summer")}
+
+
+def test_a_deactivation_ends_only_opt_ins_older_than_its_effective_date() -> None:
+    effective = SENT - 10 * DAY  # a carrier tells it late: the message was sent long after
+    fresh = opted_in(effective + INSTANT, THERE, "spring")
+    held = subscriber(ALONE, fresh, failed("deactivated", ALONE, at=effective, sent=SENT - 9 * DAY))
+    assert ended(held) == OURS
+
+
+def test_a_late_event_never_ages_a_newer_condition() -> None:
+    held = subscriber(LOOKUPS, failed("suspended"), failed("suspended", at=EVENT - 20 * DAY))
+    assert held.shown.steps[0].until == EVENT + 30 * DAY
+    woken = subscriber(LOOKUPS, failed("suspended"), failed("resumed", at=EVENT - DAY))
+    assert state(woken) == "suspended"
+
+
+# Several conditions at once -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("higher", "lower"), [(a, b) for n, a in enumerate(PRECEDENCE) for b in PRECEDENCE[n + 1 :]])
+def test_of_two_conditions_the_higher_is_shown_whichever_came_or_happened_first(higher: State, lower: State) -> None:
+    for first, then in ((EVENT, EVENT + HOUR), (EVENT + HOUR, EVENT), (EVENT, EVENT)):
+        events = condition(higher, first), condition(lower, then)
+        for order in permutations(events):
+            assert state(live(LOOKUPS, *order, now=EVENT + 2 * HOUR)) == higher
+
+
+def test_of_two_events_at_one_moment_the_same_is_shown_whichever_came_first() -> None:
+    for one, other, sender, policy in product(sorted(REASONS), sorted(REASONS), (HERE, None), (LOOKUPS, STRICT)):
+        events = failed(one, policy, sender=sender), failed(other, policy, sender=sender, message="m2")
+        shown = [live(policy, *order).shown for order in permutations(events)]
+        assert shown[0] == shown[1]
+
+
+def test_when_the_higher_condition_ends_the_lower_one_shows_again() -> None:
+    held = subscriber(LOOKUPS, failed("carrier_unknown"), failed("suspended"))
+    assert [step.state for step in held.shown.steps] == ["suspended", "held"]
+    assert state(live(LOOKUPS, failed("resumed", at=EVENT + HOUR), held=held)) == "held"
+
+
+# Suspended ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_suspension_lapses_after_thirty_days_to_the_microsecond_and_keeps_every_opt_in() -> None:
+    held = subscriber(LOOKUPS, failed("suspended"))
+    assert [(step.state, step.until) for step in held.shown.steps] == [
+        ("suspended", EVENT + 30 * DAY),
+        ("active", None),
+    ]
+    assert state_at(held, LOOKUPS, EVENT + 30 * DAY - INSTANT) == "suspended"
+    assert state_at(held, LOOKUPS, EVENT + 30 * DAY) == "active"
+    assert ended(held) == NOBODY
+
+
+def test_a_resume_ends_a_suspension_and_nothing_else() -> None:
+    woken = failed("resumed", at=EVENT + HOUR)
+    assert state(subscriber(LOOKUPS, failed("suspended"), woken)) == "active"
+    for other in PRECEDENCE:
+        if other != "suspended":
+            assert state(subscriber(LOOKUPS, condition(other, EVENT), woken)) == other
+
+
+def test_a_deactivation_during_a_suspension_acts_as_any() -> None:
+    held = subscriber(ALONE, failed("suspended", ALONE), failed("deactivated", ALONE, at=EVENT + DAY))
+    assert state(held) == "deactivated"
+    assert ended(held) == EVERYBODY
+    assert state_at(held, ALONE, EVENT + 60 * DAY) == "deactivated"
+
+
+# Delivered later ----------------------------------------------------------------------------------------------------
+
+AFTER_DELIVERY: dict[State, State] = {
+    **dict.fromkeys(("held", "porting", "suspended", "unreachable", "not_sms_capable", "invalid"), "active"),
+    **dict.fromkeys(("deactivated", "disconnected", "reassigned"), "reassigned"),
+}  # type: ignore[dict-item]
+
+
+@each_policy
+@pytest.mark.parametrize("was", AFTER_DELIVERY)
+def test_a_message_sent_after_the_event_and_delivered_ends_it_or_tells_of_a_stranger(
+    policy: Policy, was: State
+) -> None:
+    events = condition(was, EVENT, policy), delivered(EVENT + INSTANT)
+    for order in permutations(events):
+        assert state(live(policy, *order)) == AFTER_DELIVERY[was]
+
+
+@pytest.mark.parametrize("was", AFTER_DELIVERY)
+def test_a_message_sent_before_the_event_ends_nothing_however_late_it_is_delivered(was: State) -> None:
+    for sent in (EVENT - INSTANT, EVENT):
+        assert state(live(LOOKUPS, condition(was, EVENT), delivered(sent))) == was
+
+
+def test_a_delivery_lifts_the_block_of_its_own_sender_and_never_brings_consent_back() -> None:
+    held = subscriber(LOOKUPS, failed("opted_out"))
+    assert live(LOOKUPS, delivered(EVENT + HOUR, sender=THERE), held=held).shown.blocks.keys() == {HERE}
+    assert live(LOOKUPS, delivered(EVENT - INSTANT), held=held).shown.blocks.keys() == {HERE}
+    lifted = live(LOOKUPS, delivered(EVENT + HOUR), held=held)
+    assert lifted.shown.blocks == {}
+    assert ended(lifted) == OURS
+
+
+# A stale carrier with nobody to ask ---------------------------------------------------------------------------------
+
+
+def stale(*days: float) -> Held:
+    events = (failed("stale_carrier", ALONE, at=EVENT + day * DAY, message=f"m{day}") for day in days)
+    return subscriber(ALONE, *events, now=EVENT + days[-1] * DAY)
+
+
+def test_alone_a_stale_carrier_holds_for_a_day_and_then_the_number_is_active_again() -> None:
+    held = stale(0)
+    assert state_at(held, ALONE, EVENT + DAY - INSTANT) == "held"
+    assert state_at(held, ALONE, EVENT + DAY) == "active"
+    assert ended(held) == NOBODY
+
+
+@pytest.mark.parametrize("again", [1, 2, 7.5, 8])
+def test_again_within_seven_days_after_that_it_is_held_until_a_person_decides(again: float) -> None:
+    step = stale(0, again).shown.steps[0]
+    assert (step.state, step.waiting_for, step.until) == ("held", "person", None)
+
+
+@pytest.mark.parametrize("again", [0.5, 8.01, 30])
+def test_again_within_the_same_day_or_long_after_holds_for_another_day(again: float) -> None:
+    step = stale(0, again).shown.steps[0]
+    assert (step.state, step.until) == ("held", EVENT + (again + 1) * DAY)
+
+
+def test_many_more_of_them_do_not_take_the_decision_from_the_person() -> None:
+    step = stale(0, 3, *(3 + n / 100 for n in range(1, 40))).shown.steps[0]
+    assert (step.state, step.waiting_for, step.until) == ("held", "person", None)
+
+
+def test_a_provider_configured_later_is_asked_about_what_was_held_alone() -> None:
+    held = stale(0, 3)
+    shown = show(held.number, LOOKUPS, EVENT + 3 * DAY)
+    assert (shown.steps[0].state, shown.steps[0].waiting_for) == ("held", "lookup")
+    assert shown.lookup
+
+
+# Deactivated, recycled, back again ----------------------------------------------------------------------------------
+
+
+def test_a_deactivated_number_is_never_released_by_time() -> None:
+    for policy in POLICIES.values():
+        held = subscriber(policy, failed("deactivated", policy))
+        assert len(held.shown.steps) == 1
+        assert state_at(held, policy, EVENT + 3650 * DAY) == "deactivated"
+
+
+@pytest.mark.parametrize("was", ["deactivated", "disconnected", "reassigned"])
+def test_a_newer_opt_in_brings_the_number_back_for_that_list_alone(was: State) -> None:
+    held = subscriber(LOOKUPS, condition(was, EVENT), opted_in(EVENT + DAY, HERE, "summer"), now=EVENT + 2 * DAY)
+    assert state(held) == "active"
+    assert held.shown.dead_since == EVENT
+    alive = {key for key, one in held.lists.items() if one.opted_in and one.opted_in.at > EVENT}
+    assert alive == {(HERE, "summer")}
+    assert (HERE, "summer") not in ended(held)
+
+
+@pytest.mark.parametrize("was", ["deactivated", "disconnected", "reassigned", "not_sms_capable", "invalid"])
+def test_an_older_opt_in_that_comes_late_brings_nothing_back(was: State) -> None:
+    assert state(subscriber(LOOKUPS, condition(was, EVENT), opted_in(EVENT - DAY, HERE, "summer"))) == was
+
+
+@pytest.mark.parametrize("was", ["not_sms_capable", "invalid"])
+def test_a_newer_opt_in_ends_not_sms_capable_and_invalid(was: State) -> None:
+    assert state(subscriber(LOOKUPS, condition(was, EVENT), opted_in(EVENT + DAY))) == "active"
+
+
+@pytest.mark.parametrize("was", ["held", "porting", "suspended", "unreachable"])
+def test_a_newer_opt_in_does_not_end_what_the_network_says_of_the_moment(was: State) -> None:
+    assert state(subscriber(LOOKUPS, condition(was, EVENT), opted_in(EVENT + DAY))) == was
+
+
+def test_a_proven_port_makes_every_list_sendable_again() -> None:
+    held = subscriber(LOOKUPS, failed("deactivated"), ported(EVENT + DAY, "deactivated"))
+    assert state(held) == "active"
+    assert held.shown.dead_since is None
+    assert ended(held) == NOBODY
+
+
+def test_a_deactivation_after_a_port_counts() -> None:
+    held = subscriber(LOOKUPS, ported(EVENT - DAY, "deactivated"), failed("deactivated"))
+    assert state(held) == "deactivated"
+    assert held.shown.dead_since == EVENT
+
+
+# Opt-outs are remembered --------------------------------------------------------------------------------------------
+
+ENDINGS = [
+    (failed("opted_out"), {HERE}),
+    (opted_out(EVENT, "sender"), {HERE}),
+    (opted_out(EVENT, "all"), {HERE, THERE}),
+    (failed("deactivated", ALONE), {HERE, THERE}),
+]
+
+
+@pytest.mark.parametrize(("ending", "senders"), ENDINGS)
+def test_an_opt_out_is_remembered_where_no_list_exists_yet(ending: Verdict, senders: set[str]) -> None:
+    imported = opted_in(SIGNED_UP, HERE, "imported"), opted_in(SIGNED_UP, THERE, "imported")
+    for order in ((ending, *imported), (*imported, ending)):
+        assert {sender for sender, _ in ended(live(LOOKUPS, *order))} == senders
+
+
+def test_an_opt_out_of_one_list_leaves_the_others() -> None:
+    assert ended(subscriber(LOOKUPS, opted_out(EVENT, "list"))) == {(HERE, "spring")}
+
+
+def test_a_newer_opt_in_brings_back_its_own_list_and_lifts_the_block_until_the_next_such_receipt() -> None:
+    held = subscriber(LOOKUPS, failed("opted_out"))
+    held, changes = settle(held, opted_in(EVENT + HOUR, HERE, "summer"), LOOKUPS, EVENT + HOUR)
+    assert held.shown.blocks == {}
+    assert ended(held) == OURS - {(HERE, "summer")}
+    assert [change.kind for change in changes] == ["sender.unblocked", "list.opted_in"]
+    again = live(LOOKUPS, failed("opted_out", at=EVENT + DAY), held=held)
+    assert again.shown.blocks.keys() == {HERE}
+    assert ended(again) == OURS
+
+
+def test_an_opt_in_for_one_sender_leaves_the_block_of_another() -> None:
+    held = subscriber(LOOKUPS, failed("opted_out"), opted_in(EVENT + HOUR, THERE, "spring"))
+    assert held.shown.blocks.keys() == {HERE}
+
+
+BLOCKING = sorted({reason for reason in MEANT | OTHERS.keys() if LOOKUPS.rule(reason).block})
+
+
+@pytest.mark.parametrize("reason", BLOCKING)
+def test_a_port_lifts_the_block_of_a_reseller_alone_and_never_an_opt_out(reason: str) -> None:
+    held = subscriber(LOOKUPS, failed(reason))
+    moved = live(LOOKUPS, ported(EVENT + DAY), held=held)
+    assert moved.shown.blocks.keys() == (set() if reason == "mvno_not_supported" else {HERE})
+    assert ended(moved) == ended(held)
+
+
+def test_a_port_before_the_block_does_not_lift_it() -> None:
+    assert subscriber(LOOKUPS, ported(EVENT - DAY), failed("mvno_not_supported")).shown.blocks.keys() == {HERE}
+
+
+# No sender ----------------------------------------------------------------------------------------------------------
+
+CONCERN_THE_SENDER = sorted(set(BLOCKING) | {"sms_not_provisioned", "not_sms_capable", "invalid_number"})
+
+
+@pytest.mark.parametrize("reason", CONCERN_THE_SENDER)
+def test_without_a_sender_the_number_is_held_until_one_is_named(reason: str) -> None:
+    unnamed = failed(reason, sender=None)
+    held = subscriber(LOOKUPS, unnamed)
+    row = OTHERS.get(reason) or next(row for code, row in TWELVE.items() if reason_at(code) == reason)
+    assert state(held) == ("held" if row.state == "active" else row.state)
+    assert any(key.startswith("held/") for key in held.number.conditions)
+    assert held.shown.blocks == {}
+    assert ended(held) == NOBODY
+
+    named = replace(failed(reason), named=unnamed.conditions[-1][0])
+    held = live(LOOKUPS, named, held=held)
+    expect(held, row, lookups=True)
+    assert ended(held) == row.ends
+    assert not any(key.startswith("held/") for key in held.number.conditions)
+
+
+def reason_at(code: str) -> str:
+    found = CODES.find("openmarket", code)
+    return found.reason if found else ""
+
+
+def test_a_hold_for_want_of_a_sender_says_so_and_has_no_end() -> None:
+    step = subscriber(LOOKUPS, failed("opted_out", sender=None)).shown.steps[0]
+    assert (step.state, step.reason, step.waiting_for, step.until) == ("held", "opted_out", "sender", None)
+
+
+def test_naming_one_message_leaves_the_hold_of_another() -> None:
+    one, two = (failed("opted_out", sender=None, message=name) for name in ("m1", "m2"))
+    named = replace(failed("opted_out"), named=one.conditions[-1][0])
+    step = subscriber(LOOKUPS, one, two, named).shown.steps[0]
+    assert (step.state, step.waiting_for, step.fact and step.fact.cause.message_id) == ("held", "sender", "m2")
+
+
+@pytest.mark.parametrize("reason", ["deactivated", "reassigned", "suspended", "carrier_unknown", "stale_carrier"])
+def test_what_concerns_the_number_alone_needs_no_sender(reason: str) -> None:
+    with_sender, without = (subscriber(ALONE, failed(reason, ALONE, sender=sender)) for sender in (HERE, None))
+    assert without.shown.steps == with_sender.shown.steps
+    assert ended(without) == ended(with_sender)
+
+
+def test_strict_needs_a_sender_for_each_of_the_twelve_and_still_acts_on_the_number() -> None:
+    for code, row in TWELVE.items():
+        held = subscriber(STRICT, failed(reason_at(code), STRICT, sender=None))
+        assert state(held) == ("held" if row.state == "active" else row.state)
+        assert any(fact.reason == reason_at(code) for fact in held.number.conditions.values())
+        assert ended(held) == NOBODY
+
+
+def test_the_register_names_number_and_sender_where_the_receipt_does_not() -> None:
+    said = Receipt("m1", Status.UNDELIVERABLE, occurred_at=EVENT)
+    verdict = decide(said, "opted_out", NOW, LOOKUPS, Registered(NUMBER, HERE, SENT, routed=True))
+    assert verdict.number == NUMBER
+    held = subscriber(LOOKUPS, verdict)
+    assert held.shown.blocks.keys() == {HERE}
+    assert ended(held) == OURS
+
+
+def test_a_number_of_which_only_the_register_speaks_is_unseen_and_any_receipt_or_opt_in_makes_it_active() -> None:
+    held = live(LOOKUPS, Verdict(NUMBER, SENT, Cause("register")))
+    assert state(held) == "unseen"
+    said = decide(Receipt("m1", Status.ACCEPTED, NUMBER, HERE), None, NOW, LOOKUPS)
+    assert state(live(LOOKUPS, said, held=held)) == "active"
+    assert state(live(LOOKUPS, opted_in(), held=held)) == "active"
+
+
+# Lapses in the feed -------------------------------------------------------------------------------------------------
+
+
+def told(changes: list[Change]) -> list[tuple[str | None, str | None, datetime]]:
+    assert {(change.kind, change.cause.kind) for change in changes} <= {("number.state", "lapse")}
+    return [(change.before, change.after, change.occurred_at) for change in changes]
+
+
+def seen_at(held: Held, now: datetime, policy: Policy = LOOKUPS) -> Held:
+    return hold(held.number, held.told, held.lists, policy, now)
+
+
+def test_several_lapses_that_nobody_has_told_are_told_in_order_each_at_its_moment() -> None:
+    held = subscriber(LOOKUPS, failed("suspended"), failed("porting_in_progress", at=EVENT + 20 * DAY))
+    assert told([*catch_up(seen_at(held, EVENT + 365 * DAY), LOOKUPS, EVENT + 365 * DAY)]) == [
+        ("suspended", "porting", EVENT + 30 * DAY),
+        ("porting", "active", EVENT + 34 * DAY),
+    ]
+
+
+def test_a_lapse_that_another_condition_covers_is_not_told() -> None:
+    held = subscriber(LOOKUPS, failed("suspended"), failed("porting_in_progress"))
+    assert told([*catch_up(seen_at(held, EVENT + 365 * DAY), LOOKUPS, EVENT + 365 * DAY)]) == [
+        ("suspended", "active", EVENT + 30 * DAY),
+    ]
+
+
+def test_before_its_moment_a_lapse_is_not_told_and_at_its_moment_it_is() -> None:
+    held = subscriber(LOOKUPS, failed("suspended"))
+    end = EVENT + 30 * DAY
+    assert [*catch_up(seen_at(held, end - INSTANT), LOOKUPS, end - INSTANT)] == []
+    assert told([*catch_up(seen_at(held, end), LOOKUPS, end)]) == [("suspended", "active", end)]
+
+
+def test_an_event_after_a_lapse_tells_the_lapse_first() -> None:
+    held = subscriber(LOOKUPS, failed("suspended"))
+    late = EVENT + 40 * DAY
+    _, changes = settle(seen_at(held, late), failed("deactivated", at=late), LOOKUPS, late)
+    assert [(change.before, change.after, change.cause.kind, change.occurred_at) for change in changes] == [
+        ("suspended", "active", "lapse", EVENT + 30 * DAY),
+        ("active", "deactivated", "receipt", late),
+    ]
+
+
+def test_the_same_event_again_changes_nothing_and_tells_nothing() -> None:
+    for reason in sorted(REASONS):
+        held = subscriber(LOOKUPS, failed(reason))
+        again, changes = settle(held, failed(reason), LOOKUPS, NOW)
+        assert (again, changes) == (held, [])
+
+
+# Total --------------------------------------------------------------------------------------------------------------
+
+
+@each_policy
+@pytest.mark.parametrize("was", [*PRECEDENCE, "active", "unseen"])
+def test_every_reason_with_every_status_has_an_answer_in_every_state(policy: Policy, was: State) -> None:
+    before = subscriber(policy)
+    if was == "unseen":
+        before = live(policy)
+    elif was != "active":
+        before = live(policy, condition(was, EVENT - HOUR, policy), held=before)
+    for reason, status, sender in product([*sorted(REASONS), "unheard of", None], Status, (HERE, None)):
+        said = Receipt("m1", status, NUMBER, sender, occurred_at=EVENT, sent_at=SENT, gateway="native")
+        after, _ = settle(before, decide(said, reason, NOW, policy), policy, NOW)
+        assert state(after) in {"active", *PRECEDENCE}
+        if status not in FAILED and status is not Status.DELIVERED and was != "unseen":
+            assert after.shown == before.shown

