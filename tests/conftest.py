@@ -8,15 +8,20 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import httpx
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from app.config import Settings
+from app.main import create_app
 from app.services.database import serving
 from app.services.embedded.home import locate
 from app.services.migrate import upgrade
@@ -73,3 +78,37 @@ async def _tell(server: str, command: str) -> None:
             await session.execute(text(command))
     finally:
         await engine.dispose()
+
+
+class Service(NamedTuple):
+    """The service in this process: a client that posts to it as a gateway would, and a way to ask its database."""
+
+    client: httpx.AsyncClient
+    app: FastAPI
+
+    async def sql(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
+        async with self.app.state.reads.connect() as db:
+            return [tuple(row) for row in await db.execute(text(statement), values)]
+
+
+Start = Callable[..., AbstractAsyncContextManager[Service]]
+
+
+@pytest.fixture
+def start(database_url: str) -> Start:
+    """Starts the service on this test's database, with the settings given: `async with start(lookup={}) as service`."""
+
+    @asynccontextmanager
+    async def started(**settings: Any) -> AsyncIterator[Service]:
+        app = create_app(Settings.model_validate({"database_url": database_url, "auth": "off"} | settings))
+        transport = httpx.ASGITransport(app)
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            yield Service(client, app)
+
+    return started
+
+
+@pytest.fixture
+async def service(start: Start) -> AsyncIterator[Service]:
+    async with start() as running:
+        yield running

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import orjson
 from lxml import etree
@@ -14,6 +14,8 @@ from app.models.receipt import Broken, Callback, Receipt
 
 Said: TypeAlias = Mapping[str, object]
 """One report as the vendor wrote it: names and values, of any type until they are read."""
+
+Element = TypeVar("Element")
 
 MOST = 200_000
 """Elements of one batch. 8 MiB hold some 140,000 short receipts; more elements than that are no receipts."""
@@ -126,11 +128,17 @@ def batch(said: object, one: Callable[[Said], Receipt]) -> list[Receipt | Broken
     if isinstance(said, dict):
         return [one(said)]
     if isinstance(said, list):
-        return each(said, one)
+        return each(said, lambda element: one(an_object(element)))
     raise Unreadable("neither an object nor an array")
 
 
-def each(elements: Iterable[object], one: Callable[[Said], Receipt]) -> list[Receipt | Broken]:
+def an_object(said: object) -> Said:
+    if isinstance(said, dict):
+        return said
+    raise Unreadable("not an object")
+
+
+def each(elements: Iterable[Element], one: Callable[[Element], Receipt]) -> list[Receipt | Broken]:
     """Every element of a batch by itself, so that a broken one does not take the good ones with it.
 
     A batch of which nothing can be read is Unreadable as a whole: it is kept once, not in a thousand pieces.
@@ -141,15 +149,13 @@ def each(elements: Iterable[object], one: Callable[[Said], Receipt]) -> list[Rec
     found = [_attempt(element, one) for element in elements]
     broken = [one.reason for one in found if isinstance(one, Broken)]
     if broken and len(broken) == len(found):
-        raise Unreadable(f"a batch without one good element: {broken[0]}")
+        raise Unreadable(broken[0])
     return found
 
 
-def _attempt(element: object, one: Callable[[Said], Receipt]) -> Receipt | Broken:
+def _attempt(element: Element, one: Callable[[Element], Receipt]) -> Receipt | Broken:
     try:
-        if isinstance(element, dict):
-            return one(element)
-        return Broken(b"", "not an object")
+        return one(element)
     except CANNOT_READ as error:
         return Broken(b"", why(error))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import orjson
 
-from app.gateways import _fields, _verify
-from app.gateways._fields import Said, Unreadable, batch, count, each, moment, text
+from app.gateways import _verify
+from app.gateways._fields import Said, Unreadable, an_object, batch, count, each, json, moment, text
 from app.models.receipt import Broken, Callback, Gateway, Receipt, Reply, Status
 
 STATUS = {status.value: status for status in Status}
@@ -15,7 +15,7 @@ def parse(callback: Callback) -> list[Receipt | Broken]:
     try:
         said = orjson.loads(callback.body)
     except orjson.JSONDecodeError:
-        return each(map(_line, _lines(callback.body)), receipt)
+        return each(_lines(callback.body), lambda line: receipt(an_object(json(line))))
     return batch(said, receipt)
 
 
@@ -46,14 +46,6 @@ def _lines(body: bytes) -> list[bytes]:
     if not lines:
         raise Unreadable("nothing in it")
     return lines
-
-
-def _line(line: bytes) -> object:
-    """One line's value; a line that is no JSON is no object, and `each` says so."""
-    try:
-        return _fields.json(line)
-    except Unreadable:
-        return None
 
 
 def split(callback: Callback) -> list[bytes]:

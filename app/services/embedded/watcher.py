@@ -35,7 +35,8 @@ def main(uid: int, gid: int, command: list[str]) -> int:
 
 
 def _stop_at_end_of_input(server: subprocess.Popen[bytes]) -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # not sys.stdin, whose lock would be fought over when the server ends by itself
+        pass
     server.send_signal(signal.SIGINT)  # PostgreSQL's fast stop: sessions end, and all that was committed is on the disk
 
 

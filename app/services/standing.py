@@ -1,0 +1,52 @@
+"""What waits and what stands just now, in a few counts: for `/metrics` and for `sendable doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+_HELD = text("""
+SELECT coalesce(waiting_for, 'time') AS waiting_for, count(*) AS total,
+       extract(epoch FROM clock_timestamp() - min(changed_at))::float8 AS oldest
+FROM numbers WHERE state = 'held' GROUP BY 1 ORDER BY 1
+""")
+_LOOKUPS = text("""
+SELECT count(*) AS total, extract(epoch FROM clock_timestamp() - min(due_at))::float8 AS oldest
+FROM lookups WHERE due_at <= clock_timestamp()
+""")
+_ALARMS = text("""
+SELECT kind, key, since, count FROM alarms WHERE cleared_at IS NULL ORDER BY since, kind, key
+""")
+_UNREAD = text("""
+SELECT gateway, count(*) AS total, extract(epoch FROM clock_timestamp() - min(first_at))::float8 AS oldest
+FROM unread GROUP BY 1 ORDER BY 1
+""")
+_UNNAMED = text("""
+SELECT count(*) AS total, extract(epoch FROM clock_timestamp() - min(received_at))::float8 AS oldest FROM unnamed
+""")
+
+Rows = Sequence[Row[Any]]
+
+
+class Standing(NamedTuple):
+    """Rows of counts; `oldest` is an age in seconds, None where nothing waits. Alarms one by one, oldest first."""
+
+    held: Rows
+    lookups: Row[Any]
+    alarms: Rows
+    unread: Rows
+    unnamed: Row[Any]
+
+
+async def standing(engine: AsyncEngine) -> Standing:
+    async with engine.connect() as db:
+        return Standing(
+            held=(await db.execute(_HELD)).all(),
+            lookups=(await db.execute(_LOOKUPS)).one(),
+            alarms=(await db.execute(_ALARMS)).all(),
+            unread=(await db.execute(_UNREAD)).all(),
+            unnamed=(await db.execute(_UNNAMED)).one(),
+        )

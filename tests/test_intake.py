@@ -1,0 +1,173 @@
+"""Taking receipts in: once, whole, together, and never at a neighbour's cost."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from app.services import intake
+from tests.conftest import Service, Start
+
+WHO = "+15555551234"
+
+
+def receipt(**said: Any) -> dict[str, Any]:
+    return {"message_id": "m1", "number": WHO, "sender": "12345", "status": "undeliverable", "code": "560"} | said
+
+
+async def post(service: Service, body: Any, **query: str) -> Any:
+    return await service.client.post("/v1/receipts/native", json=body, params=query)
+
+
+async def status(service: Service, who: str = WHO, **query: str) -> Any:
+    return (await service.client.get(f"/v1/numbers/{who}", params=query)).json()
+
+
+async def opt_in(service: Service, name: str = "spring", at: datetime | None = None) -> Any:
+    at = at or datetime.now(UTC) - timedelta(days=1)
+    call = {"consented_at": at.isoformat(), "source": "web form"}
+    return await service.client.put(f"/v1/senders/12345/lists/{name}/subscribers/{WHO}", json=call)
+
+
+async def test_the_next_question_sees_a_receipt_that_was_answered(service: Service) -> None:
+    assert (await status(service))["state"] == "unseen"
+    assert (await post(service, receipt())).status_code == 200
+    told = await status(service, sender="12345")
+    assert (told["state"], told["sendable"], told["sender"]["blocked"]) == ("active", True, True)
+    assert told["decision"] == {"sendable": False, "axis": "sender", "reason": "carrier_blocked_subscriber"}
+
+
+async def test_the_same_receipt_again_changes_nothing_and_counts_once(service: Service) -> None:
+    first, again = receipt(), receipt(occurred_at=datetime.now(UTC).isoformat())
+    await asyncio.gather(*(post(service, [first, again, first]) for _ in range(5)))
+    await post(service, again)
+    assert await service.sql("SELECT count(*) FROM receipts") == [(1,)]
+    assert await service.sql("SELECT sum(total) FROM hourly_counts WHERE outcome = 'sent'") == [(1,)]
+    assert await service.sql("SELECT count(*) FROM changes WHERE kind = 'sender.blocked'") == [(1,)]
+
+
+async def test_a_receipt_is_known_for_a_week_and_one_without_an_id_for_a_day(service: Service) -> None:
+    nameless = receipt(message_id=None, occurred_at="2026-11-20T10:00:00Z")
+    await post(service, [receipt(), nameless])
+    await service.sql("UPDATE receipt_keys SET arrived_at = arrived_at - interval '23 hours'")
+    await post(service, [receipt(), nameless])
+    assert await service.sql("SELECT count(*) FROM receipts") == [(2,)]
+    await service.sql("UPDATE receipt_keys SET arrived_at = arrived_at - interval '6 days'")
+    await post(service, [receipt(), nameless])
+    assert await service.sql("SELECT count(*), count(message_id) FROM receipts") == [(3, 1)]
+
+
+async def test_another_status_code_segment_or_number_of_a_message_is_another_receipt(service: Service) -> None:
+    others = [receipt(status="sent"), receipt(code="561"), receipt(segment=2), receipt(number="+14155550001")]
+    await post(service, [receipt(), *others])
+    assert await service.sql("SELECT count(*) FROM receipts") == [(5,)]
+
+
+async def test_good_elements_are_taken_and_broken_ones_kept(service: Service) -> None:
+    answer = await post(service, [receipt(), {"status": "delivered"}, "nonsense", receipt(message_id="m2")])
+    assert (answer.status_code, answer.headers["sendable-unread"]) == (200, "1")
+    await post(service, [{"status": "delivered"}])
+    assert await service.sql("SELECT count(*) FROM receipts") == [(2,)]
+    assert sorted(times for (times,) in await service.sql("SELECT times FROM unread")) == [1, 2]
+
+
+async def test_ten_thousand_receipts_in_one_array_are_one_answer(service: Service) -> None:
+    body = [receipt(message_id=f"m{place}", number=f"+1415555{place:04}", status="delivered") for place in range(10_000)]
+    assert (await post(service, body)).status_code == 200
+    assert await service.sql("SELECT count(*) FROM numbers WHERE state = 'active'") == [(10_000,)]
+
+
+@pytest.mark.parametrize("said", ["2026-11-21T10:00:00", "1970-01-01T00:00:00Z", "2099-01-01T00:00:00Z", "soon"])
+async def test_a_time_that_cannot_be_believed_is_the_arrival(service: Service, said: str) -> None:
+    before = datetime.now(UTC)
+    await post(service, receipt(occurred_at=said, code="629"))
+    at = datetime.fromisoformat((await status(service))["evidence"]["occurred_at"])
+    assert before <= at <= datetime.now(UTC)
+
+
+async def test_an_unknown_status_is_kept_without_effect_and_an_unknown_code_is_alarmed(service: Service) -> None:
+    await opt_in(service)
+    await post(service, [receipt(status="teleported"), receipt(message_id="m2", code="31337x")])
+    assert (await status(service, sender="12345"))["decision"]["sendable"]
+    assert await service.sql("SELECT status, reason FROM receipts ORDER BY message_id") == [
+        ("unknown", None), ("undeliverable", "unknown"),
+    ]  # fmt: skip
+    assert await service.sql("SELECT kind, key FROM alarms") == [("unknown_code", "native/openmarket/31337x")]
+
+
+async def test_a_gzipped_body_is_read_and_a_bomb_is_refused(service: Service) -> None:
+    async def send(body: bytes) -> Any:
+        return await service.client.post("/v1/receipts/native", content=body, headers={"content-encoding": "gzip"})
+
+    assert (await send(gzip.compress(json.dumps(receipt()).encode()))).status_code == 200
+    bomb = await send(gzip.compress(b" " * 64 * 1024 * 1024))
+    assert (bomb.status_code, bomb.headers["content-type"]) == (413, "application/problem+json")
+    broken = await send(b"\x1f\x8bnot really")
+    assert (broken.status_code, broken.headers["sendable-unread"]) == (200, "1")
+    assert await service.sql("SELECT body FROM unread") == [(b"\x1f\x8bnot really",)]
+
+
+async def test_an_endless_line_is_refused_and_nothing_of_it_is_kept(service: Service) -> None:
+    async def endless() -> Any:
+        for _ in range(9 * 1024):
+            yield b"x" * 1024
+
+    assert (await service.client.post("/v1/receipts/native", content=endless())).status_code == 413
+    assert await service.sql("SELECT count(*) FROM unread") == [(0,)]
+
+
+async def test_bytes_that_postgres_takes_no_text_of_are_still_kept(service: Service) -> None:
+    answer = await service.client.post("/v1/receipts/native", content=b"\x00\xff{]")
+    assert (answer.status_code, answer.headers["sendable-unread"]) == (200, "1")
+    assert await service.sql("SELECT body FROM unread") == [(b"\x00\xff{]",)]
+
+
+async def test_a_full_queue_answers_503_and_loses_nothing(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "WAITING_MOST", 10)
+    async with start() as service:
+        posts = [post(service, receipt(message_id=f"m{place}")) for place in range(200)]
+        answers = await asyncio.gather(*posts)
+        taken = [answer for answer in answers if answer.status_code == 200]
+        refused = [answer for answer in answers if answer.status_code == 503]
+        assert len(taken) + len(refused) == 200
+        assert refused
+        assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+        assert await service.sql("SELECT count(*) FROM receipts") == [(len(taken),)]
+
+
+async def test_one_receipt_that_the_database_refuses_does_not_fail_its_neighbours(service: Service) -> None:
+    await service.sql("ALTER TABLE receipts ADD CONSTRAINT no_poison CHECK (message_id <> 'poison')")
+    bodies = [receipt(message_id=name) for name in ("a", "poison", "b")]
+    answers = await asyncio.gather(*(post(service, body) for body in bodies))
+    assert [answer.status_code for answer in answers] == [200, 503, 200]
+    assert sorted(await service.sql("SELECT message_id FROM receipts")) == [("a",), ("b",)]
+
+
+async def test_a_forged_receipt_is_refused_and_an_unconfigured_gateway_is_not_there(start: Start) -> None:
+    async with start(auth="on", gateways={"native": {"secrets": ["s3cret", "older"]}}) as service:
+        assert (await post(service, receipt())).status_code == 403
+        assert (await post(service, receipt(), token="wrong")).status_code == 403
+        assert (await post(service, receipt(), token="older")).status_code == 200
+        for gateway in ("twilio", "carrier-pigeon", "native/elsewhere"):
+            answer = await service.client.post(f"/v1/receipts/{gateway}", json=[])
+            assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+        assert await service.sql("SELECT count(*) FROM receipts") == [(1,)]
+
+
+async def test_a_message_in_parts_is_delivered_when_all_parts_are(service: Service) -> None:
+    failed = receipt(message_id="first", code="629", occurred_at=ago(minutes=30))
+    await post(service, failed)
+    part = {"ticketId": "long", "status": {"code": 4}, "totalSegments": 2, "destination": {"address": WHO[1:]}}
+    for segment, state in ((1, "not_sms_capable"), (2, "active")):
+        body = part | {"segmentNumber": segment, "deliveryDate": ago(minutes=5)}
+        await service.client.post("/v1/receipts/openmarket", json=body)
+        assert (await status(service))["state"] == state
+
+
+def ago(**span: int) -> str:
+    return (datetime.now(UTC) - timedelta(**span)).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,117 @@
+"""The schema: what the migrations build is what the code says, whoever runs them and however many at once."""
+
+import asyncio
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.models.tables import metadata
+from app.services import migrate
+from app.services.migrate import SchemaError, upgrade
+from tests.conftest import Start
+
+
+def difference(connection: Connection) -> list[object]:
+    context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+    return [found for found in compare_metadata(context, metadata) if "alembic_version" not in str(found)]
+
+
+async def test_the_migrations_build_exactly_the_tables_that_the_code_knows(database_url: str) -> None:
+    engine = create_async_engine(database_url)
+    async with engine.connect() as db:
+        assert await db.run_sync(difference) == []
+    await engine.dispose()
+
+
+async def empty(url: str, name: str) -> str:
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as db:
+        await db.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+        await db.execute(text(f"CREATE DATABASE {name}"))
+    await engine.dispose()
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+async def drop(url: str, name: str) -> None:
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as db:
+        await db.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    await engine.dispose()
+
+
+async def test_many_processes_may_migrate_an_empty_database_at_once(database_url: str) -> None:
+    url = await empty(database_url, "sendable_together")
+    try:
+        assert await asyncio.gather(*(upgrade(url) for _ in range(6))) == [migrate.head()] * 6
+    finally:
+        await drop(database_url, "sendable_together")
+
+
+async def test_a_database_newer_than_the_code_is_refused_in_one_line(database_url: str) -> None:
+    engine = create_async_engine(database_url)
+    async with engine.begin() as db:
+        await db.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    await engine.dispose()
+    with pytest.raises(SchemaError, match=r"version 9999, newer than this code .*: start a newer Sendable"):
+        await upgrade(database_url)
+
+
+async def test_a_migration_waits_for_a_busy_table_without_blocking_those_behind_it(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT", "50ms")
+    engine = create_async_engine(database_url)
+    async with engine.begin() as db:
+        await db.execute(text("DELETE FROM alembic_version"))
+        await db.execute(text("DROP SCHEMA published CASCADE"))
+        for table in reversed(metadata.sorted_tables):
+            await db.execute(text(f"DROP TABLE {table.name}"))
+        await db.execute(text("CREATE TABLE alembic_version_lock (x int)"))
+    async with engine.connect() as holder:
+        await holder.execute(text("BEGIN"))
+        await holder.execute(text("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE"))
+        migrating = asyncio.create_task(upgrade(database_url))
+        done, _ = await asyncio.wait([migrating], timeout=0.5)
+        assert not done
+        await holder.rollback()
+    assert await migrating == migrate.head()
+    await engine.dispose()
+
+
+async def test_an_owner_without_the_right_to_make_roles_can_migrate(database_url: str) -> None:
+    await empty(database_url, "sendable_plain")
+    admin = create_async_engine(make_url(database_url).set(database="sendable_plain"), isolation_level="AUTOCOMMIT")
+    try:
+        async with admin.connect() as db:
+            await db.execute(text("CREATE ROLE plain_owner NOSUPERUSER NOCREATEROLE"))
+            await db.execute(text("ALTER DATABASE sendable_plain OWNER TO plain_owner"))
+            await db.execute(text("GRANT plain_owner TO CURRENT_USER"))
+            await db.execute(text("SET ROLE plain_owner"))
+            async with db.begin() if not db.in_transaction() else db.get_transaction():  # type: ignore[union-attr]
+                await db.run_sync(migrate._upgrade)
+            await db.execute(text("RESET ROLE"))
+            owner = "SELECT tableowner FROM pg_tables WHERE tablename = 'numbers'"
+            assert (await db.execute(text(owner))).scalar() == "plain_owner"
+    finally:
+        await admin.dispose()
+        await drop(database_url, "sendable_plain")
+        engine = create_async_engine(database_url, isolation_level="AUTOCOMMIT")
+        async with engine.connect() as db:
+            await db.execute(text("DROP ROLE plain_owner"))
+        await engine.dispose()
+
+
+async def test_partitions_are_made_ahead_and_old_days_are_dropped(start: Start) -> None:
+    async with start() as service:
+        await service.sql("CREATE TABLE receipts_20200101 PARTITION OF receipts "
+                          "FOR VALUES FROM ('2020-01-01Z') TO ('2020-01-02Z')")  # fmt: skip
+    partitions = "SELECT relname FROM pg_class WHERE relname ~ '^receipts_[0-9]{8}$' ORDER BY 1"
+    async with start() as service:
+        names = [name for (name,) in await service.sql(partitions)]
+        [(today,)] = await service.sql("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')")
+    assert f"receipts_{today}" in names
+    assert sum(name > f"receipts_{today}" for name in names) == 7
+    assert "receipts_20200101" not in names

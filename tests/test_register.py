@@ -1,0 +1,157 @@
+"""The sent-message register: receipts that carry only an id find their number and sender, whichever comes first."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.conftest import Service, Start
+
+WHO = "+15555551234"
+
+
+def ago(**span: int) -> str:
+    return (datetime.now(UTC) - timedelta(**span)).isoformat()
+
+
+def sent(message_id: str = "m1", **said: Any) -> dict[str, Any]:
+    entry = {"gateway": "native", "message_id": message_id, "number": WHO, "sender": "12345", "sent_at": ago(minutes=10)}
+    return entry | said
+
+
+async def register(service: Service, *entries: Any) -> Any:
+    return await service.client.post("/v1/messages", json=list(entries))
+
+
+async def post(service: Service, message_id: str = "m1", **said: Any) -> Any:
+    body = {"message_id": message_id, "status": "undeliverable", "code": "560"} | said
+    answer = await service.client.post("/v1/receipts/native", json=body)
+    assert answer.status_code == 200
+    return answer
+
+
+async def subscribe(service: Service, consented_at: str | None = None) -> None:
+    call = {"consented_at": consented_at or ago(days=9), "source": "web form"}
+    assert (await service.client.put(f"/v1/senders/12345/lists/spring/subscribers/{WHO}", json=call)).status_code == 200
+
+
+async def status(service: Service) -> Any:
+    return (await service.client.get(f"/v1/numbers/{WHO}", params={"sender": "12345"})).json()
+
+
+async def end_of(service: Service) -> list[Any]:
+    told = await status(service)
+    facts = ("state", "reason", "waiting_for", "lists", "sender", "decision")
+    counts = "SELECT sender, carrier, outcome, total FROM hourly_counts WHERE total <> 0 ORDER BY 1, 2, 3"
+    receipts = "SELECT message_id, number, sender, status, code, reason FROM receipts ORDER BY 1"
+    shown = [told[fact] for fact in facts]
+    return [*shown, await service.sql(counts), await service.sql(receipts)]
+
+
+@pytest.mark.parametrize("said", [{}, {"number": WHO}, {"code": "3041"}, {"status": "delivered", "code": None}])
+async def test_either_order_of_arrival_ends_the_same(start: Start, said: dict[str, Any]) -> None:
+    ends = []
+    at, consented, occurred = ago(minutes=10), ago(days=9), ago(minutes=1)
+    for receipt_first in (True, False):
+        async with start() as service:
+            await subscribe(service, consented)
+            calls = [
+                lambda: post(service, occurred_at=occurred, **said),  # noqa: B023
+                lambda: register(service, sent(sent_at=at, carrier="AT&T")),  # noqa: B023
+            ]
+            for call in calls if receipt_first else reversed(calls):
+                await call()
+            ends.append(await end_of(service))
+            for table in ("receipts", "receipt_keys", "messages", "unnamed", "numbers", "sender_blocks", "subscriptions",
+                          "changes", "hourly_counts", "alarms"):  # fmt: skip
+                await service.sql(f"TRUNCATE {table}")
+    assert ends[0] == ends[1]
+
+
+async def test_both_at_once_never_miss_each_other(service: Service) -> None:
+    names = [f"m{place}" for place in range(60)]
+    await asyncio.gather(
+        *(post(service, name, status="delivered", code=None) for name in names),
+        *(register(service, sent(name, number=f"+1415555{place:04}")) for place, name in enumerate(names)),
+    )
+    assert await service.sql("SELECT count(*) FROM receipts WHERE number IS NULL OR sender IS NULL") == [(0,)]
+    assert await service.sql("SELECT count(*) FROM unnamed") == [(0,)]
+    assert await service.sql("SELECT count(*) FROM numbers WHERE state = 'active'") == [(60,)]
+
+
+async def test_a_receipt_without_a_number_waits_without_effect(service: Service) -> None:
+    await subscribe(service)
+    await post(service)
+    assert (await status(service))["decision"]["sendable"]
+    assert await service.sql("SELECT number, status FROM receipts") == [(None, "undeliverable")]
+
+
+async def test_a_reason_that_concerns_the_sender_holds_the_number_until_it_is_named(service: Service) -> None:
+    await subscribe(service)
+    await post(service, number=WHO)
+    told = await status(service)
+    assert (told["state"], told["waiting_for"], told["sender"]["blocked"]) == ("held", "sender", False)
+    assert told["lists"][0]["consent"] == "opted_in"
+    assert (await register(service, sent())).json()["receipts_applied"] == 1
+    told = await status(service)
+    assert (told["state"], told["waiting_for"], told["sender"]["blocked"]) == ("active", None, True)
+    assert told["lists"][0]["consent"] == "opted_out"
+
+
+async def test_what_concerns_the_number_acts_at_once_without_a_sender(service: Service) -> None:
+    await post(service, number=WHO, code="629")
+    assert (await status(service))["state"] == "not_sms_capable"
+
+
+async def test_a_gateway_whose_setting_names_the_sender_never_waits(start: Start) -> None:
+    async with start(gateways={"native": {"sender": "12345"}}) as service:
+        await post(service, number=WHO)
+        assert (await status(service))["sender"]["blocked"]
+
+
+async def test_the_register_tells_when_the_message_was_sent(service: Service) -> None:
+    """An opt-in newer than the send is never ended by that message's receipt."""
+    await register(service, sent(sent_at=ago(hours=2)))
+    await subscribe(service, consented_at=ago(hours=1))
+    await post(service, code="603")
+    assert (await status(service))["lists"][0]["consent"] == "opted_in"
+
+
+async def test_a_deactivated_code_for_a_message_sent_without_a_carrier_needs_no_lookup(start: Start) -> None:
+    async with start(lookup={}) as service:
+        await subscribe(service)
+        await register(service, sent(carrier=None))
+        await post(service, code="3041")
+        told = await status(service)
+        assert (told["state"], told["waiting_for"], told["lists"][0]["consent"]) == ("deactivated", None, "opted_out")
+        assert await service.sql("SELECT count(*) FROM lookups") == [(0,)]
+
+
+async def test_a_register_entry_stores_the_carrier_and_leaves_the_number_unseen(service: Service) -> None:
+    await register(service, sent(carrier="T-Mobile USA, Inc."))
+    told = await status(service)
+    assert told["state"] == "unseen"
+    assert (told["carrier"]["name"], told["carrier"]["name_raw"]) == ("T-Mobile", "T-Mobile USA, Inc.")
+    assert told["carrier"]["source"] == "register"
+
+
+async def test_good_entries_are_kept_and_bad_ones_named(service: Service) -> None:
+    bad = [sent(number="12"), sent(sent_at="2026-11-21T10:00:00"), "no entry", sent(sender=" "), {"gateway": "native"}]
+    answer = await register(service, sent(), *bad, sent("m2"))
+    assert answer.status_code == 200
+    assert answer.json()["registered"] == 2
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["/1", "/2", "/3", "/4", "/5"]
+    none_good = await register(service, *bad)
+    assert (none_good.status_code, none_good.headers["content-type"]) == (422, "application/problem+json")
+    assert len(none_good.json()["errors"]) == 5
+
+
+async def test_ndjson_and_repeats_are_read(service: Service) -> None:
+    lines = "\n".join([json.dumps(sent()), "", json.dumps(sent("m2")), json.dumps(sent())])
+    answer = await service.client.post("/v1/messages", content=lines, headers={"content-type": "application/x-ndjson"})
+    assert (answer.status_code, answer.json()["registered"]) == (200, 3)
+    assert await service.sql("SELECT message_id FROM messages ORDER BY 1") == [("m1",), ("m2",)]

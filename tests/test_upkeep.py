@@ -1,0 +1,98 @@
+"""What time does: lapses hold to the instant for every reader, and the feed tells them dated at their moment."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from app.services import held, upkeep
+from app.services.held import Which
+from tests.conftest import Service, Start
+
+WHO = "+15555551234"
+NOW = datetime.now(UTC)
+
+
+async def receipt(service: Service, code: str, at: datetime, space: str = "openmarket", who: str = WHO) -> None:
+    body = {"message_id": f"{code}-{at.timestamp()}", "number": who, "sender": "12345", "status": "undeliverable",
+            "code": code, "code_space": space, "occurred_at": at.isoformat()}  # fmt: skip
+    answer = await service.client.post("/v1/receipts/native", json=body)
+    assert (answer.status_code, "sendable-unread" in answer.headers) == (200, False)
+
+
+async def status(service: Service, who: str = WHO) -> Any:
+    return (await service.client.get(f"/v1/numbers/{who}")).json()
+
+
+async def view(service: Service) -> list[tuple[Any, ...]]:
+    return await service.sql("SELECT state, sendable, until FROM published.number_status WHERE number = :who", who=WHO)
+
+
+async def test_a_suspension_lapses_after_thirty_days_without_any_job_having_run(service: Service) -> None:
+    ends = NOW + timedelta(seconds=1.5)
+    await receipt(service, "569", ends - timedelta(days=30))
+    told = await status(service)
+    assert (told["state"], datetime.fromisoformat(told["until"]), told["waiting_for"]) == ("suspended", ends, None)
+    assert await view(service) == [("suspended", False, ends)]
+    await service.sql("SELECT pg_sleep_until(:ends)", ends=ends)
+    told = await status(service)
+    assert (told["state"], told["sendable"], told["until"]) == ("active", True, None)
+    assert datetime.fromisoformat(told["changed_at"]) == ends
+    assert await view(service) == [("active", True, None)]
+
+
+async def test_the_feed_tells_a_lapse_once_dated_at_its_moment(service: Service) -> None:
+    await receipt(service, "569", NOW - timedelta(days=29, hours=23, minutes=59, seconds=59))
+    await service.sql("SELECT pg_sleep(1.1)")
+    policy = service.app.state.meaning.policy
+    assert await upkeep.tell_lapses(service.app.state.engine, policy) == 1
+    assert await upkeep.tell_lapses(service.app.state.engine, policy) == 0
+    told = await service.sql("""SELECT kind, before, after, reason, cause ->> 'kind', occurred_at FROM changes
+                                WHERE before = 'suspended'""")  # fmt: skip
+    assert told == [("number.state", "suspended", "active", "suspended", "lapse", NOW + timedelta(seconds=1))]
+
+
+async def test_a_receipt_that_comes_between_a_lapse_and_its_telling_finds_it_told_first(service: Service) -> None:
+    await receipt(service, "569", NOW - timedelta(days=29, hours=23, minutes=59, seconds=59))
+    await service.sql("SELECT pg_sleep(1.1)")
+    await receipt(service, "629", datetime.now(UTC))
+    told = await service.sql("SELECT before, after FROM changes WHERE kind = 'number.state' ORDER BY seq")
+    assert told == [("unseen", "suspended"), ("suspended", "active"), ("active", "not_sms_capable")]
+
+
+async def test_held_numbers_follow_when_a_provider_is_configured_and_when_it_is_taken_away(start: Start) -> None:
+    async with start() as service:
+        await receipt(service, "345", NOW)
+        assert (await status(service))["waiting_for"] == "no_lookup_provider"
+    async with start(lookup={}) as service:
+        assert (await status(service))["waiting_for"] == "lookup"
+        assert await service.sql("SELECT number, reason FROM lookups") == [(WHO, "carrier_unknown")]
+    async with start() as service:
+        assert (await status(service))["waiting_for"] == "no_lookup_provider"
+
+
+async def test_a_stale_carrier_alone_holds_a_day_and_the_second_time_waits_for_a_person(service: Service) -> None:
+    await receipt(service, "341", NOW - timedelta(days=3))
+    assert (await status(service))["state"] == "active"
+    await receipt(service, "341", NOW)
+    told = await status(service)
+    assert (told["state"], told["until"], told["waiting_for"]) == ("held", None, "person")
+
+
+async def test_a_person_releases_or_gives_up_what_one_code_holds(service: Service) -> None:
+    whos = [f"+1415555{place:04}" for place in range(4)]
+    for who in whos:
+        await receipt(service, "345" if who != whos[3] else "349", NOW + timedelta(minutes=4), who=who)
+    listed = (await service.client.get("/v1/held", params={"code": "345"})).json()
+    assert [one["number"] for one in listed["items"]] == whos[:3]
+    answer = await service.client.post("/v1/held/release", json={"number": whos[0]})
+    assert answer.json() == {"numbers": 1}
+    consented = {"consented_at": (NOW - timedelta(days=1)).isoformat(), "source": "web form"}
+    await service.client.put(f"/v1/senders/12345/lists/spring/subscribers/{whos[1]}", json=consented)
+    answer = await service.client.post("/v1/held/opt-out", json={"code": "345", "code_space": "openmarket"})
+    assert answer.json() == {"numbers": 2}
+    assert [(await status(service, who))["state"] for who in whos] == ["active", "active", "active", "held"]
+    assert (await status(service, whos[1]))["lists"][0]["reason"] == "permanent_failure"
+    assert (await service.client.post("/v1/held/release", json={})).status_code == 422
+    which = Which(reason="carrier_unknown")
+    assert await held.release(service.app.state.engine, which, service.app.state.meaning.policy, "test") == 1
