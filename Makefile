@@ -1,9 +1,11 @@
-# Everything from a fresh clone; asks for Python 3.11+ and make, nothing else.
-# A recipe's last command is exec'ed by make itself, so that Ctrl-C reaches it once.
+# Everything from a fresh clone. Asks for Python 3.11+ and make, nothing else.
+# Servers are exec'ed, so that no shell stands between Ctrl-C and them.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOCK = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile pyproject.toml --quiet \
+        --universal --python-version 3.11 --generate-hashes --no-emit-index-url
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -21,34 +23,37 @@ demo: $(VENV)/.run ## a running service, fed a realistic day of traffic
 test: $(VENV)/.dev ## the whole test suite, against a real PostgreSQL
 	@exec $(BIN)/python -m pytest $(ARGS)
 
-lint: $(VENV)/.dev ## format, lint, types, import contracts
+lint: $(VENV)/.dev ## format, lint, types, import contracts, the Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 bench: $(VENV)/.dev ## the benchmark, with its own peers and ceilings
 	@exec $(BIN)/python -m bench $(ARGS)
 
-lock: $(VENV)/.dev ## renew both hash locks to the newest releases
-	$(BIN)/python -m tests.lock
+lock: $(VENV)/.dev ## renew the hash locks, for every platform, to the newest releases
+	$(LOCK) --group build --upgrade --output-file requirements.txt
+	$(LOCK) --group build --group dev --upgrade --constraint requirements.txt --output-file requirements-dev.txt
 
 clean: ## forget what was set up; the data in .sendable/ stays
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-# --- the virtual environment, made anew from the locks when they change ---
+# --- the virtual environment: made once, brought up to date when a lock changes ---
 
-$(VENV)/bin/python:
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "Sendable needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
-	            "Say which one to use: make PYTHON=python3.13" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	  || { echo "Sendable needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
+	            "Name another one: make PYTHON=python3.13 …" >&2; exit 1; }
+	@echo "Setting up $(VENV) (once, about a minute) …" >&2
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(VENV)/.run: requirements.txt pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+$(VENV)/.run: requirements.txt pyproject.toml | $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt $(VENV)/.run | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
 	@touch $@

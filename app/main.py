@@ -14,7 +14,7 @@ from app.catalogue.policy import load_policy
 from app.config import Settings, SettingsError
 from app.gateways import GATEWAYS
 from app.models.receipt import Link
-from app.routers import consent, feed, held, messages, numbers, operating, problems, reading, receipts
+from app.routers import consent, feed, held, messages, numbers, openapi, operating, problems, reading, receipts
 from app.services import database, migrate, upkeep
 from app.services.connection import connect
 from app.services.feed import Feed
@@ -40,9 +40,10 @@ def create_app(settings: Settings) -> FastAPI:
                   redoc_url=None)  # fmt: skip
     app.state.settings, app.state.meaning, app.state.links = settings, meaning, links
     problems.install(app)
-    app.router.routes[:0] = receipts.routes
+    app.router.routes[:0] = [*receipts.routes, *numbers.routes]
     for router in (messages, numbers, consent, held, feed, reading, operating):
         app.include_router(router.router)
+    openapi.install(app)
     return app
 
 

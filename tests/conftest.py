@@ -21,7 +21,6 @@ from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.config import Settings
-from app.main import create_app
 from app.services.database import serving
 from app.services.embedded.home import locate
 from app.services.migrate import upgrade
@@ -88,7 +87,8 @@ class Service(NamedTuple):
 
     async def sql(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
         async with self.app.state.reads.connect() as db:
-            return [tuple(row) for row in await db.execute(text(statement), values)]
+            result = await db.execute(text(statement), values)
+            return [tuple(row) for row in result] if result.returns_rows else []
 
 
 Start = Callable[..., AbstractAsyncContextManager[Service]]
@@ -100,6 +100,8 @@ def start(database_url: str) -> Start:
 
     @asynccontextmanager
     async def started(**settings: Any) -> AsyncIterator[Service]:
+        from app.main import create_app
+
         app = create_app(Settings.model_validate({"database_url": database_url, "auth": "off"} | settings))
         transport = httpx.ASGITransport(app)
         async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:

@@ -92,7 +92,7 @@ statuses = st.sampled_from([Status.UNDELIVERABLE, Status.UNDELIVERABLE, Status.D
 def receipts(draw: st.DrawFn) -> Said:
     status, at = draw(statuses), draw(moments)
     sender = draw(st.sampled_from([*SENDERS, *SENDERS, None]))
-    sent = at - timedelta(hours=draw(st.sampled_from([0, 0, 1, 30, 200])))
+    sent = at - timedelta(hours=draw(st.sampled_from([0, 0, 1, 30, 200, -20])))
     known = draw(st.none() | st.booleans().map(lambda routed: Registered(NUMBER, sender or "", sent, routed)))
     receipt = Receipt(
         draw(st.sampled_from(["m1", "m2", "m3", None])), status, NUMBER, sender,
@@ -100,7 +100,8 @@ def receipts(draw: st.DrawFn) -> Said:
         occurred_at=draw(st.sampled_from([at, at, None])), sent_at=draw(st.sampled_from([sent, None])),
         malformed=draw(st.sampled_from([False, False, True])),
     )  # fmt: skip
-    late = draw(st.sampled_from([timedelta(minutes=-5), timedelta(), timedelta(seconds=2), timedelta(days=3)]))
+    soon = st.sampled_from([timedelta(minutes=-5), timedelta(), timedelta(seconds=2)])
+    late = draw(soon) if sent <= at else timedelta(days=3)
     return Said(receipt, draw(reasons) if status in FAILED else None, at + late, known if sender else None)
 
 

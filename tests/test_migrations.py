@@ -82,24 +82,24 @@ async def test_a_migration_waits_for_a_busy_table_without_blocking_those_behind_
 
 
 async def test_an_owner_without_the_right_to_make_roles_can_migrate(database_url: str) -> None:
-    await empty(database_url, "sendable_plain")
-    admin = create_async_engine(make_url(database_url).set(database="sendable_plain"), isolation_level="AUTOCOMMIT")
+    engine = create_async_engine(await empty(database_url, "sendable_plain"))
     try:
-        async with admin.connect() as db:
+        async with engine.begin() as db:
             await db.execute(text("CREATE ROLE plain_owner NOSUPERUSER NOCREATEROLE"))
-            await db.execute(text("ALTER DATABASE sendable_plain OWNER TO plain_owner"))
             await db.execute(text("GRANT plain_owner TO CURRENT_USER"))
-            await db.execute(text("SET ROLE plain_owner"))
-            async with db.begin() if not db.in_transaction() else db.get_transaction():  # type: ignore[union-attr]
-                await db.run_sync(migrate._upgrade)
-            await db.execute(text("RESET ROLE"))
+            await db.execute(text("ALTER DATABASE sendable_plain OWNER TO plain_owner"))
+            await db.execute(text("ALTER SCHEMA public OWNER TO plain_owner"))
+        async with engine.begin() as db:
+            await db.execute(text("SET LOCAL ROLE plain_owner"))
+            await db.run_sync(migrate._upgrade)
+        async with engine.connect() as db:
             owner = "SELECT tableowner FROM pg_tables WHERE tablename = 'numbers'"
             assert (await db.execute(text(owner))).scalar() == "plain_owner"
     finally:
-        await admin.dispose()
+        await engine.dispose()
         await drop(database_url, "sendable_plain")
-        engine = create_async_engine(database_url, isolation_level="AUTOCOMMIT")
-        async with engine.connect() as db:
+        engine = create_async_engine(database_url)
+        async with engine.begin() as db:
             await db.execute(text("DROP ROLE plain_owner"))
         await engine.dispose()
 

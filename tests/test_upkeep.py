@@ -10,7 +10,6 @@ from app.services.held import Which
 from tests.conftest import Service, Start
 
 WHO = "+15555551234"
-NOW = datetime.now(UTC)
 
 
 async def receipt(service: Service, code: str, at: datetime, space: str = "openmarket", who: str = WHO) -> None:
@@ -29,7 +28,7 @@ async def view(service: Service) -> list[tuple[Any, ...]]:
 
 
 async def test_a_suspension_lapses_after_thirty_days_without_any_job_having_run(service: Service) -> None:
-    ends = NOW + timedelta(seconds=1.5)
+    ends = datetime.now(UTC) + timedelta(seconds=1.5)
     await receipt(service, "569", ends - timedelta(days=30))
     told = await status(service)
     assert (told["state"], datetime.fromisoformat(told["until"]), told["waiting_for"]) == ("suspended", ends, None)
@@ -42,18 +41,20 @@ async def test_a_suspension_lapses_after_thirty_days_without_any_job_having_run(
 
 
 async def test_the_feed_tells_a_lapse_once_dated_at_its_moment(service: Service) -> None:
-    await receipt(service, "569", NOW - timedelta(days=29, hours=23, minutes=59, seconds=59))
+    now = datetime.now(UTC)
+    await receipt(service, "569", now - timedelta(days=29, hours=23, minutes=59, seconds=59))
     await service.sql("SELECT pg_sleep(1.1)")
     policy = service.app.state.meaning.policy
     assert await upkeep.tell_lapses(service.app.state.engine, policy) == 1
     assert await upkeep.tell_lapses(service.app.state.engine, policy) == 0
     told = await service.sql("""SELECT kind, before, after, reason, cause ->> 'kind', occurred_at FROM changes
                                 WHERE before = 'suspended'""")  # fmt: skip
-    assert told == [("number.state", "suspended", "active", "suspended", "lapse", NOW + timedelta(seconds=1))]
+    assert told == [("number.state", "suspended", "active", "suspended", "lapse", now + timedelta(seconds=1))]
 
 
 async def test_a_receipt_that_comes_between_a_lapse_and_its_telling_finds_it_told_first(service: Service) -> None:
-    await receipt(service, "569", NOW - timedelta(days=29, hours=23, minutes=59, seconds=59))
+    now = datetime.now(UTC)
+    await receipt(service, "569", now - timedelta(days=29, hours=23, minutes=59, seconds=59))
     await service.sql("SELECT pg_sleep(1.1)")
     await receipt(service, "629", datetime.now(UTC))
     told = await service.sql("SELECT before, after FROM changes WHERE kind = 'number.state' ORDER BY seq")
@@ -62,7 +63,7 @@ async def test_a_receipt_that_comes_between_a_lapse_and_its_telling_finds_it_tol
 
 async def test_held_numbers_follow_when_a_provider_is_configured_and_when_it_is_taken_away(start: Start) -> None:
     async with start() as service:
-        await receipt(service, "345", NOW)
+        await receipt(service, "345", datetime.now(UTC))
         assert (await status(service))["waiting_for"] == "no_lookup_provider"
     async with start(lookup={}) as service:
         assert (await status(service))["waiting_for"] == "lookup"
@@ -72,22 +73,23 @@ async def test_held_numbers_follow_when_a_provider_is_configured_and_when_it_is_
 
 
 async def test_a_stale_carrier_alone_holds_a_day_and_the_second_time_waits_for_a_person(service: Service) -> None:
-    await receipt(service, "341", NOW - timedelta(days=3))
+    await receipt(service, "341", datetime.now(UTC) - timedelta(days=3))
     assert (await status(service))["state"] == "active"
-    await receipt(service, "341", NOW)
+    await receipt(service, "341", datetime.now(UTC))
     told = await status(service)
     assert (told["state"], told["until"], told["waiting_for"]) == ("held", None, "person")
 
 
 async def test_a_person_releases_or_gives_up_what_one_code_holds(service: Service) -> None:
+    now = datetime.now(UTC)
     whos = [f"+1415555{place:04}" for place in range(4)]
     for who in whos:
-        await receipt(service, "345" if who != whos[3] else "349", NOW + timedelta(minutes=4), who=who)
+        await receipt(service, "345" if who != whos[3] else "349", now + timedelta(minutes=4), who=who)
     listed = (await service.client.get("/v1/held", params={"code": "345"})).json()
     assert [one["number"] for one in listed["items"]] == whos[:3]
     answer = await service.client.post("/v1/held/release", json={"number": whos[0]})
     assert answer.json() == {"numbers": 1}
-    consented = {"consented_at": (NOW - timedelta(days=1)).isoformat(), "source": "web form"}
+    consented = {"consented_at": (now - timedelta(days=1)).isoformat(), "source": "web form"}
     await service.client.put(f"/v1/senders/12345/lists/spring/subscribers/{whos[1]}", json=consented)
     answer = await service.client.post("/v1/held/opt-out", json={"code": "345", "code_space": "openmarket"})
     assert answer.json() == {"numbers": 2}

@@ -176,4 +176,4 @@ def _bytes(callback: Callback) -> bytes:
     if callback.body:
         return callback.body
     pairs = [pair for pair in callback.query.split("&") if not pair.startswith("token=")]
-    return "&".join(pairs).encode("utf-8", "surrogateescape")
+    return "&".join(pairs).encode("latin-1", "replace")  # as it was decoded

@@ -21,7 +21,11 @@ MOST = 200_000
 """Elements of one batch. 8 MiB hold some 140,000 short receipts; more elements than that are no receipts."""
 
 
-class Unreadable(ValueError):  # noqa: N818 - one of the house's three words (Forbidden, Unreadable, Busy)
+LONGEST_FORM = 65_536
+"""Bytes of a form. A receipt has some 500; two million empty fields would take two seconds to take apart."""
+
+
+class Unreadable(ValueError):
     """Bytes that are no receipt. The words are kept and shown: they never repeat what was received."""
 
 
@@ -112,6 +116,8 @@ def plus(number: str | None) -> str | None:
 
 def form(callback: Callback) -> dict[str, str]:
     """The query and the form in the body as one: vendors let the customer choose between GET and POST."""
+    if len(callback.body) > LONGEST_FORM:
+        raise Unreadable(f"a form of more than {LONGEST_FORM} bytes")
     return callback.params() | callback.form() if callback.body else callback.params()
 
 

@@ -8,7 +8,7 @@ import re
 from hashlib import sha256
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
-from app.gateways._fields import Unreadable, first, form, need
+from app.gateways._fields import LONGEST_FORM, Unreadable, first, form, need
 from app.gateways._smpp import local_time
 from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply, Status
 
@@ -80,6 +80,8 @@ def _signed(callback: Callback) -> bytes | None:
     """What is signed behind the URL: names and values of the form, or nothing where the URL names the body's hash."""
     if not callback.body:
         return b""
+    if len(callback.body) > LONGEST_FORM:
+        return None
     if "x-www-form-urlencoded" in callback.header("content-type").lower():
         body = callback.body.decode("utf-8", "surrogateescape")
         pairs = sorted(set(parse_qsl(body, keep_blank_values=True, errors="surrogateescape")))
@@ -95,7 +97,7 @@ def _urls(url: str) -> list[bytes]:
     path = rest[len(host) :]
     bare = re.sub(r":\d+$", "", host)
     ported = host if host != bare else f"{bare}:{443 if scheme == 'https' else 80}"
-    return [f"{scheme}{slashes}{one}{path}".encode("utf-8", "surrogateescape") for one in (bare, ported)]
+    return [f"{scheme}{slashes}{one}{path}".encode("latin-1", "replace") for one in (bare, ported)]
 
 
 gateway = Gateway(

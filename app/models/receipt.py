@@ -29,7 +29,7 @@ FAILED = frozenset({Status.UNDELIVERABLE, Status.REJECTED, Status.EXPIRED})
 class Callback:
     """One HTTP request of a gateway, as bytes.
 
-    `url` is the URL the vendor called: the link's `public_url` with the path and query when it is set, else as received.
+    `url` is the URL the vendor called: with the link's `public_url` in front when it is set, else as received.
     `headers` have lower-case names. `query` is the raw query string without the `?`. `body` is decompressed.
     """
 
@@ -40,7 +40,7 @@ class Callback:
     body: bytes
 
     def params(self) -> dict[str, str]:
-        """Query parameters; of a repeated name the last one. Bytes that are not UTF-8 become U+FFFD, NULs are dropped."""
+        """Query parameters; of a repeated name the last one. Bytes that are not UTF-8 become U+FFFD, NULs vanish."""
         return _pairs(self.query)
 
     def form(self) -> dict[str, str]:

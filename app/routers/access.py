@@ -6,13 +6,16 @@ the level `debug` all are. Every request is counted in `/metrics`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import count
 from secrets import token_hex
 from time import perf_counter
 
 import structlog
 from prometheus_client import Counter, Histogram
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
 from app.services.connection import is_lost
 from app.services.logs import REQUEST, error_fields
@@ -20,7 +23,8 @@ from app.services.logs import REQUEST, error_fields
 log = structlog.get_logger(__name__)
 
 QUIET = frozenset({
-    "/v1/receipts/{gateway}", "/v1/receipts/{gateway}/{account}", "/v1/numbers/{number}", "/livez", "/readyz", "/metrics",
+    "/v1/receipts/{gateway}", "/v1/receipts/{gateway}/{account}", "/v1/numbers/{number}",
+    "/livez", "/readyz", "/metrics",
 })  # fmt: skip
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 _FAILED, _OURS = 400, 500
@@ -33,8 +37,12 @@ SECONDS = Histogram("sendable_request_seconds", "Seconds until a request was ans
 class AccessLog:
     """Wraps the app. `verbose`: every request is written, not only those that people wait for."""
 
-    def __init__(self, app: ASGIApp, *, verbose: bool = False) -> None:
+    def __init__(self, app: Starlette, *, verbose: bool = False) -> None:
         self._app = app
+        # FastAPI notes the route of its own calls alone; a thin one is known again by its endpoint.
+        self._thin = {
+            _key(one.endpoint, one.param_convertors): one.path for one in app.routes if isinstance(one, Route)
+        }
         self._verbose = verbose
         self._ids = count(1)
         self._process = token_hex(4)
@@ -65,7 +73,7 @@ class AccessLog:
             raise error
 
     def _tell(self, scope: Scope, status: int, seconds: float, error: Exception | None) -> None:
-        route = getattr(scope.get("route"), "path", "none")
+        route = getattr(scope.get("route"), "path", None) or self._thin_route(scope)
         method = scope["method"] if scope["method"] in METHODS else "other"
         REQUESTS.labels(method, route, status).inc()
         SECONDS.labels(route).observe(seconds)
@@ -74,3 +82,10 @@ class AccessLog:
         write = log.info if status < _OURS else log.warning if error is None or is_lost(error) else log.error
         more = error_fields(error) if error else {}
         write("request", method=method, route=route, status=status, milliseconds=round(seconds * 1000, 1), **more)
+
+    def _thin_route(self, scope: Scope) -> str:
+        return self._thin.get(_key(scope.get("endpoint"), scope.get("path_params", ())), "none")
+
+
+def _key(endpoint: object, params: Iterable[str]) -> tuple[object, frozenset[str]]:
+    return endpoint, frozenset(params)

@@ -14,8 +14,8 @@ from app.services.keys import Keyring
 bearer = HTTPBearer(
     scheme_name="key",
     auto_error=False,
-    description="A key made by `sendable keys create --scope …`, as `Authorization: Bearer sendable_…`. Each call names "
-    "the scope it needs; `admin` opens all of them. With auth off (on loopback only) no key is asked for.",
+    description="A key made by `sendable keys create`, as `Authorization: Bearer sendable_…`. Each call names "
+    "the scope that it needs; `admin` opens all of them. With auth off (on loopback only) no key is asked for.",
 )
 """The scheme as the API's document shows it. The check itself is `require`."""
 

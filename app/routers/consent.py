@@ -1,4 +1,4 @@
-"""`/v1/senders/{sender}/lists/{list}/subscribers/{number}`: opt-in and opt-out by call."""
+"""`/v1/senders/{sender:path}/lists/{list:path}/subscribers/{number}`: opt-in and opt-out by call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from app.services.consent import Stands
 
 router = APIRouter(tags=["consent"])
 AHEAD = timedelta(minutes=5)
-PATH = "/v1/senders/{sender}/lists/{list}/subscribers/{number}"
+PATH = "/v1/senders/{sender:path}/lists/{list:path}/subscribers/{number}"
 
 
 def _clean(text: str) -> str:

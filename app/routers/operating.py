@@ -10,6 +10,7 @@ import orjson
 from fastapi import APIRouter, Request, Security
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge, generate_latest
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.responses import Response
 
@@ -36,8 +37,7 @@ async def livez() -> Response:
 
 @router.get("/readyz", operation_id="readyz", summary="May requests be sent here?", responses={503: _PROBLEM})
 async def readyz(request: Request) -> Response:
-    """The database answers and takes writes, its schema is this code's, and there is room for receipts. Open without a
-    key."""
+    """Whether the database answers and takes writes, its schema is this code's, and receipts have room. Open, too."""
     state = request.app.state
     missing = await _database(state.reads)
     if state.intake.depth >= WAITING_MOST:
@@ -47,17 +47,17 @@ async def readyz(request: Request) -> Response:
     return _json({"ready": True, "schema": _head()})
 
 
-_ASK = text("SELECT version_num AS schema, current_setting('transaction_read_only') = 'on' AS closed FROM alembic_version")
+_ASK = text("""
+SELECT version_num AS schema, current_setting('transaction_read_only') = 'on' AS closed FROM alembic_version
+""")
 
 
 async def _database(engine: AsyncEngine) -> list[str]:
     try:
         async with asyncio.timeout(ANSWERS_WITHIN), engine.connect() as db:
             row = (await db.execute(_ASK)).one()
-    except Exception as error:
-        if is_lost(error):
-            return ["database: it does not answer"]
-        raise
+    except (SQLAlchemyError, TimeoutError, OSError) as error:
+        return ["database: it does not answer" if is_lost(error) else "schema: none that can be read"]
     wrong = []
     if row.closed:
         wrong.append("database: it takes no writes (a standby, or a demoted primary)")
@@ -76,14 +76,13 @@ async def metrics(request: Request, _: Annotated[None, Security(scope("metrics:r
     try:
         async with asyncio.timeout(ANSWERS_WITHIN):
             now = await standing(state.reads)
-    except Exception as error:
-        if not is_lost(error):
-            raise
+    except (SQLAlchemyError, TimeoutError, OSError):
         now = None
     Gauge("sendable_database_up", "Whether the database answered this scrape", registry=registry).set(now is not None)
     if now:
         _waiting(registry, now)
-    return Response(generate_latest(REGISTRY) + generate_latest(registry), headers=NO_STORE, media_type=CONTENT_TYPE_LATEST)
+    body = generate_latest(REGISTRY) + generate_latest(registry)
+    return Response(body, headers=NO_STORE, media_type=CONTENT_TYPE_LATEST)
 
 
 def _process(registry: CollectorRegistry, state: Any) -> None:  # noqa: ANN401 - Starlette's State
@@ -94,29 +93,22 @@ def _process(registry: CollectorRegistry, state: Any) -> None:  # noqa: ANN401 -
 
 
 def _waiting(registry: CollectorRegistry, now: Standing) -> None:
-    """What waits, and since when: a gauge of how many and one of the oldest's age, by what tells them apart."""
-    held = [((row.waiting_for,), row.total, row.oldest) for row in now.held]
-    unread = [((row.gateway,), row.total, row.oldest) for row in now.unread]
-    lookups, unnamed = ([((), row.total, row.oldest)] for row in (now.lookups, now.unnamed))
-    _pair(registry, "held_numbers", "Held numbers", "held_oldest", ["waiting_for"], held)
-    _pair(registry, "lookups_due", "Carrier lookups that are due", "lookups_oldest", [], lookups)
-    _pair(registry, "unread_waiting", "Callbacks kept because nobody could read them", "unread_oldest", ["gateway"], unread)
-    _pair(registry, "unnamed_receipts", "Receipts that wait for the register to name their number or sender",
-          "unnamed_oldest", [], unnamed)  # fmt: skip
+    """What waits, and since when: how many, and the age of the oldest, by what tells them apart."""
+    for name, what, label, rows in (
+        ("held", "Held numbers", "waiting_for", now.held),
+        ("lookups_due", "Carrier lookups that are due", None, [now.lookups]),
+        ("unread_waiting", "Callbacks kept because nobody could read them", "gateway", now.unread),
+        ("unnamed_receipts", "Receipts that wait for the register to name their number", None, [now.unnamed]),
+    ):
+        labels = [label] if label else []
+        totals = Gauge(f"sendable_{name}", what, labels, registry=registry)
+        ages = Gauge(f"sendable_{name}_oldest_seconds", f"{what}: the age of the oldest", labels, registry=registry)
+        for row in rows:
+            (totals.labels(row[0]) if label else totals).set(row.total)
+            (ages.labels(row[0]) if label else ages).set(row.oldest or 0)
     alarms = Gauge("sendable_alarms", "Alarms standing", ["kind"], registry=registry)
     for row in now.alarms:
         alarms.labels(row.kind).inc()
-
-
-Counted = tuple[tuple[str, ...], int, float | None]
-
-
-def _pair(registry: CollectorRegistry, name: str, what: str, age: str, labels: list[str], rows: list[Counted]) -> None:
-    totals = Gauge(f"sendable_{name}", what, labels, registry=registry)
-    ages = Gauge(f"sendable_{age}_seconds", f"{what}: the age of the oldest", labels, registry=registry)
-    for values, total, oldest in rows:
-        (totals.labels(*values) if labels else totals).set(total)
-        (ages.labels(*values) if labels else ages).set(oldest or 0)
 
 
 def _json(body: dict[str, Any]) -> Response:

@@ -34,6 +34,9 @@ log = structlog.get_logger(__name__)
 WAITING_MOST = 20_000
 """Receipts that may wait for their commit; beyond it callers are told to come back."""
 GROUP_MOST = 2_000
+"""Receipts in one transaction; a larger callback is committed in parts, and answered after the last."""
+COMMIT_WITHIN = 10.0
+"""Seconds after which a database that does not answer counts as away. Gateways give up after 15."""
 PARTS_WITHIN = timedelta(days=14)
 
 
@@ -75,14 +78,21 @@ class Intake:
         return self._depth
 
     async def put(self, receipts: Sequence[Receipt], unread: Sequence[Kept] = ()) -> None:
-        """Return when all of it is committed. Raises Busy when it is not, and may not be, kept."""
-        batch = Batch(receipts, unread, datetime.now(UTC), asyncio.get_running_loop().create_future())
-        if self._stopping or self._depth + len(batch) > max(WAITING_MOST, len(batch)):
+        """Return when all of it is committed. Raises Busy when it is not, or not wholly, kept."""
+        size = len(receipts) + len(unread)
+        if self._stopping or (self._depth and self._depth + size > WAITING_MOST):
             raise Busy
-        self._waiting.append(batch)
-        self._depth += len(batch)
+        now, loop = datetime.now(UTC), asyncio.get_running_loop()
+        if size <= GROUP_MOST:
+            parts = [Batch(receipts, unread, now, loop.create_future())]
+        else:
+            starts = range(0, max(len(receipts), len(unread)), GROUP_MOST // 2)
+            ends = [(start, start + GROUP_MOST // 2) for start in starts]
+            parts = [Batch(receipts[a:b], unread[a:b], now, loop.create_future()) for a, b in ends]
+        self._waiting.extend(parts)
+        self._depth += size
         self._some.set()
-        await batch.done
+        await (parts[0].done if len(parts) == 1 else asyncio.gather(*(part.done for part in parts)))
 
     async def run(self) -> None:
         """Commit until `stop`; everything that was waiting then is still committed."""
@@ -110,7 +120,8 @@ class Intake:
         cannot fail its neighbours; if the database is away, all are told to come back, without trying each."""
         started = perf_counter()
         try:
-            await take(self._engine, group, self._meaning)
+            async with asyncio.timeout(COMMIT_WITHIN):
+                await take(self._engine, group, self._meaning)
         except asyncio.CancelledError:
             _fail(group, Busy())
             raise
@@ -205,17 +216,18 @@ class Told(NamedTuple):
 
 def totals(told: Sequence[Told], *, named: bool = False) -> Counter[CountKey]:
     """Final receipts and the opt-outs they brought, by sender, carrier and hour of the event. `named`: those that had a
-    number but no sender were counted under no sender when they came, and move to the sender's name."""
+    number but no sender were counted under no sender, and the carrier that they told of, when they came: they move."""
     counts: Counter[CountKey] = Counter()
     for a, verdict, changes, network in told:
         if a.receipt.status not in FINAL:
             continue
         hour = verdict.at.replace(minute=0, second=0, microsecond=0)
-        carrier = a.brand or a.receipt.carrier or network or ""
+        own = a.brand or a.receipt.carrier or ""
+        carrier = own or (network if verdict.sender else None) or ""
         for outcome in ("sent", a.reason or "delivered"):
             counts[hour, verdict.sender or "", carrier, outcome] += 1
             if named and a.receipt.number and not a.receipt.sender:
-                counts[hour, "", carrier, outcome] -= 1
+                counts[hour, "", own, outcome] -= 1
         for sender in {c.sender for c in changes if c.kind == "list.opted_out"}:
             counts[hour, sender or "", carrier, "opted_out"] += 1
     return counts

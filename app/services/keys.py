@@ -1,4 +1,4 @@
-"""Keys of internal services: 256 random bits, shown once. Of each only its digest is kept, and its id is cut from that."""
+"""Keys of internal services: 256 random bits, shown once. Only a digest is kept, and the id is cut from it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -75,7 +75,9 @@ VALUES (:id, :name, :digest, :scopes, clock_timestamp() + CAST(:lasts AS interva
 """)  # noqa: S608 - a constant of this file
 
 
-async def create(engine: AsyncEngine, name: str, scopes: Iterable[str], lasts: timedelta | None = None) -> tuple[Key, str]:
+async def create(
+    engine: AsyncEngine, name: str, scopes: Iterable[str], lasts: timedelta | None = None
+) -> tuple[Key, str]:
     """A new key and its token, which nobody can read again. Raises UnknownScope."""
     wanted = sorted(set(scopes))
     if extra := [scope for scope in wanted if scope not in SCOPES]:
@@ -116,7 +118,7 @@ ON CONFLICT (id) DO NOTHING
 
 
 async def keep_first(engine: AsyncEngine, token: str) -> None:
-    """See that the key which a container is given by its environment is there, with the scope admin, and no former one."""
+    """The key that a container is given by its environment: there, with the scope admin, and no former one."""
     async with engine.begin() as db:
         await db.execute(_REPLACE_FIRST, {"id": id_of(token)})
         await db.execute(_KEEP_FIRST, {"id": id_of(token), "digest": digest_of(token)})
@@ -141,15 +143,16 @@ class Keyring:
     strangers ask at the same moment, one query answers them all.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, clock: Callable[[], float] = monotonic) -> None:
         self._engine = engine
+        self._clock = clock
         self._live: dict[str, tuple[bytes, Key]] = {}
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
 
     async def find(self, token: str) -> Key | None:
         """The live key that this token is."""
-        digest, asked = digest_of(token), monotonic()
+        digest, asked = digest_of(token), self._clock()
         key = self._known(digest)
         if key is None:
             await self._read(since=asked)
@@ -176,9 +179,8 @@ class Keyring:
         async with self._reading:
             if self._read_at > since:
                 return
-            began = monotonic()
+            began = self._clock()
             async with self._engine.connect() as db:
                 rows = (await db.execute(_LIVE)).all()
             self._live = {row.id: (row.digest, _key(row)) for row in rows}
             self._read_at = began
-

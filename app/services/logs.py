@@ -10,13 +10,11 @@ from __future__ import annotations
 import logging
 import re
 import sys
-import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from traceback import walk_tb
 from types import TracebackType
-from typing import TextIO
 
 import orjson
 import structlog
@@ -44,7 +42,7 @@ def configure(level: str = "info") -> None:
         logging.getLogger(name).propagate = True
     for chatty in ("asyncio", "alembic", "httpx", "sqlalchemy"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    warnings.showwarning = _warned
+    logging.captureWarnings(capture=True)
 
 
 def frames(trace: TracebackType | None) -> list[str]:
@@ -104,8 +102,8 @@ _now = structlog.processors.TimeStamper(fmt="iso", utc=True)
 
 def _stamp(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Time, level and what happened come first: people read these lines too."""
-    event = _now(logger, method, event)
-    return {key: event.pop(key) for key in ("timestamp", "level", "event")} | event
+    rest = dict(_now(logger, method, event))
+    return {key: rest.pop(key) for key in ("timestamp", "level", "event")} | rest
 
 
 def _json(_: WrappedLogger, __: str, event: EventDict) -> bytes:
@@ -123,7 +121,3 @@ class _Others(logging.Handler):
 def _plain(text: str) -> str:
     first = text.strip().partition("\n")[0][:_LONGEST]
     return _DIGITS.sub("***", first)
-
-
-def _warned(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: TextIO | str | None) -> None:
-    structlog.get_logger().warning(_plain(str(message)), warning=category.__name__, at=f"{Path(filename).name}:{lineno}")

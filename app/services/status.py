@@ -143,8 +143,8 @@ def _list(entry: Sequence[Any], step: Mapping[str, Any], blocks: Mapping[str, st
         # The number came back by an opt-in to another list: this list's consent is older than its last deactivation.
         axis, why = "consent", "deactivated"
     return {
-        "sender": sender, "list": name, "consent": consent, "sendable": axis is None, "reason": why, "at": at,
-        "axis": axis,
+        "sender": sender, "list": name, "consent": consent, "sendable": axis is None, "reason": why,
+        "at": at.replace("+00:00", "Z"), "axis": axis,
     }  # fmt: skip
 
 

@@ -1,0 +1,78 @@
+"""The `sendable` command. Wrong input ends with 2, a failure with 1, each told in one line on standard error."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import click
+import typer
+
+from app.catalogue import CatalogueError
+from app.catalogue.policy import PolicyError
+from app.cli import look, operate, waiting
+from app.cli.attach import is_refusal, why_not
+from app.cli.serve import serve
+from app.cli.show import Refused, say
+from app.config import SettingsError
+from app.services import logs
+from app.services.connection import is_lost
+from app.services.database import CannotStart
+from app.services.keys import UnknownScope
+from app.services.migrate import SchemaError
+
+app = typer.Typer(
+    name="sendable", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="May I text this number now, from this sender, and if not, why not?",
+)  # fmt: skip
+for command in (serve, operate.migrate, operate.doctor, look.codes):
+    app.command()(command)
+for name, group in (
+    ("policy", look.policy), ("numbers", look.numbers), ("held", waiting.held), ("unread", waiting.unread),
+    ("keys", operate.keys), ("db", operate.db),
+):  # fmt: skip
+    app.add_typer(group, name=name)
+
+_WRONG_INPUT = (SettingsError, PolicyError, CatalogueError, UnknownScope)
+_FAILURES = (SchemaError, CannotStart)
+
+
+@app.callback()
+def settle(*, told: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
+    if told:
+        typer.echo(version("sendable"))
+        raise typer.Exit
+    logs.configure("warning")
+
+
+def main() -> None:
+    """Every error that has words of its own is told in them; any other is a fault of ours and shows all."""
+    try:
+        code = app(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
+        code = 130
+    except Exception as error:
+        known = told(error)
+        if known is None:
+            raise
+        say(f"sendable: {known[0]}")
+        code = known[1]
+    sys.exit(code)
+
+
+def told(error: Exception) -> tuple[str, int] | None:
+    """The line and the exit code that an error ends with; None for one that nobody has foreseen."""
+    if isinstance(error, Refused):
+        return str(error), error.status
+    if isinstance(error, _WRONG_INPUT):
+        return str(error), 2
+    if isinstance(error, _FAILURES):
+        return str(error), 1
+    if is_lost(error) or is_refusal(error):
+        return f"{why_not(error)}: start the database, or mend SENDABLE_DATABASE_URL", 1
+    return None

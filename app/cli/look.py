@@ -1,0 +1,163 @@
+"""Commands that look and change nothing: codes, policy, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.catalogue import load
+from app.catalogue.policy import load_policy
+from app.cli.attach import with_database
+from app.cli.show import Json, Refused, as_json, as_table, say
+from app.config import Settings, read_settings
+from app.main import meaning_of
+from app.models.catalogue import Code
+from app.models.phone import e164, sender_id
+from app.models.policy import Policy, Rule
+from app.services.status import Asked, answer, read_many
+
+policy = typer.Typer(no_args_is_help=True, help="What each reason does.")
+numbers = typer.Typer(no_args_is_help=True, help="What is known of a number.")
+
+# Codes -------------------------------------------------------------------------------------------------------------
+
+
+def codes(
+    code: Annotated[str | None, typer.Argument(help="One code, as a gateway sends it.")] = None,
+    space: Annotated[str | None, typer.Option(help="The code space, for example openmarket.")] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """What the vendors' codes mean, and what follows from each."""
+    rules = meaning_of(read_settings()).policy
+    found = [_code(one, rules) for one in _codes(code, space)]
+    if json:
+        as_json(found)
+    else:
+        columns = ("space", "code", "reason", "level", "permanence", "meaning", "does")
+        as_table(columns, ([row[name] for name in columns] for row in found))
+
+
+def _codes(code: str | None, space: str | None) -> list[Code]:
+    catalogue = load()
+    spaces = catalogue.spaces()
+    if space is not None and space not in spaces:
+        raise Refused(f"{space!r} is no code space; there are {', '.join(spaces)}")
+    wanted = [space] if space else spaces
+    if code is None:
+        return [one for name in wanted for one in catalogue.space(name)]
+    found = [one for name in wanted if (one := catalogue.find(name, code))]
+    if not found:
+        raise Refused(f"no code {code!r} in {space or 'any code space'}; `sendable codes` lists them all", 1)
+    return found
+
+
+def _code(code: Code, rules: Policy) -> dict[str, Any]:
+    return asdict(code) | {"does": does(rules.rule(code.reason))}
+
+
+def does(rule: Rule) -> str:
+    """A rule in a few words."""
+    parts = [
+        rule.state and (f"{rule.state} for {rule.lapse}" if rule.lapse else rule.state),
+        rule.ends and f"ends {rule.ends}",
+        rule.block and "blocks the sender",
+        rule.consent != "keep" and f"opts out: {rule.consent}",
+        rule.lookup and "asks a lookup",
+        rule.alarm and "raises an alarm",
+    ]
+    return ", ".join(part for part in parts if part) or "is counted"
+
+
+# Policy ------------------------------------------------------------------------------------------------------------
+
+
+@policy.command("show")
+def show_policy(*, json: Json = False) -> None:
+    """The rules in force: those that ship, with the override file of SENDABLE_POLICY on top."""
+    rules = meaning_of(read_settings()).policy
+    if json:
+        as_json({"mode": rules.mode, "senders": dict(rules.sender_modes), "lookups": rules.lookups,
+                 "rules": {reason: _rule(rule) for reason, rule in sorted(rules.rules.items())}})  # fmt: skip
+        return
+    say(f"mode {rules.mode}; {'a' if rules.lookups else 'no'} lookup provider is configured")
+    columns = ("reason", "state", "lapse", "block", "consent", "strict_consent", "lookup", "alarm")
+    as_table(columns, ([getattr(rule, name) for name in columns] for _, rule in sorted(rules.rules.items())))
+
+
+@policy.command("check")
+def check_policy(file: Annotated[Path, typer.Argument(help="An override file.")], *, json: Json = False) -> None:
+    """Read an override file as the start would, and tell what it changes."""
+    ours, theirs = load_policy(), load_policy(file)
+    changes = {
+        reason: {key: [was, now] for key, (was, now) in _differences(ours.rule(reason), rule).items()}
+        for reason, rule in theirs.rules.items()
+        if rule != ours.rule(reason)
+    }
+    if json:
+        as_json({"file": str(file), "mode": theirs.mode, "changes": changes})
+        return
+    say(f"{file} is fine: mode {theirs.mode}, {len(changes)} rules changed")
+    as_table(("reason", "key", "from", "to"), _rows(changes))
+
+
+def _differences(old: Rule, new: Rule) -> dict[str, tuple[Any, Any]]:
+    was, now = _rule(old), _rule(new)
+    return {key: (was[key], now[key]) for key in was if was[key] != now[key]}
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    return {key: value for key, value in asdict(rule).items() if key != "reason"}
+
+
+def _rows(changes: dict[str, dict[str, list[Any]]]) -> Iterable[tuple[Any, ...]]:
+    return ((reason, key, *map(str, pair)) for reason, keys in changes.items() for key, pair in keys.items())
+
+
+# Numbers -----------------------------------------------------------------------------------------------------------
+
+
+@numbers.command("show")
+def show_number(
+    number: Annotated[str, typer.Argument(help="E.164, or a national number of SENDABLE_REGION.")],
+    sender: Annotated[str | None, typer.Option(help="Ask for this sender.")] = None,
+    list_: Annotated[str | None, typer.Option("--list", help="Ask for this list of the sender.")] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """May this number be texted, and if not, why not? With its lists."""
+    if list_ and not sender:
+        raise Refused("--list asks for a list of a sender: name it with --sender")
+    region = read_settings().region
+    try:
+        asked = Asked(sender and sender_id(sender, region), list_)
+        wanted = e164(number, region)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+
+    async def look(engine: AsyncEngine, _: Settings) -> dict[str, Any]:
+        return answer((await read_many(engine, [wanted]))[wanted], asked)
+
+    found = with_database(look)
+    if json:
+        as_json(found)
+    else:
+        _print_number(found)
+
+
+def _print_number(found: dict[str, Any]) -> None:
+    decision, carrier, evidence = found["decision"], found["carrier"] or {}, found["evidence"] or {}
+    as_table(("number", found["number"]), [
+        ("sendable", "yes" if decision["sendable"] else f"no: {decision['axis']}, {decision['reason']}"),
+        *((key, found[key]) for key in ("state", "reason", "waiting_for", "until", "changed_at") if found[key]),
+        *([("carrier", f"{carrier['name']} ({carrier['source']})")] if carrier else []),
+        *([("evidence", " ".join(str(value) for value in evidence.values() if value))] if evidence else []),
+    ])  # fmt: skip
+    if found["lists"]:
+        columns = ("sender", "list", "consent", "sendable", "reason", "at")
+        as_table(columns, ([one[name] for name in columns] for one in found["lists"]))

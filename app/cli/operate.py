@@ -1,0 +1,175 @@
+"""Commands for whoever runs the service: migrate, doctor, keys, db."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+from sqlalchemy import make_url
+
+from app.catalogue import CatalogueError
+from app.catalogue.policy import PolicyError
+from app.cli.attach import attached, is_refusal, url_of, why_not, with_database
+from app.cli.show import Json, Refused, as_json, as_table, busy, say
+from app.config import Settings, SettingsError, read_settings
+from app.main import links_of, meaning_of
+from app.models.duration import duration
+from app.services import database
+from app.services import doctor as doctors
+from app.services import keys as ring
+from app.services import migrate as migrations
+from app.services.connection import is_lost
+from app.services.doctor import READER, Finding
+from app.services.embedded.home import ROLE, locate
+from app.services.keys import Key
+
+keys = typer.Typer(no_args_is_help=True, help="Keys of internal services.")
+db = typer.Typer(no_args_is_help=True, help="The database, for other systems and for a look by hand.")
+
+
+def migrate(*, json: Json = False) -> None:
+    """Bring the database to this code's version. Safe while others do the same; `serve` does it at its start."""
+    settings = read_settings()
+
+    async def run() -> str:
+        async with url_of(settings) as url:
+            with busy("the database is migrated"):
+                return await migrations.upgrade(url)
+
+    version = asyncio.run(run())
+    as_json({"version": version}) if json else say(f"the database is at version {version}")
+
+
+# Doctor ------------------------------------------------------------------------------------------------------------
+
+
+def doctor(*, json: Json = False) -> None:
+    """What is wrong, and how to mend it: one line each. Ends with 1 when something must be mended."""
+    findings = asyncio.run(_examined())
+    if json:
+        as_json([finding._asdict() for finding in findings])
+    else:
+        for level, about, says, mend in findings:
+            typer.echo(f"{level:5} {about}: {says}" + (f" -> {mend}" if mend else ""))
+    if any(finding.level == "wrong" for finding in findings):
+        raise typer.Exit(1)
+
+
+async def _examined() -> list[Finding]:
+    try:
+        settings = read_settings()
+        meaning_of(settings)
+        links_of(settings)
+    except (SettingsError, PolicyError, CatalogueError) as error:
+        return [Finding("wrong", "settings", str(error))]
+    fine = Finding("ok", "settings", "as they should be")
+    return [fine, *doctors.of_settings(settings), *await _of_database(settings)]
+
+
+async def _of_database(settings: Settings) -> list[Finding]:
+    found: list[Finding] = []
+    try:
+        async with attached(settings) as engine:
+            if settings.database_url is None:
+                found.append(doctors.of_disk(locate(settings.data_dir).path))
+            found += [finding async for finding in doctors.of_database(engine, settings)]
+    except (Refused, database.CannotStart) as error:
+        found.append(Finding("wrong", "database", str(error)))
+    except Exception as error:
+        if not (is_lost(error) or is_refusal(error)):
+            raise
+        found.append(Finding("wrong", "database", why_not(error), "start it, or mend SENDABLE_DATABASE_URL"))
+    return found
+
+
+# Keys --------------------------------------------------------------------------------------------------------------
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Who will use it.")],
+    scope: Annotated[list[str], typer.Option(help=f"May be given several times: {', '.join(ring.SCOPES)}.")],
+    expires: Annotated[str | None, typer.Option(help="After how long it ends, for example 90d.")] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Make a key. It is printed once, alone on standard output; only its digest is kept."""
+    try:
+        lasts: timedelta | None = duration(expires) if expires else None
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    key, token = with_database(lambda engine, _: ring.create(engine, name, scope, lasts))
+    if json:
+        as_json({**_shown(key), "key": token})
+        return
+    until = f", until {key.expires_at:%Y-%m-%d %H:%M} UTC" if key.expires_at else ""
+    say(f"key {key.id} for {name}: {', '.join(sorted(key.scopes))}{until}. It is shown this once:")
+    typer.echo(token)
+
+
+@keys.command("list")
+def list_keys(*, json: Json = False) -> None:
+    """All keys, those that have ended too. The keys themselves are kept nowhere."""
+    found = [_shown(key) for key in with_database(lambda engine, _: ring.list_all(engine))]
+    if json:
+        as_json(found)
+        return
+    columns = ("id", "name", "scopes", "state", "created_at", "expires_at", "revoked_at")
+    as_table(columns, ([" ".join(v) if isinstance(v := row[name], list) else v for name in columns] for row in found))
+
+
+@keys.command("revoke")
+def revoke_key(id_: Annotated[str, typer.Argument(metavar="ID", help="As `sendable keys list` shows it.")], *,
+               json: Json = False) -> None:  # fmt: skip
+    """End a key for good. Running services refuse it within five seconds."""
+    key = with_database(lambda engine, _: ring.revoke(engine, id_))
+    if key is None:
+        raise Refused("there is no key of this id; `sendable keys list` shows them", 1)
+    as_json(_shown(key)) if json else say(f"key {key.id} ({key.name}) is revoked")
+
+
+def _shown(key: Key) -> dict[str, object]:
+    state = "live" if key.live(datetime.now(UTC)) else "revoked" if key.revoked_at else "expired"
+    return asdict(key) | {"scopes": sorted(key.scopes), "state": state}
+
+
+# The database ------------------------------------------------------------------------------------------------------
+
+Reader = Annotated[bool, typer.Option("--reader", help=f"As {READER}, who reads the published views and nothing else.")]
+
+
+@db.command("url")
+def url(*, reader: Reader = False, json: Json = False) -> None:
+    """A URL for psql and other programs."""
+    address = _address(read_settings(), reader=reader)
+    as_json({"url": address}) if json else typer.echo(address)
+
+
+@db.command("psql")
+def psql(*, reader: Reader = False) -> None:
+    """Open psql on the database, as its owner or as the reader."""
+    settings = read_settings()
+    address = _address(settings, reader=reader)
+    own = None if settings.database_url else locate(settings.data_dir).programs / "psql"
+    program = str(own) if own and own.exists() else shutil.which("psql")
+    if program is None:
+        raise Refused(f"there is no psql on this machine: install it, or use another program with {address}", 1)
+    os.execv(program, [program, address])  # noqa: S606 - no shell: this process becomes psql
+
+
+def _address(settings: Settings, *, reader: bool) -> str:
+    if settings.database_url is None:
+        if not settings.data_dir.exists():
+            raise Refused(f"there is no data in {settings.data_dir}: run `sendable serve`, or set SENDABLE_DATA_DIR", 1)
+        say("it answers while `sendable serve` runs")
+        return database.url_for(settings.data_dir, READER if reader else ROLE)
+    address = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql")
+    if reader:
+        address = address.set(username=READER, password=None)
+        say(f"no password in it: where the server asks for one, run ALTER ROLE {READER} PASSWORD '…' and add it")
+    return address.render_as_string(hide_password=False)

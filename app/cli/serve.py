@@ -1,0 +1,129 @@
+"""`sendable serve`: uvicorn, with our own order of stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+
+from app.cli.show import Refused
+from app.config import Settings, read_settings
+from app.main import create_app
+from app.routers.access import AccessLog
+from app.services import logs
+
+GRACE = 25
+"""Seconds for what is under way when we are told to stop: less than the 30 after which a container is killed."""
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than the 60 for which load balancers mean to use it."""
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on [SENDABLE_HOST, 127.0.0.1].")] = None,
+    port: Annotated[int | None, typer.Option(help="Port, 0 for a free one [SENDABLE_PORT, 8000].")] = None,
+    auth: Annotated[str | None, typer.Option(help="on or off; off on loopback only [SENDABLE_AUTH, on].")] = None,
+    *,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Do not print what to try next.")] = False,
+) -> None:
+    """Run the service. At Ctrl-C or SIGTERM it ends when all that it took is committed."""
+    settings = read_settings(host=host, port=port, auth=auth)
+    logs.configure(settings.log_level)
+    app = create_app(settings)
+    with _bound(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(app, settings, listener, quiet=quiet))
+
+
+class Server(uvicorn.Server):
+    """Ends event streams first, since they would never end by themselves. Signals are `_serve`'s."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, *, quiet: bool) -> None:
+        super().__init__(config)
+        self._app = app
+        self._quiet = quiet
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self._quiet:
+            print(_try_next(self._app.state.settings, self.servers[0].sockets[0].getsockname()), flush=True)  # noqa: T201
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.state.feed.stop()
+        await super().shutdown(sockets)
+
+
+async def _serve(app: FastAPI, settings: Settings, listener: socket.socket, *, quiet: bool) -> None:
+    """The lifespan is entered here and not by uvicorn, so that what stops a start comes out as the error it is."""
+    config = uvicorn.Config(
+        AccessLog(app, verbose=settings.log_level == "debug"), http="httptools", ws="none", lifespan="off",
+        log_config=None, access_log=False, server_header=False, timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=GRACE,
+    )  # fmt: skip
+    server = Server(config, app, quiet=quiet)
+    starting = asyncio.create_task(_until_stopped(app, server, listener))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, _stop, server, starting, number)
+    await asyncio.wait([starting])
+    if not starting.cancelled():
+        starting.result()
+
+
+async def _until_stopped(app: FastAPI, server: Server, listener: socket.socket) -> None:
+    async with app.router.lifespan_context(app):
+        await server.serve([listener])
+
+
+def _stop(server: Server, starting: asyncio.Task[None], number: int) -> None:
+    """A start is given up: nothing has been taken yet. Later, all that was taken is finished; only a second Ctrl-C does
+    not wait for slow clients.
+    """
+    if server.started:
+        server.handle_exit(number, None)
+    else:
+        starting.cancel()
+
+
+def _bound(settings: Settings) -> socket.socket:
+    """Bound before anything starts: a port that is taken is the commonest thing to be told."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host.strip("[]"), settings.port))
+    except OSError as error:
+        listener.close()
+        why = f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
+        raise Refused(f"{why}: stop what listens there, or set SENDABLE_HOST and SENDABLE_PORT", 1) from error
+    return listener
+
+
+def _try_next(settings: Settings, address: tuple[str, int]) -> str:
+    host, port = address[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    key = "" if settings.auth == "off" else " -H 'Authorization: Bearer KEY'"
+    secret = "" if settings.auth == "off" else " -H 'X-Sendable-Token: SECRET'"
+    keys = "" if settings.auth == "off" else (
+        "KEY is made by `sendable keys create NAME --scope numbers:read`, SECRET stands under [gateways.native].\n"
+    )  # fmt: skip
+    return f"""
+Sendable listens on {url}, auth {settings.auth}. Ctrl-C stops all of it.
+
+A carrier says that a number is no longer in service:
+  curl {url}/v1/receipts/native{secret} -d \\
+    '{{"message_id": "1", "number": "+1-555-555-1234", "sender": "12345", "status": "undeliverable", "code": "3041"}}'
+May it be texted?
+  curl{key} '{url}/v1/numbers/+1-555-555-1234?sender=12345'
+{keys}Every call: {url}/docs
+"""

@@ -1,0 +1,75 @@
+"""How commands speak: tables for people, JSON for programs, one line on standard error when something is wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for programs.")]
+_WIDE = 240
+"""Columns where there is no terminal to ask: a table in a pipe is not cut."""
+
+
+class Refused(Exception):
+    """What was asked cannot be done. One line: why, and what to do instead. `status` is the exit code."""
+
+    def __init__(self, why: str, status: int = 2) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+def console(*, error: bool = False) -> Console:
+    stream = sys.stderr if error else sys.stdout
+    width = None if stream.isatty() else _WIDE
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+def as_json(value: object) -> None:
+    text = orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    sys.stdout.write(text.decode())
+
+
+def as_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    console().print(table)
+
+
+def say(line: str) -> None:
+    """A line for a person, on standard error: standard output is for what was asked."""
+    sys.stderr.write(f"{line}\n")
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Shows that something is under way; nothing where there is no terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with console(error=True).status(what):
+        yield
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return str(value)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, frozenset | set):
+        return sorted(value)
+    return str(value)

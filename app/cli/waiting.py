@@ -1,0 +1,136 @@
+"""Commands about what waits for a person: held numbers, and callbacks that nobody could read."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import orjson
+import typer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.cli.attach import with_database
+from app.cli.show import Json, Refused, as_json, as_table, busy, say
+from app.config import Settings, read_settings
+from app.main import meaning_of
+from app.models.phone import e164
+from app.models.policy import Policy
+from app.services import held as holds
+from app.services import reading
+from app.services.held import Which
+
+held = typer.Typer(no_args_is_help=True, help="Numbers that are held, and what they wait for.")
+unread = typer.Typer(no_args_is_help=True, help="Callbacks that could not be read.")
+
+Number = Annotated[str | None, typer.Argument(help="One number.")]
+Code = Annotated[str | None, typer.Option(help="All that this code holds.")]
+Space = Annotated[str | None, typer.Option(help="The code's space, for example openmarket.")]
+Reason = Annotated[str | None, typer.Option(help="All that this reason holds.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")]
+
+# Held --------------------------------------------------------------------------------------------------------------
+
+
+@held.command("list")
+def list_held(
+    code: Code = None,
+    space: Space = None,
+    reason: Reason = None,
+    waiting_for: Annotated[str | None, typer.Option(help="lookup, no_lookup_provider, budget, person, sender.")] = None,
+    limit: Limit = 100,
+    *,
+    json: Json = False,
+) -> None:
+    """Held numbers, in order of number."""
+    which = Which(None, code, space, reason, waiting_for)
+    rows = with_database(lambda engine, _: holds.held(engine, which, limit=limit))
+    if json:
+        as_json([row._asdict() for row in rows])
+        return
+    columns = ("number", "reason", "waiting_for", "code_space", "code", "since", "until")
+    as_table(columns, ([getattr(row, name) for name in columns] for row in rows))
+
+
+@held.command("release")
+def release(number: Number = None, code: Code = None, space: Space = None, reason: Reason = None, *, yes: Yes = False,
+            json: Json = False) -> None:  # fmt: skip
+    """Let held numbers be texted again: one, or all that a code or a reason holds. Consent is untouched."""
+    _decide(holds.release, "released", _which(number, code, space, reason), yes=yes, json=json)
+
+
+@held.command("opt-out")
+def opt_out(number: Number = None, code: Code = None, space: Space = None, reason: Reason = None, *, yes: Yes = False,
+            json: Json = False) -> None:  # fmt: skip
+    """Give held numbers up: the hold ends, and with it consent on every list. Only a new opt-in brings it back."""
+    _decide(holds.opt_out, "opted out", _which(number, code, space, reason), yes=yes, json=json)
+
+
+Decision = Callable[[AsyncEngine, Which, Policy, str], Awaitable[int]]
+
+
+def _decide(decide: Decision, done: str, which: Which, *, yes: bool, json: bool) -> None:
+    if not yes and which.number is None and sys.stdin.isatty():
+        typer.confirm(f"All numbers that {_words(which)} holds will be {done}. Go on?", abort=True, err=True)
+
+    async def act(engine: AsyncEngine, settings: Settings) -> int:
+        with busy(f"numbers are {done}"):
+            return await decide(engine, which, meaning_of(settings).policy, getpass.getuser())
+
+    total = with_database(act)
+    if json:
+        as_json({"numbers": total})
+    elif total == 0 and which.number is not None:
+        raise Refused("this number is not held", 1)
+    else:
+        say(f"{total} {'number' if total == 1 else 'numbers'} {done}")
+
+
+def _which(number: str | None, code: str | None, space: str | None, reason: str | None) -> Which:
+    if not (number or code or reason):
+        raise Refused("name a number, --code or --reason: all held numbers at once are never meant")
+    if code and not space:
+        raise Refused("a code means something only inside its space: name it too, for example --space openmarket")
+    try:
+        return Which(number and e164(number, read_settings().region), code, space, reason)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+
+
+def _words(which: Which) -> str:
+    return " and ".join(f"{name} {value}" for name, value in which._asdict().items() if value)
+
+
+# Unread ------------------------------------------------------------------------------------------------------------
+
+
+@unread.command("list")
+def list_unread(limit: Limit = 100, *, json: Json = False) -> None:
+    """Callbacks, or elements of them, that could not be read: newest first, without their bodies."""
+    rows = with_database(lambda engine, _: reading.unread(engine, reading.NEWEST, limit))
+    if json:
+        as_json([row._asdict() for row in rows])
+        return
+    columns = ("id", "gateway", "account", "reason", "method", "size", "times", "first_at", "last_at")
+    as_table(columns, ([getattr(row, name) for name in columns] for row in rows))
+
+
+@unread.command("show")
+def show_unread(id_: Annotated[int, typer.Argument(metavar="ID", min=1)], *, json: Json = False) -> None:
+    """One of them as it came, but for what proved its origin."""
+    row = with_database(lambda engine, _: reading.one_unread(engine, id_))
+    if row is None:
+        raise Refused(f"nothing unread has the id {id_}; `sendable unread list` shows what there is", 1)
+    found: dict[str, Any] = row._asdict()
+    headers = found["headers"]
+    found["headers"] = orjson.loads(headers) if isinstance(headers, str) else headers
+    found["body"] = bytes(row.body).decode("utf-8", "backslashreplace")
+    if json:
+        as_json(found)
+        return
+    body = found.pop("body")
+    head = found.pop("headers").items()
+    as_table(("id", str(found.pop("id"))), [*found.items(), *((f"header {name}", value) for name, value in head)])
+    sys.stdout.write(f"\n{body}\n")

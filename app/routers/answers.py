@@ -1,0 +1,80 @@
+"""Answers as this API gives them: JSON with times in UTC (`Z`), pages with a cursor; and the words of a path, read once."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.models.phone import e164, sender_id
+from app.routers.problems import Problem
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+CSV = "text/csv"
+EVENTS = "text/event-stream"
+LIST_NAME_MOST = 128
+
+
+def dumps(body: object) -> bytes:
+    return orjson.dumps(body, option=orjson.OPT_UTC_Z)
+
+
+def answer(body: object) -> Response:
+    return Response(dumps(body), media_type=JSON)
+
+
+def number_of(request: Request, text: str) -> str:
+    try:
+        return e164(text, request.app.state.settings.region)
+    except ValueError as error:
+        raise wrong("number", str(error)) from error
+
+
+def sender_of(request: Request, text: str, where: str = "sender") -> str:
+    try:
+        return sender_id(text, request.app.state.settings.region)
+    except ValueError as error:
+        raise wrong(where, str(error)) from error
+
+
+def list_of(text: str, where: str = "list") -> str:
+    if "\0" in text or not text.strip() or len(text) > LIST_NAME_MOST:
+        raise wrong(where, f"not a list: give a name of at most {LIST_NAME_MOST} characters, without NUL")
+    return text
+
+
+def wrong(where: str, detail: str) -> Problem:
+    """422: `where` is a parameter, or with a slash a pointer into the body."""
+    return Problem(422, detail, errors=[{"pointer" if where.startswith("/") else "parameter": where, "detail": detail}])
+
+
+def cursor(*place: object) -> str:
+    """Where the next page begins, opaque: it may hold a phone number, which no log of a proxy should show."""
+    return urlsafe_b64encode(orjson.dumps(place)).rstrip(b"=").decode()
+
+
+def place_of(text: str) -> list[Any]:
+    """What `cursor` was given. Raises Problem 422 for anything that no page has handed out."""
+    try:
+        place = orjson.loads(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (binascii.Error, ValueError) as error:
+        raise not_a_cursor() from error
+    if not isinstance(place, list):
+        raise not_a_cursor()
+    return place
+
+
+def not_a_cursor() -> Problem:
+    return wrong("after", "not a cursor of this call: pass the `next` of the page before, as it is")
+
+
+def wanted(request: Request, *offered: str) -> str:
+    """Of the media types on offer the one that the caller names first; the first offered when none is named."""
+    accepted = request.headers.get("accept", "")
+    named = [(accepted.find(kind), kind) for kind in offered if kind in accepted]
+    return min(named)[1] if named else offered[0]

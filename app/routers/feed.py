@@ -1,0 +1,76 @@
+"""`GET /v1/changes`: what truly changed, in the order of its commits, as pages or as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Security
+from starlette.responses import Response, StreamingResponse
+
+from app.models import api
+from app.routers.answers import EVENTS, JSON, answer, dumps, wanted, wrong
+from app.routers.auth import scope
+from app.services import feed
+from app.services.feed import Changes, Feed
+
+router = APIRouter(tags=["feed"])
+LAST = 2**63 - 1
+_NOT_BUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+_STREAM = {
+    "itemSchema": {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "description": "The change's `seq`: send it back as `Last-Event-ID`"},
+            "data": {
+                "type": "string",
+                "contentMediaType": JSON,
+                "contentSchema": {"$ref": "#/components/schemas/Change"},
+            },
+        },
+    }
+}
+
+
+@router.get("/v1/changes", operation_id="changes", summary="What changed?", response_model=api.ChangePage,
+            responses={200: {"content": {EVENTS: _STREAM}}})  # fmt: skip
+async def changes(
+    request: Request,
+    after: Annotated[int, Query(ge=0, le=LAST, description="The `next` of the page before; 0 for the beginning")] = 0,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
+    last_event_id: Annotated[str | None, Header(description="For streams: where the last one broke off")] = None,
+    _: Annotated[None, Security(scope("numbers:read"))] = None,
+) -> Response:
+    """The feed. Whoever goes on from `next` sees every change exactly once, however many processes write.
+
+    With `Accept: text/event-stream` it stays open: an event a change, its `id` the cursor, a comment now and then to show
+    that the stream lives. `EventSource` resumes by itself.
+    """
+    if wanted(request, JSON, EVENTS) == EVENTS:
+        return await _stream(request.app.state.feed, after if last_event_id is None else _event_id(last_event_id))
+    rows = await feed.page(request.app.state.reads, after, limit)
+    return answer({"items": [*map(feed.shape, rows)], "next": rows[-1].seq if rows else after})
+
+
+def _event_id(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) <= LAST:
+        return int(text)
+    raise wrong("Last-Event-ID", "not the id of an event of this stream: send the last one back as it came")
+
+
+async def _stream(stream: Feed, after: int) -> Response:
+    """Our own few lines and not sse-starlette: that one writes every event, and so phone numbers, to its debug log."""
+    pages = stream.follow(after)
+    first = await anext(pages, ())  # a database that is away is said before the answer has begun
+    return StreamingResponse(_events(first, pages), media_type=EVENTS, headers=_NOT_BUFFERED)
+
+
+async def _events(first: Changes, pages: AsyncIterator[Changes]) -> AsyncIterator[bytes]:
+    yield _written(first)
+    async for page in pages:
+        yield _written(page)
+
+
+def _written(page: Changes) -> bytes:
+    """Events; a comment in place of none."""
+    return b"".join(b"id: %d\ndata: %s\n\n" % (row.seq, dumps(feed.shape(row))) for row in page) or b": still here\n\n"

@@ -1,0 +1,93 @@
+"""`/v1/numbers/…`: may this number be texted now? One at a time, many at once, and how it came to be so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Query, Request, Security
+from starlette.responses import Response
+from starlette.routing import Route
+
+from app.models import api
+from app.routers import bulk
+from app.routers.answers import (
+    JSON,
+    NDJSON,
+    answer,
+    cursor,
+    dumps,
+    list_of,
+    not_a_cursor,
+    number_of,
+    place_of,
+    sender_of,
+    wrong,
+)
+from app.routers.auth import require, scope
+from app.services import feed, reading, status
+from app.services.status import Asked
+
+router = APIRouter(tags=["numbers"])
+Reads = Annotated[None, Security(scope("numbers:read"))]
+PhoneNumber = Annotated[str, Path(description="E.164; a national number is read with the default region",
+                                  examples=[api.NUMBER])]  # fmt: skip
+
+
+async def number(request: Request) -> Response:
+    """The question that is asked before every message: a thin endpoint, without a dependency graph."""
+    await require(request, "numbers:read")
+    e164 = number_of(request, request.path_params["number"])
+    asked = asked_in(request, request.query_params) if request.scope["query_string"] else Asked()
+    row = await request.app.state.reader.read(e164)
+    return Response(dumps(status.answer(row, asked)), media_type=JSON)
+
+
+def asked_in(request: Request, given: Mapping[str, str]) -> Asked:
+    """A sender, and a list of that sender. Raises Problem 422 for a list without its sender."""
+    sender, name = given.get("sender"), given.get("list")
+    if sender is None and name is not None:
+        raise wrong("sender", "a list belongs to a sender: name the sender too")
+    return Asked(
+        None if sender is None else sender_of(request, sender, "/sender" if body else "sender"),
+        None if name is None else list_of(name),
+    )
+
+
+routes = [Route("/v1/numbers/{number}", number, methods=["GET"])]
+"""The hot path: matched before FastAPI's own routes. Documented in openapi.py."""
+
+
+@router.post(
+    "/v1/numbers/status", operation_id="numberStatuses", summary="May I text these numbers?",
+    response_model=api.BulkAnswer, responses={200: {"content": {NDJSON: bulk.LINES_OUT}}},
+    openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": bulk.QUESTION}, NDJSON: bulk.LINES_IN}}},
+)  # fmt: skip
+async def statuses(request: Request, content_type: Annotated[str, Header(include_in_schema=False)] = JSON,
+                   _: Reads = None) -> Response:  # fmt: skip
+    """Up to 10,000 numbers as one JSON object, or any number of them as NDJSON: a line in, a line out, in order.
+
+    Of NDJSON every line is a JSON string, or an object with `number`, `sender`, `list`. Read the answer while you send:
+    neither side keeps more than a part of it. A bad entry is answered in its place, as `{"number", "error"}`.
+    """
+    if content_type.startswith(NDJSON):
+        return await bulk.lines(request)
+    return await bulk.object_(request)
+
+
+@router.get("/v1/numbers/{number}/history", operation_id="numberHistory", summary="How did it come to be so?",
+            response_model=api.HistoryPage)  # fmt: skip
+async def history(request: Request, number: PhoneNumber, after: str = "",
+                  limit: Annotated[int, Query(ge=1, le=1_000)] = 100, _: Reads = None) -> Response:  # fmt: skip
+    """Every change with its cause, newest first: why, since when, by which receipt, lookup, file or call."""
+    before = _seq(after) if after else reading.NEWEST
+    rows = await reading.history(request.app.state.reads, number_of(request, number), before, limit + 1)
+    items = [feed.shape(row) for row in rows[:limit]]
+    return answer({"items": items, "next": cursor(items[-1]["seq"]) if len(rows) > limit else None})
+
+
+def _seq(after: str) -> int:
+    match place_of(after):
+        case [int(seq)] if 0 <= seq <= reading.NEWEST:
+            return seq
+    raise not_a_cursor()

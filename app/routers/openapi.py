@@ -1,0 +1,248 @@
+"""The API's document, completed: what FastAPI cannot see (thin routes, the gateways' callbacks, every error), and `/docs`,
+whose page and scripts come from here and from nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from app.gateways import GATEWAYS
+from app.models import api
+from app.routers.answers import JSON, NDJSON
+from app.routers.messages import SentMessage
+from app.routers.problems import MEDIA_TYPE
+
+Document = dict[str, Any]
+SCHEMAS = "#/components/schemas/{model}"
+
+TAGS = [
+    {"name": "numbers", "description": "May I text this number now, and if not, why not?"},
+    {"name": "consent", "description": "What the person wants: opt-in, opt-out, who is on a list."},
+    {"name": "feed", "description": "What truly changed, in commit order."},
+    {"name": "receipts", "description": "Delivery receipts: gateways post them here; everybody else reads them back."},
+    {"name": "messages", "description": "The register of sent messages, for receipts that carry only an id."},
+    {"name": "held", "description": "Numbers that wait for a person."},
+    {"name": "codes", "description": "What vendors' codes mean, and what the policy in force does about them."},
+    {"name": "operating", "description": "For those who keep it running."},
+]
+
+# Errors ------------------------------------------------------------------------------------------------------------
+
+PROBLEMS = {
+    400: "The body cannot be read at all",
+    401: "No live key",
+    403: "The key lacks the scope that this call needs",
+    404: "There is nothing of this name",
+    405: "Not with this method",
+    408: "The body did not arrive in time",
+    409: "Something newer stands",
+    413: "The body is too large",
+    422: "Something in the request is wrong; `errors` says where",
+    500: "Sendable failed; the log says why",
+    503: "Nothing can be read or written just now: come back after `Retry-After` seconds",
+}
+_HEADERS = {
+    401: {"WWW-Authenticate": {"description": "How to prove who asks", "schema": {"type": "string"}}},
+    503: {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}},
+}
+_FIXES = {
+    401: "no key: send `Authorization: Bearer …` with a key of `sendable keys create`",
+    422: "not a possible phone number: give it as E.164, for example +15555551234",
+    503: "nothing can be read or written just now: come back",
+}
+
+
+def _problem(status: int, description: str | None = None) -> Document:
+    detail = _FIXES.get(status, PROBLEMS[status])
+    example = {"type": "about:blank", "title": "…", "status": status, "detail": detail}
+    content = {MEDIA_TYPE: {"schema": _ref(api.Problem), "example": example}}
+    answer = {"description": description or PROBLEMS[status], "content": content}
+    return answer | ({"headers": _HEADERS[status]} if status in _HEADERS else {})
+
+
+def _errors(operation: Document) -> Iterator[int]:
+    """Which errors a call can give: by what it asks for."""
+    if operation.get("security"):
+        yield from (401, 403)
+    if "requestBody" in operation:
+        yield from (400, 408, 413)
+    if operation.get("parameters") or "requestBody" in operation:
+        yield 422
+    yield from (405, 500, 503)
+
+
+# What FastAPI cannot see -------------------------------------------------------------------------------------------
+
+_BY_HAND: tuple[type[BaseModel], ...] = (
+    api.NumberStatus, api.BulkQuestion, api.BadNumber, api.LineQuestion, api.Change, api.Subscriber, api.Problem,
+    api.Registered, api.HeldPage, api.Decided, SentMessage,
+)  # fmt: skip
+
+
+def _ref(model: type[BaseModel]) -> Document:
+    return {"$ref": SCHEMAS.format(model=model.__name__)}
+
+
+def _text(name: str, where: str, description: str, *examples: str, **more: Any) -> Document:  # noqa: ANN401 - schema words
+    schema = {"type": "string", **more} | ({"examples": [*examples]} if examples else {})
+    return {"name": name, "in": where, "required": where == "path", "description": description, "schema": schema}
+
+
+NUMBER_STATUS = {
+    "operationId": "numberStatus",
+    "tags": ["numbers"],
+    "summary": "May I text this number now?",
+    "description": "Of the number alone, with a sender, or with a list of that sender: `decision` answers exactly what was "
+    "asked. A number nobody has spoken of is `unseen`, and sendable.",
+    "security": [{"key": []}],
+    "parameters": [
+        _text("number", "path", "E.164; a national number is read with the default region", api.NUMBER),
+        _text("sender", "query", "Short code, phone number or name", "12345"),
+        _text("list", "query", "A list of this sender", "spring"),
+    ],
+    "responses": {"200": {"description": "The answer", "content": {JSON: {"schema": _ref(api.NumberStatus)}}}},
+}
+
+_SIGNED = (
+    "Each vendor proves its origin in its own way: a signature over the body, Basic credentials, or a token as `?token=…`, "
+    "`X-Sendable-Token` or Basic password. The answer is what that vendor counts as success, given once everything is "
+    "committed. What cannot be read is kept and answered the same way, with `Sendable-Unread: 1`."
+)
+_KANNEL = {"id": "0d8f1c2e", "st": "1", "a": "id:0d8f1c2e stat:DELIVRD err:000", "to": "+15555551234", "from": "12345"}
+_NATIVE = {"message_id": "0d8f1c2e", "number": api.NUMBER, "sender": "12345", "status": "undeliverable", "code": "3041"}
+_BODIES = {
+    JSON: {"schema": {}, "example": _NATIVE},
+    NDJSON: {"schema": {"type": "string"}, "example": '{"message_id": "0d8f1c2e", "status": "delivered"}\n'},
+    "application/x-www-form-urlencoded": {
+        "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+        "example": {"MessageSid": "SM0d8f1c2e", "MessageStatus": "delivered", "To": api.NUMBER, "From": "12345"},
+    },
+    "application/xml": {"schema": {"type": "string"}},
+}
+_UNREAD = {
+    "Sendable-Unread": {
+        "description": "`1`: something in it could not be read; it is kept, and can be replayed",
+        "schema": {"type": "string", "const": "1"},
+    }
+}
+
+
+def _callback(method: str, *, account: bool) -> Document:
+    parameters = [_text("gateway", "path", "Which vendor calls", *GATEWAYS, enum=[*GATEWAYS])]
+    if account:
+        parameters.append(_text("account", "path", "`[gateways.NAME.accounts.ACCOUNT]` of the settings", "eu"))
+    if method == "get":
+        fields = {"type": "object", "additionalProperties": {"type": "string"}}
+        parameters.append({"name": "fields", "in": "query", "style": "form", "explode": True, "schema": fields,
+                           "description": "The receipt, for gateways that call by GET", "example": _KANNEL})  # fmt: skip
+    taken = {"description": "Committed: the body is what this vendor expects", "headers": _UNREAD,
+             "content": {"text/plain": {"schema": {"type": "string"}}}}  # fmt: skip
+    refused = {"403": "The callback does not prove its origin", "404": "No such gateway, or it is not configured"}
+    operation = {
+        "operationId": f"{method}Receipts{'OfAccount' if account else ''}",
+        "tags": ["receipts"],
+        "summary": "A gateway's delivery receipts",
+        "description": _SIGNED,
+        "security": [],
+        "parameters": parameters,
+        "responses": {"200": taken} | {status: {"description": why} for status, why in refused.items()},
+    }
+    if method == "post":
+        operation["requestBody"] = {"content": _BODIES, "description": "Up to 8 MiB after decompression (gzip)"}
+    return operation
+
+
+_SENT = {
+    JSON: {"schema": {"type": "array", "items": _ref(SentMessage)}, "example": [{
+        "gateway": "openmarket", "message_id": "0d8f1c2e", "number": api.NUMBER, "sender": "12345",
+        "sent_at": "2026-11-21T18:42:00Z",
+    }]},
+    NDJSON: {"itemSchema": _ref(SentMessage)},
+}  # fmt: skip
+_ANSWERS: dict[str, type[BaseModel]] = {
+    "registerMessages": api.Registered, "listHeld": api.HeldPage, "releaseHeld": api.Decided, "optOutHeld": api.Decided,
+}  # fmt: skip
+
+
+# The whole document ------------------------------------------------------------------------------------------------
+
+
+def install(app: FastAPI) -> None:
+    """Complete the document of this app, and serve it as a page."""
+
+    def document() -> Document:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign] # FastAPI's own way to extend it
+    app.router.routes += [Route("/docs", _page), *(Route(f"/docs/{name}", _asset) for name in _ASSETS)]
+
+
+def _document(app: FastAPI) -> Document:
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes, tags=TAGS,
+    )  # fmt: skip
+    paths = document["paths"]
+    paths.setdefault("/v1/numbers/{number}", {})["get"] = NUMBER_STATUS
+    for path, account in (("/v1/receipts/{gateway}", False), ("/v1/receipts/{gateway}/{account}", True)):
+        paths[path] = {method: _callback(method, account=account) for method in ("get", "post")}
+    paths["/v1/messages"]["post"]["requestBody"] = {"required": True, "content": _SENT}
+    for operation in (operation for path in paths.values() for operation in path.values()):
+        _complete(operation)
+    _, found = models_json_schema([(m, "serialization") for m in _BY_HAND], ref_template=SCHEMAS.format(model="{model}"))
+    document["components"]["schemas"] |= found["$defs"]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(unused, None)
+    return document
+
+
+def _complete(operation: Document) -> None:
+    responses = operation["responses"]
+    if model := _ANSWERS.get(operation["operationId"]):
+        responses["200"]["content"] = {JSON: {"schema": _ref(model)}}
+    declared = {int(status) for status in responses if int(status) >= 400}
+    for status in sorted(declared | set(_errors(operation))):
+        said = responses.get(str(status), {}).get("description") if status != 422 else None
+        responses[str(status)] = _problem(status, said)
+    operation["responses"] = dict(sorted(responses.items()))
+
+
+# The page ----------------------------------------------------------------------------------------------------------
+
+_ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon.png": "image/png"}
+_FOLDER = files("fastapi_offline") / "static"
+_LOOK = {
+    "defaultModelsExpandDepth": 0,
+    "displayRequestDuration": True,
+    "docExpansion": "list",
+    "filter": True,
+    "persistAuthorization": True,
+    "tryItOutEnabled": True,
+}
+
+
+async def _page(request: Request) -> Response:
+    root = request.scope.get("root_path", "").rstrip("/")
+    return get_swagger_ui_html(
+        openapi_url=f"{root}{request.app.openapi_url}",
+        title=f"{request.app.title} API",
+        swagger_js_url=f"{root}/docs/swagger-ui-bundle.js",
+        swagger_css_url=f"{root}/docs/swagger-ui.css",
+        swagger_favicon_url=f"{root}/docs/favicon.png",
+        swagger_ui_parameters=_LOOK,
+    )
+
+
+async def _asset(request: Request) -> Response:
+    name = request.url.path.rpartition("/")[2]
+    return FileResponse(str(_FOLDER / name), media_type=_ASSETS[name], headers={"Cache-Control": "max-age=86400"})

@@ -1,0 +1,261 @@
+"""What is wrong, and how to mend it: one line each, for `sendable doctor`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from alembic.script import ScriptDirectory
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.gateways import GATEWAYS
+from app.services import migrate
+from app.services.standing import standing
+
+if TYPE_CHECKING:
+    from app.config import Settings
+
+OLDEST_POSTGRES = 15
+READER = "sendable_reader"
+ROOM_LEAST = 2 * 1024**3
+"""Bytes that must be free where the embedded PostgreSQL lives: its write-ahead log alone may take this much."""
+SKEW_MOST = timedelta(seconds=5)
+
+
+class Finding(NamedTuple):
+    """`wrong` must be mended; a `note` is worth knowing."""
+
+    level: Literal["ok", "note", "wrong"]
+    about: str
+    says: str
+    mend: str | None = None
+
+
+def of_settings(settings: Settings) -> Iterator[Finding]:
+    """What the settings leave out. What is wrong in them has stopped us before this."""
+    if settings.auth == "off":
+        yield Finding("note", "auth", "off: whoever reaches this address may do everything", "set SENDABLE_AUTH=on")
+    links = settings.links()
+    for (name, account), link in links.items():
+        about = "gateways." + ".accounts.".join(filter(None, (name, account)))
+        if settings.auth == "on" and not link.secrets:
+            yield Finding("wrong", about, "has no secret, so it is answered 404", f"give it `secrets` under [{about}]")
+        if name in GATEWAYS and not (GATEWAYS[name].code_space or link.code_space):
+            yield Finding("note", about, "its codes mean nothing yet", "say whose codes they are: `code_space = …`")
+    if settings.auth == "on" and not any(link.secrets for link in links.values()):
+        mend = "give one a secret: [gateways.NAME] in the file that SENDABLE_CONFIG names"
+        yield Finding("wrong", "gateways", "no gateway can post receipts", mend)
+    if settings.lookup is None:
+        yield Finding("note", "lookups", "no lookup provider: held numbers wait for a person", "add a [lookup] table")
+
+
+def of_disk(folder: Path) -> Finding:
+    """The room where the embedded PostgreSQL lives."""
+    free = shutil.disk_usage(folder).free
+    says = f"{free / 1024**3:.1f} GiB free where PostgreSQL lives"
+    if free < ROOM_LEAST:
+        return Finding("wrong", "disk", says, f"make room in {folder}")
+    return Finding("ok", "disk", says)
+
+
+async def of_database(engine: AsyncEngine, settings: Settings) -> AsyncIterator[Finding]:
+    """Everything that the database itself can tell. Raises what connecting raises."""
+    async with engine.connect() as db:
+        server = await _server(db)
+        yield server
+        if server.level == "wrong":
+            return
+        yield await _clock(db)
+        shown = await _shown(db)
+        for finding in [*_durable(shown), *(_logging(shown) if settings.database_url else ())]:
+            yield finding
+        schema = _schema(await migrate.version(engine))
+        yield schema
+        if schema.level == "wrong":
+            return
+        for finding in await _rights(db):
+            yield finding
+        yield await _partitions(db)
+    async for finding in _waiting(engine, provider=settings.lookup is not None):
+        yield finding
+
+
+# The server --------------------------------------------------------------------------------------------------------
+
+
+async def _server(db: AsyncConnection) -> Finding:
+    number = int((await db.execute(text("SHOW server_version_num"))).scalar_one())
+    says, mend = f"PostgreSQL {number // 10_000}.{number % 10_000}", f"use PostgreSQL {OLDEST_POSTGRES} or newer"
+    if number // 10_000 < OLDEST_POSTGRES:
+        return Finding("wrong", "database", f"{says} is too old", mend)
+    if (await db.execute(text("SHOW transaction_read_only"))).scalar_one() == "on":
+        return Finding("wrong", "database", f"{says} takes no writes", "name the primary in SENDABLE_DATABASE_URL")
+    return Finding("ok", "database", says)
+
+
+async def _clock(db: AsyncConnection) -> Finding:
+    before = datetime.now(UTC)
+    theirs: datetime = (await db.execute(text("SELECT clock_timestamp()"))).scalar_one()
+    apart = max(before - theirs, theirs - datetime.now(UTC), timedelta(0))
+    says = f"{apart.total_seconds():.1f} s apart from the database"
+    if apart > SKEW_MOST:
+        return Finding("wrong", "clock", says, "let both machines follow a time server (NTP)")
+    return Finding("ok", "clock", says)
+
+
+_SHOWN = text("SELECT name, setting FROM pg_settings WHERE name = ANY(CAST(:names AS text[]))")
+_DURABLE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+_LOGGING = (
+    "log_statement", "log_min_duration_statement", "log_parameter_max_length", "log_parameter_max_length_on_error",
+    "log_error_verbosity", "auto_explain.log_min_duration", "auto_explain.log_parameter_max_length",
+    "pgaudit.log_parameter",
+)  # fmt: skip
+
+
+async def _shown(db: AsyncConnection) -> Mapping[str, str]:
+    rows = await db.execute(_SHOWN, {"names": [*_DURABLE, *_LOGGING]})
+    return {row.name: row.setting for row in rows}
+
+
+def _durable(shown: Mapping[str, str]) -> Iterator[Finding]:
+    for name, bad in _DURABLE.items():
+        if shown.get(name) == bad:
+            says = f"{name} = {bad}: receipts that were answered may be lost"
+            yield Finding("wrong", "database", says, f"set {name} = on")
+
+
+def _logging(shown: Mapping[str, str]) -> Iterator[Finding]:
+    """Which settings make PostgreSQL write what we sent into its log: parameters, and the DETAIL of errors."""
+    bad = []
+    statements = shown["log_statement"] != "none" or shown["log_min_duration_statement"] != "-1"
+    if statements and shown["log_parameter_max_length"] != "0":
+        bad.append("log_parameter_max_length = 0")
+    if shown["log_parameter_max_length_on_error"] != "0":
+        bad.append("log_parameter_max_length_on_error = 0")
+    explained = shown.get("auto_explain.log_min_duration", "-1") != "-1"
+    if explained and shown.get("auto_explain.log_parameter_max_length") != "0":
+        bad.append("auto_explain.log_parameter_max_length = 0")
+    if shown.get("pgaudit.log_parameter") == "on":
+        bad.append("pgaudit.log_parameter = off")
+    if bad:
+        yield Finding("wrong", "database log", "PostgreSQL writes phone numbers into its log", f"set {', '.join(bad)}")
+    if shown["log_error_verbosity"] != "terse":
+        yield Finding("note", "database log", "the DETAIL of an error may quote a phone number",
+                      "set log_error_verbosity = terse")  # fmt: skip
+
+
+# Our schema --------------------------------------------------------------------------------------------------------
+
+
+def _schema(found: str | None) -> Finding:
+    head = migrate.head()
+    if found == head:
+        return Finding("ok", "schema", f"version {found}")
+    if found is None:
+        return Finding("wrong", "schema", "not there yet", "run `sendable migrate`")
+    known = {script.revision for script in ScriptDirectory(str(migrate.MIGRATIONS)).walk_revisions()}
+    if found not in known:
+        return Finding("wrong", "schema", f"version {found} is newer than this code ({head})", "start a newer Sendable")
+    return Finding("wrong", "schema", f"version {found}; this code needs {head}", "run `sendable migrate`")
+
+
+_RIGHTS = text("""
+SELECT current_user AS we, current_schema() AS schema, has_schema_privilege(current_schema(), 'CREATE') AS creates,
+       (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'receipts'::regclass) AS owns,
+       EXISTS (SELECT FROM pg_roles WHERE rolname = :reader) AS reader
+""")
+_READER = text("""
+SELECT has_schema_privilege(:reader, 'published', 'USAGE')
+           AND (SELECT bool_and(has_table_privilege(:reader, c.oid, 'SELECT')) FROM pg_class c
+                WHERE c.relnamespace = 'published'::regnamespace AND c.relkind = 'v') AS reads,
+       (SELECT rolcanlogin FROM pg_roles WHERE rolname = :reader) AS logs_in,
+       has_table_privilege(:reader, 'numbers', 'SELECT') OR has_table_privilege(:reader, 'receipts', 'SELECT')
+           OR has_table_privilege(:reader, 'api_keys', 'SELECT') AS reads_more
+""")
+_GRANT = (f"GRANT USAGE ON SCHEMA published TO {READER}; "
+          f"GRANT SELECT ON ALL TABLES IN SCHEMA published TO {READER}")  # fmt: skip
+
+
+async def _rights(db: AsyncConnection) -> list[Finding]:
+    row = (await db.execute(_RIGHTS, {"reader": READER})).one()
+    found = [Finding("ok", "rights", f"as {row.we}")] if row.creates and row.owns else []
+    if not row.creates:
+        says = f"{row.we} may not create tables: tomorrow's receipts get none"
+        mend = f"let the owner run: GRANT CREATE ON SCHEMA {row.schema} TO {row.we}"
+        found.append(Finding("wrong", "rights", says, mend))
+    if not row.owns:
+        says = f"{row.we} does not own the table receipts: tomorrow's cannot be added"
+        mend = f"start Sendable as the role that migrated, or run: ALTER TABLE receipts OWNER TO {row.we}"
+        found.append(Finding("wrong", "rights", says, mend))
+    if not row.reader:
+        mend = f"let an administrator run: CREATE ROLE {READER} LOGIN; {_GRANT}"
+        return [*found, Finding("wrong", "reader", f"there is no role {READER}, and we may not make it", mend)]
+    return [*found, _reader((await db.execute(_READER, {"reader": READER})).one())]
+
+
+def _reader(row: Row[Any]) -> Finding:
+    if not row.reads:
+        return Finding("wrong", "reader", f"{READER} cannot read the views", f"run: {_GRANT}")
+    if row.reads_more:
+        mend = f"revoke what was granted to {READER} and to PUBLIC on the tables"
+        return Finding("wrong", "reader", f"{READER} can read more than the views", mend)
+    if not row.logs_in:
+        return Finding("wrong", "reader", f"{READER} cannot log in", f"run: ALTER ROLE {READER} LOGIN")
+    return Finding("ok", "reader", f"{READER} reads the views, and nothing else")
+
+
+_LAST_DAY = text("""
+SELECT max(right(c.relname, 8)) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'receipts'::regclass AND c.relname ~ '^receipts_[0-9]{8}$'
+""")
+
+
+async def _partitions(db: AsyncConnection) -> Finding:
+    last = (await db.execute(_LAST_DAY)).scalar_one()
+    if last is None:
+        return Finding("note", "partitions", "none yet: the first `sendable serve` makes them")
+    ahead = (datetime.strptime(last, "%Y%m%d").replace(tzinfo=UTC).date() - datetime.now(UTC).date()).days
+    says = f"receipts have room for {ahead} more days" if ahead > 0 else f"receipts have room until {last} only"
+    if ahead < 1:
+        return Finding("wrong", "partitions", says, "start `sendable serve`; its log says why it makes none")
+    return Finding("ok", "partitions", says)
+
+
+# What waits --------------------------------------------------------------------------------------------------------
+
+
+async def _waiting(engine: AsyncEngine, *, provider: bool) -> AsyncIterator[Finding]:
+    now = await standing(engine)
+    for alarm in now.alarms:
+        says = f"{alarm.kind} {alarm.key}: {alarm.count} times since {alarm.since:%Y-%m-%d %H:%M} UTC"
+        yield Finding("wrong", "alarm", says, _MENDS.get(alarm.kind, "look into it"))
+    for held in now.held:
+        if held.waiting_for != "time":
+            says = f"{held.total} wait for {held.waiting_for.replace('_', ' ')}, the oldest for {_age(held.oldest)}"
+            yield Finding("note", "held numbers", says, "see `sendable held list`; release them or opt them out")
+    if now.lookups.total and not provider:
+        yield Finding("note", "lookups", f"{now.lookups.total} are due and nobody makes them", "add a [lookup] table")
+    for unread in now.unread:
+        says = f"{unread.total} callbacks of {unread.gateway} could not be read, the oldest {_age(unread.oldest)} ago"
+        yield Finding("note", "unread", says, "see `sendable unread list`")
+    if now.unnamed.total:
+        oldest = _age(now.unnamed.oldest)
+        says = f"{now.unnamed.total} wait for the register to name their number, the oldest for {oldest}"
+        yield Finding("note", "receipts", says, "post what is sent to /v1/messages")
+
+
+_MENDS = {
+    "unknown_code": "find out what it means, and add it to the gateway's code table or `codes`",
+    "network_not_covered": "ask for this network to be added to the account, or send by another gateway",
+}
+
+
+def _age(seconds: float | None) -> str:
+    minutes = int(seconds or 0) // 60
+    if minutes < 60:  # noqa: PLR2004 - minutes of an hour
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 2 * 24 * 60 else f"{minutes // (24 * 60)} days"

@@ -1,0 +1,159 @@
+"""The change feed: pages by cursor, and streams that wake when something was committed.
+
+One connection a process listens for NOTIFY. Streams that wait for the same place share one query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import orjson
+import structlog
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.services.connection import connect, is_lost
+from app.services.store import CHANNEL
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT = 15.0
+"""Seconds after which a quiet stream looks for itself and shows that it lives: what a lost NOTIFY costs at most."""
+RECONNECT = 1.0
+PROBE = 60.0
+"""Seconds after which the listening connection is tried: a half-dead one says nothing by itself."""
+AT_ONCE = 500
+"""Changes that a stream sends at once."""
+
+_PAGE = text("""
+SELECT seq, number, sender, list, kind, before, after, reason, cause, occurred_at, committed_at
+FROM changes WHERE seq > :after ORDER BY seq LIMIT :limit
+""")
+Changes = Sequence[Row[Any]]
+
+
+async def page(engine: AsyncEngine, after: int, limit: int) -> Changes:
+    """The changes behind a cursor in the order of their commits: none of them will ever come before one that was read."""
+    async with engine.connect() as db:
+        return (await db.execute(_PAGE, {"after": after, "limit": limit})).all()
+
+
+def shape(row: Row[Any]) -> dict[str, Any]:
+    """A change as readers get it. `cause` stays the JSON that the database holds."""
+    about = {"seq": row.seq, "number": row.number}
+    if row.sender is not None:
+        about["sender"] = row.sender
+    if row.list is not None:
+        about["list"] = row.list
+    return about | {
+        "kind": row.kind, "from": row.before, "to": row.after, "reason": row.reason,
+        "cause": orjson.Fragment(row.cause), "occurred_at": row.occurred_at, "committed_at": row.committed_at,
+    }  # fmt: skip
+
+
+class Feed:
+    """Wakes the streams of this process. `reads`: the engine that pages are read with."""
+
+    def __init__(self, url: str, reads: AsyncEngine) -> None:
+        self._url = url
+        self._reads = reads
+        self._woken = asyncio.Event()
+        self._pages: dict[int, asyncio.Task[Changes]] = {}
+        self._stopped = False
+
+    async def run(self) -> None:
+        """Listen until cancelled. A server that is away is waited for; what it told meanwhile is looked up."""
+        engine = connect(self._url, pool=1)
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    await self._listen_once(engine)
+                self.wake()
+                await asyncio.sleep(RECONNECT)
+        finally:
+            self.stop()
+            await engine.dispose()
+
+    async def _listen_once(self, engine: AsyncEngine) -> None:
+        try:
+            async with self._listening(engine) as lost:
+                self.wake()
+                await lost.wait()
+        except Exception as error:  # noqa: BLE001 - whatever it was, listening is tried again
+            log.warning("feed does not hear the database and tries again", error=type(error).__name__)
+
+    @asynccontextmanager
+    async def _listening(self, engine: AsyncEngine) -> AsyncIterator[asyncio.Event]:
+        """A connection that wakes the streams. The event is set when it has gone, or does not answer any more."""
+        lost = asyncio.Event()
+        async with engine.connect() as db:
+            raw = (await db.get_raw_connection()).driver_connection
+            assert raw is not None  # noqa: S101 - an open connection has one
+            raw.add_termination_listener(lambda _: lost.set())
+            await raw.add_listener(CHANNEL, lambda *_: self.wake())
+            probing = asyncio.create_task(_probe(raw, lost))
+            try:
+                yield lost
+            finally:
+                probing.cancel()
+                await db.invalidate()
+
+    def wake(self) -> None:
+        """Let every stream look. Reads that began before this moment are not shared with those who look after it."""
+        self._pages = {}
+        woken, self._woken = self._woken, asyncio.Event()
+        woken.set()
+
+    def stop(self) -> None:
+        """End every stream: the service shuts down."""
+        self._stopped = True
+        self.wake()
+
+    async def follow(self, after: int) -> AsyncIterator[Changes]:
+        """Changes behind a cursor as they are committed. An empty page says: nothing new, still here.
+
+        Raises what the database says to the first look; later a lost database is waited for.
+        """
+        first = True
+        while not self._stopped:
+            woken = self._woken
+            try:
+                changes = await self._read(after)
+            except Exception as error:
+                if first or not is_lost(error):
+                    raise
+                changes = ()
+            if changes:
+                after = changes[-1].seq
+            if changes or first:
+                yield changes
+            first = False
+            if len(changes) < AT_ONCE and not await _within(woken, HEARTBEAT):
+                yield ()
+
+    async def _read(self, after: int) -> Changes:
+        task = self._pages.get(after)
+        if task is None:
+            task = self._pages[after] = asyncio.create_task(page(self._reads, after, AT_ONCE))
+        return await asyncio.shield(task)
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
+
+
+async def _probe(raw: Any, lost: asyncio.Event) -> None:  # noqa: ANN401 - asyncpg ships no types
+    """Ask the listening connection now and then whether it lives."""
+    while not lost.is_set():
+        await asyncio.sleep(PROBE)
+        try:
+            await raw.execute("SELECT 1", timeout=PROBE)
+        except Exception:  # noqa: BLE001 - any failure means the same
+            lost.set()

@@ -1,0 +1,152 @@
+"""What others read: a number's history, stored receipts, the subscribers of a list, alarms, what could not be read.
+
+Pages go by the key of their last row, never by OFFSET: what arrives meanwhile shifts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+Rows = Sequence[Row[Any]]
+
+
+async def _all(engine: AsyncEngine, statement: str, given: Mapping[str, Any]) -> Rows:
+    async with engine.connect() as db:
+        return (await db.execute(text(statement), given)).all()
+
+
+# History -----------------------------------------------------------------------------------------------------------
+
+_HISTORY = """
+SELECT seq, number, sender, list, kind, before, after, reason, cause, occurred_at, committed_at
+FROM changes WHERE number = :number AND seq < :before ORDER BY seq DESC LIMIT :limit
+"""
+NEWEST = 2**63 - 1
+
+
+async def history(engine: AsyncEngine, number: str, before: int, limit: int) -> Rows:
+    """A number's changes, newest first, from the one before the cursor."""
+    return await _all(engine, _HISTORY, {"number": number, "before": before, "limit": limit})
+
+
+# Receipts ----------------------------------------------------------------------------------------------------------
+
+_RECEIPTS = """
+SELECT key, gateway, nullif(account, '') AS account, message_id, number, sender, status, code_space, code, reason,
+       carrier, mcc, mnc, segment, occurred_at, received_at
+FROM receipts
+WHERE received_at > :since AND (received_at, key) < (:received_at, CAST(:key AS uuid)) {filters}
+ORDER BY received_at DESC, key DESC LIMIT :limit
+"""
+_NAMES = ("message_id", "number", "gateway")
+_BACK = (timedelta(minutes=5), timedelta(hours=2), timedelta(days=2))
+"""How far back the newest are looked for, step by step, where no index finds them: a page rarely needs more."""
+EVER = datetime(2000, 1, 1, tzinfo=UTC)
+LAST_KEY = UUID(int=2**128 - 1)
+
+
+class Place(NamedTuple):
+    """The last receipt of a page."""
+
+    received_at: datetime
+    key: UUID
+
+
+async def receipts(engine: AsyncEngine, wanted: Mapping[str, str], before: Place, limit: int) -> Rows:
+    """Stored receipts, newest first. `wanted` filters by message_id, number or gateway."""
+    statement = _RECEIPTS.format(filters="".join(f" AND {name} = :{name}" for name in _NAMES if name in wanted))
+    steps = () if wanted.keys() & {"message_id", "number"} else tuple(before.received_at - back for back in _BACK)
+    rows: Rows = ()
+    for since in (*steps, EVER):
+        rows = await _all(engine, statement, {**wanted, **before._asdict(), "since": since, "limit": limit})
+        if len(rows) == limit:
+            break
+    return rows
+
+
+# Subscribers -------------------------------------------------------------------------------------------------------
+
+_SUBSCRIBERS = """
+SELECT number, consent, state, reason IS NULL AS sendable, reason, at
+FROM (
+    SELECT s.number, s.consent, n.state, s.at,
+           CASE WHEN NOT n.sendable THEN n.reason WHEN b.reason IS NOT NULL THEN b.reason
+                WHEN s.consent = 'opted_out' THEN s.reason
+                WHEN s.opted_in_at <= held.dead_since THEN 'deactivated' END AS reason
+    FROM subscriptions s
+    JOIN numbers held USING (number)
+    JOIN published.number_status n USING (number)
+    LEFT JOIN sender_blocks b ON b.number = s.number AND b.sender = s.sender
+    WHERE s.sender = :sender AND s.list = :list AND s.number > :after {consent}
+    ) AS subscribers
+WHERE true {filters}
+ORDER BY number LIMIT :limit
+"""
+_FILTERS = {"state": " AND state = :state", "sendable": " AND (reason IS NULL) = CAST(:sendable AS boolean)"}
+
+
+async def subscribers(engine: AsyncEngine, sender: str, list_: str, wanted: Mapping[str, Any], after: str,
+                      limit: int) -> Rows:  # fmt: skip
+    """Who is on a list, in order of number. `wanted` filters by consent, state or sendable; the suspended stay listed."""
+    statement = _SUBSCRIBERS.format(
+        consent=" AND s.consent = :consent" if "consent" in wanted else "",
+        filters="".join(clause for name, clause in _FILTERS.items() if name in wanted),
+    )
+    return await _all(engine, statement, {**wanted, "sender": sender, "list": list_, "after": after, "limit": limit})
+
+
+AT_ONCE = 5_000
+
+
+async def all_subscribers(engine: AsyncEngine, sender: str, list_: str, wanted: Mapping[str, Any],
+                          after: str) -> AsyncIterator[Rows]:  # fmt: skip
+    """A whole list in pages, however long it is; the first one even when it is empty."""
+    while True:
+        rows = await subscribers(engine, sender, list_, wanted, after, AT_ONCE)
+        yield rows
+        if len(rows) < AT_ONCE:
+            return
+        after = rows[-1].number
+
+
+# For people --------------------------------------------------------------------------------------------------------
+
+_ALARMS = """
+SELECT kind, key, since, last_at, count, cleared_at AS cleared FROM alarms
+WHERE CAST(:cleared AS boolean) OR cleared_at IS NULL
+ORDER BY cleared_at IS NOT NULL, last_at DESC, kind, key LIMIT :limit
+"""
+
+
+async def alarms(engine: AsyncEngine, limit: int, *, cleared: bool) -> Rows:
+    """What a person should look at: what stands first, then what was cleared."""
+    return await _all(engine, _ALARMS, {"cleared": cleared, "limit": limit})
+
+
+_UNREAD = """
+SELECT id, gateway, nullif(account, '') AS account, reason, method, octet_length(body) AS size, first_at, last_at, times
+FROM unread WHERE id < :before ORDER BY id DESC LIMIT :limit
+"""
+
+
+async def unread(engine: AsyncEngine, before: int, limit: int) -> Rows:
+    """Callbacks that could not be read, newest first, without their bodies."""
+    return await _all(engine, _UNREAD, {"before": before, "limit": limit})
+
+
+_ONE_UNREAD = """
+SELECT id, gateway, nullif(account, '') AS account, reason, method, octet_length(body) AS size, first_at, last_at, times,
+       headers, query, body
+FROM unread WHERE id = :id
+"""
+
+
+async def one_unread(engine: AsyncEngine, id_: int) -> Row[Any] | None:
+    """One of them as it came."""
+    return next(iter(await _all(engine, _ONE_UNREAD, {"id": id_})), None)

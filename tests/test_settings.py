@@ -1,0 +1,157 @@
+"""Settings: whatever is wrong stops the start with one line that says which, and how to mend it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from app.config import Settings, SettingsError, is_loopback, read_settings
+
+SECRET = "swordfish-swordfish-swordfish"  # noqa: S105 - must not be quoted back
+
+
+@pytest.fixture
+def file(tmp_path: Path):
+    def written(toml: str) -> dict[str, str]:
+        path = tmp_path / "sendable.toml"
+        path.write_text(toml)
+        return {"SENDABLE_CONFIG": str(path)}
+
+    return written
+
+
+def refused(environment: dict[str, str], **given) -> str:
+    with pytest.raises(SettingsError) as raised:
+        read_settings(environment, **given)
+    line = str(raised.value)
+    assert "\n" not in line
+    assert SECRET not in line
+    return line
+
+
+# From the environment ----------------------------------------------------------------------------------------------
+
+WRONG = {
+    "SENDABLE_PROT=8000": "SENDABLE_PROT is no setting of Sendable: remove it, or use one of",
+    "SENDABLE_PORT=http": "SENDABLE_PORT (or `port`) Input should be a valid integer",
+    "SENDABLE_PORT=65536": "SENDABLE_PORT (or `port`) Input should be less than or equal to 65535",
+    "SENDABLE_AUTH=maybe": "SENDABLE_AUTH (or `auth`) Input should be 'on' or 'off'",
+    "SENDABLE_DATABASE_URL=mysql://u@h/d": "SENDABLE_DATABASE_URL (or `database_url`) must be a PostgreSQL URL",
+    "SENDABLE_DATABASE_URL=postgresql://": "SENDABLE_DATABASE_URL (or `database_url`) must be a PostgreSQL URL",
+    "SENDABLE_FIRST_KEY=short": "SENDABLE_FIRST_KEY (or `first_key`) is too short to be a key: use at least 24",
+    "SENDABLE_REGION=usa": "SENDABLE_REGION (or `region`) String should match pattern",
+    "SENDABLE_LOG_LEVEL=loud": "SENDABLE_LOG_LEVEL (or `log_level`) Input should be 'debug', 'info'",
+    "SENDABLE_RECEIPTS_KEPT=90": 'SENDABLE_RECEIPTS_KEPT (or `receipts_kept`) "90" is not a duration: write a number and',
+    "SENDABLE_CHANGES_KEPT=5y": 'SENDABLE_CHANGES_KEPT (or `changes_kept`) "5y" is not a duration: write a number and',
+    "SENDABLE_CONFIG=/nowhere/s.toml": "SENDABLE_CONFIG=/nowhere/s.toml cannot be read",
+}
+
+
+@pytest.mark.parametrize(("setting", "line"), WRONG.items(), ids=WRONG)
+def test_a_wrong_variable_stops_the_start_and_names_itself(setting, line):
+    name, _, value = setting.partition("=")
+    assert refused({name: value}).startswith(line)
+
+
+def test_a_password_in_a_wrong_database_url_is_not_quoted():
+    refused({"SENDABLE_DATABASE_URL": f"mysql://user:{SECRET}@host/database"})
+
+
+def test_variables_that_others_put_there_are_left_alone():
+    others = {"SENDABLE_SERVICE_HOST": "10.0.0.1", "SENDABLE_PORT_8000_TCP": "tcp://10.0.0.1", "SENDABLE_TEST_X": "1"}
+    assert read_settings(others | {"PATH": "/bin"}) == Settings()
+
+
+def test_an_empty_variable_is_as_good_as_none():
+    assert read_settings({"SENDABLE_DATABASE_URL": "", "SENDABLE_PORT": "", "SENDABLE_CONFIG": ""}) == Settings()
+
+
+# From the file -----------------------------------------------------------------------------------------------------
+
+WRONG_FILES = {
+    'colour = "blue"': "`colour` in {file} is no setting of Sendable: remove it",
+    "[policy]\nmood = 'strict'": "`policy.mood` in {file} is no setting of Sendable: remove it",
+    "[policy]\nmode = 'lenient'": "`policy.mode` in {file} Input should be 'lookup_first' or 'strict'",
+    "[gateways.twilio]\nsecret = 'x'": "`gateways.twilio.secret` in {file} is no setting of Sendable: remove it",
+    "[gateways.twilio]\nsecrets = 'x'": "`gateways.twilio.secrets` in {file} Input should be a valid tuple",
+    "[gateways.twilio]\nsecrets = ['']": "`gateways.twilio.secrets` in {file} a secret must not be blank",
+    "[gateways.twilio]\nwindow = 'soon'": '`gateways.twilio.window` in {file} "soon" is not a duration',
+    "[gateways.twilio]\npublic_url = 'dlr.example.com'": "`gateways.twilio.public_url` in {file} must be an absolute URL",
+    "[gateways.twilio]\ntimezone = 'Mars/Base'": "`gateways.twilio.timezone` in {file} is no time zone",
+    "[gateways.twilio]\nsender = ''\n[senders.'']\n": "`senders` in {file} not a sender",
+    "[gateways.twilio.accounts.eu]\nsecret = 'x'": "`gateways.twilio.accounts.eu.secret` in {file} is no setting",
+    "[senders.12345]\nkind = 'shortcode'": "`senders.12345.kind` in {file} Input should be 'short_code', 'long_code'",
+    "[senders.12345]\npolicy = 'x'": "`senders.12345.policy` in {file} Input should be 'lookup_first' or 'strict'",
+    "port = ": "SENDABLE_CONFIG={file} cannot be read: Invalid value",
+}
+
+
+@pytest.mark.parametrize(("toml", "line"), WRONG_FILES.items(), ids=[toml.replace("\n", " ") for toml in WRONG_FILES])
+def test_a_wrong_key_of_the_file_stops_the_start_and_names_itself(file, toml, line):
+    environment = file(toml)
+    assert refused(environment).startswith(line.replace("{file}", environment["SENDABLE_CONFIG"]))
+
+
+def test_a_secret_of_the_wrong_kind_is_not_quoted(file):
+    refused(file(f"[gateways.twilio]\nsecrets = '{SECRET}'"))
+
+
+def test_a_file_that_is_not_utf_8_stops_the_start(tmp_path):
+    (tmp_path / "s.toml").write_bytes(b"host = '\xff'")
+    assert "cannot be read" in refused({"SENDABLE_CONFIG": str(tmp_path / "s.toml")})
+
+
+def test_secrets_do_not_show_when_settings_are_printed(file):
+    settings = read_settings(file(f"first_key = '{SECRET}'\n[gateways.twilio]\nsecrets = ['{SECRET}']"))
+    assert SECRET not in repr(settings)
+
+
+# Which one counts --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_goes_before_the_environment_and_that_before_the_file(file):
+    environment = file("port = 1\nhost = '127.0.0.2'\nregion = 'DE'") | {"SENDABLE_PORT": "2", "SENDABLE_HOST": "127.0.0.3"}
+    settings = read_settings(environment, port=3, host=None)
+    assert (settings.port, settings.host, settings.region) == (3, "127.0.0.3", "DE")
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
+def test_every_common_form_of_a_database_url_is_taken(scheme):
+    url = read_settings({"SENDABLE_DATABASE_URL": f"{scheme}://u:p@h/d"}).database_url
+    assert url
+    assert url.get_secret_value() == "postgresql+asyncpg://u:p@h/d"
+
+
+def test_an_account_takes_over_what_it_does_not_name(file):
+    links = read_settings(file("""
+        [gateways.twilio]
+        secrets = ["one"]
+        window = "1m"
+        [gateways.twilio.accounts.eu]
+        secrets = ["two"]
+    """)).links()
+    assert links["twilio", ""].secrets == ("one",)
+    assert links["twilio", "eu"].secrets == ("two",)
+    assert links["twilio", "eu"].window == timedelta(minutes=1)
+
+
+# Auth off ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.com", ""])  # noqa: S104 - that these are refused
+def test_auth_off_is_refused_on_any_address_but_loopback(host):
+    assert refused({"SENDABLE_AUTH": "off"}, host=host) == (
+        f'SENDABLE_AUTH is "off" but SENDABLE_HOST is {host}: listen on 127.0.0.1, or set SENDABLE_AUTH=on'
+    )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1", "[::1]"])
+def test_auth_off_is_taken_on_loopback(host):
+    assert is_loopback(host)
+    assert read_settings({"SENDABLE_AUTH": "off", "SENDABLE_HOST": host}).auth == "off"
+
+
+def test_auth_is_on_unless_somebody_turns_it_off():
+    assert read_settings({}).auth == "on"

@@ -1,0 +1,47 @@
+"""What a fresh clone is set up from: locks that any machine can use, and an image made by the same steps."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+LOCKS = ["requirements.txt", "requirements-dev.txt"]
+
+
+def _pins(lock: str) -> dict[str, str]:
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", (REPOSITORY / lock).read_text(), re.MULTILINE))
+
+
+def _declared(*groups: str) -> set[str]:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    wanted = [
+        *project["project"]["dependencies"],
+        *(x for group in groups for x in project["dependency-groups"][group]),
+    ]
+    return {re.match(r"[\w.-]+", one)[0] for one in wanted}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_names_no_index_and_no_path_and_pins_every_package_by_hashes(lock: str):
+    text = (REPOSITORY / lock).read_text()
+    assert not re.search(r"://|--index|--find-links|(^|\s)/", text)
+    assert all("--hash=sha256:" in entry for entry in re.split(r"^(?=[\w.-]+==)", text, flags=re.MULTILINE)[1:])
+
+
+def test_the_locks_hold_what_the_project_asks_for_in_the_same_versions():
+    run, develop = _pins("requirements.txt"), _pins("requirements-dev.txt")
+    assert _declared("build") <= run.keys()
+    assert _declared("build", "dev") <= develop.keys()
+    assert run.items() <= develop.items()
+
+
+def test_the_image_is_made_by_the_same_pip_steps_as_a_clone():
+    def steps(file: str) -> list[str]:
+        text = (REPOSITORY / file).read_text().replace("\\\n", "")
+        return [
+            re.sub(r" --(quiet|no-cache-dir)", "", step) for step in re.findall(r"pip (install [^\n&]*[^\s&])", text)
+        ]
+
+    assert steps("Dockerfile") == steps("Makefile")[:2]
