@@ -43,9 +43,9 @@ clean: ## forget what was set up; the data in .sendable/ stays
 # --- the virtual environment: made once, brought up to date when a lock changes ---
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "Sendable needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
-	            "Name another one: make PYTHON=python3.13 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "Sendable needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing)." \
+	            "Name another one: make PYTHON=/path/to/python3.13 …" >&2; exit 1; }
 	@echo "Setting up $(VENV) (once, about a minute) …" >&2
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 

@@ -172,7 +172,7 @@ def at_moment(steps: Sequence[Step], now: datetime) -> Step:
     return next(step for step in steps if step.until is None or step.until > now)
 
 
-serious = settings(max_examples=600, deadline=None, derandomize=False)
+serious = settings(max_examples=400, deadline=None)
 
 
 # Any order, any repetition ------------------------------------------------------------------------------------------

@@ -141,7 +141,8 @@ async def test_senders_are_read_in_their_one_form(service: Service) -> None:
     await opt_in(service, sender="ACME")
     assert (await status(service, sender="acme"))["sender"]["sender"] == "acme"
     assert len((await status(service, sender="AcMe"))["lists"]) == 1
-    assert (await status(service, sender="+1 555 555 0000"))["sender"]["sender"] == "+15555550000"
+    for written in ("+15555550000", "15555550000", "5555550000"):
+        assert (await status(service, sender=written))["sender"]["sender"] == "+15555550000"
 
 
 @pytest.mark.parametrize(
@@ -466,22 +467,21 @@ def time(text_: str | None) -> datetime | None:
 
 async def test_the_reader_reads_the_views_and_nothing_else(service: Service, database_url: str) -> None:
     await post(service, receipt())
-    url = make_url(database_url)
-    owner = create_async_engine(url, isolation_level="AUTOCOMMIT")
-    async with owner.connect() as db:
-        views = {row.viewname for row in await db.execute(text("SELECT viewname FROM pg_views WHERE schemaname = 'published'"))}
-        tables = [row.name for row in await db.execute(text(
-            "SELECT c.oid::regclass::text AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p', 'v', 'S')"
-        ))]  # fmt: skip
-        assert views == {"number_status", "sendable", "sender_blocks", "opt_outs", "changes", "codes"}
-        await db.execute(text("SET ROLE sendable_reader"))
-        for view in sorted(views):
-            await db.execute(text(f"SELECT * FROM published.{view} LIMIT 1"))
-        for forbidden in [f"SELECT * FROM {table}" for table in tables] + [
+    tables = await service.sql(
+        "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p', 'v', 'S')"
+    )
+    views = await service.sql("SELECT 'published.' || viewname FROM pg_views WHERE schemaname = 'published'")
+    assert {name.partition(".")[2] for (name,) in views} == {
+        "number_status", "sendable", "sender_blocks", "opt_outs", "changes", "codes",
+    }  # fmt: skip
+    reader = create_async_engine(make_url(database_url).set(username="sendable_reader"), isolation_level="AUTOCOMMIT")
+    async with reader.connect() as db:
+        for (view,) in views:
+            await db.execute(text(f"SELECT * FROM {view}"))
+        for statement in [f"SELECT * FROM {table}" for (table,) in tables] + [
             "CREATE TABLE public.mine (a int)", "DELETE FROM published.codes", "SELECT * FROM pg_authid",
         ]:  # fmt: skip
-            with pytest.raises(ProgrammingError, match="permission denied|cannot"):
-                await db.execute(text(forbidden))
-        await db.execute(text("RESET ROLE"))
-    await owner.dispose()
+            with pytest.raises(ProgrammingError, match="permission denied"):
+                await db.execute(text(statement))
+    await reader.dispose()

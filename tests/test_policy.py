@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import timedelta
 from importlib.resources import files
@@ -14,10 +15,11 @@ from app.models.catalogue import REASONS
 from app.models.policy import Policy, Rule
 
 SHIPPED = load_policy()
+Write = Callable[[str], Path]
 
 
 @pytest.fixture
-def override(tmp_path: Path):
+def override(tmp_path: Path) -> Write:
     def write(text: str) -> Path:
         path = tmp_path / "mine.toml"
         path.write_text(text, "utf-8")
@@ -74,11 +76,11 @@ def test_every_key_of_a_rule_is_told_at_the_head_of_the_file() -> None:
 # An owner's file ----------------------------------------------------------------------------------------------------
 
 
-def test_an_empty_file_changes_nothing(override) -> None:
+def test_an_empty_file_changes_nothing(override: Write) -> None:
     assert load_policy(override("")) == SHIPPED
 
 
-def test_a_file_changes_only_what_it_names(override) -> None:
+def test_a_file_changes_only_what_it_names(override: Write) -> None:
     policy = load_policy(override('[rules.suspended]\nlapse = "10d"\n\n[rules.handset_full]\nblock = true\n'))
     changed = {reason for reason in policy.rules if policy.rule(reason) != SHIPPED.rule(reason)}
     assert changed == {"suspended", "handset_full"}
@@ -102,12 +104,12 @@ def test_a_file_changes_only_what_it_names(override) -> None:
         ('unrouted_consent = "keep"', "unrouted_consent", "keep"),
     ],
 )
-def test_each_kind_of_value_is_read(override, written: str, key: str, read: object) -> None:
+def test_each_kind_of_value_is_read(override: Write, written: str, key: str, read: object) -> None:
     policy = load_policy(override(f"[rules.deactivated]\n{written}\n"))
     assert getattr(policy.rule("deactivated"), key) == read
 
 
-def test_the_mode_of_the_settings_goes_before_that_of_the_file(override) -> None:
+def test_the_mode_of_the_settings_goes_before_that_of_the_file(override: Write) -> None:
     path = override('mode = "strict"\n')
     assert load_policy(path).mode == "strict"
     assert load_policy(path, mode="lookup_first").mode == "lookup_first"
@@ -151,7 +153,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_of_a_wrong_file_one_line_says_what_and_where_and_how_to_mend_it(override, wrong: str) -> None:
+def test_of_a_wrong_file_one_line_says_what_and_where_and_how_to_mend_it(override: Write, wrong: str) -> None:
     text, *words = WRONG[wrong]
     path = override(text)
     with pytest.raises(PolicyError) as error:
@@ -172,6 +174,6 @@ def test_a_file_that_is_missing_or_no_text_is_named(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
 
-def test_a_wrong_mode_in_the_file_is_told_even_where_the_settings_give_one(override) -> None:
+def test_a_wrong_mode_in_the_file_is_told_even_where_the_settings_give_one(override: Write) -> None:
     with pytest.raises(PolicyError, match="lax"):
         load_policy(override('mode = "lax"\n'), mode="strict")

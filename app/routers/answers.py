@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from app.models.phone import e164, sender_id
 from app.routers.problems import Problem
+from app.services.status import Asked
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -28,16 +29,16 @@ def answer(body: object) -> Response:
     return Response(dumps(body), media_type=JSON)
 
 
-def number_of(request: Request, text: str) -> str:
+def number_of(region: str, text: str) -> str:
     try:
-        return e164(text, request.app.state.settings.region)
+        return e164(text, region)
     except ValueError as error:
         raise wrong("number", str(error)) from error
 
 
-def sender_of(request: Request, text: str, where: str = "sender") -> str:
+def sender_of(region: str, text: str, where: str = "sender") -> str:
     try:
-        return sender_id(text, request.app.state.settings.region)
+        return sender_id(text, region)
     except ValueError as error:
         raise wrong(where, str(error)) from error
 
@@ -46,6 +47,19 @@ def list_of(text: str, where: str = "list") -> str:
     if "\0" in text or not text.strip() or len(text) > LIST_NAME_MOST:
         raise wrong(where, f"not a list: give a name of at most {LIST_NAME_MOST} characters, without NUL")
     return text
+
+
+def asked_of(region: str, sender: str | None, name: str | None, inside: str = "") -> Asked:
+    """A sender, and a list of that sender; `inside`: `/` when they stand in a body. Raises Problem 422."""
+    if sender is None:
+        if name is not None:
+            raise wrong(f"{inside}sender", "a list belongs to a sender: name the sender too")
+        return _NOBODY
+    own = None if name is None else list_of(name, f"{inside}list")
+    return Asked(sender_of(region, sender, f"{inside}sender"), own)
+
+
+_NOBODY = Asked()
 
 
 def wrong(where: str, detail: str) -> Problem:

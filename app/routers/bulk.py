@@ -20,8 +20,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.models import api
-from app.models.phone import e164, sender_id
-from app.routers.answers import JSON, NDJSON, dumps, list_of, sender_of, wrong
+from app.models.phone import e164
+from app.routers.answers import JSON, NDJSON, asked_of, dumps
 from app.routers.body import OTHERS_MOST, WITHIN, NotCompressed, read_body
 from app.routers.problems import Problem
 from app.services import status
@@ -55,8 +55,9 @@ class Entry(NamedTuple):
 async def object_(request: Request) -> Response:
     """`{"numbers": […], "sender"?, "list"?}` → `{"items": […]}`. Raises Problem for what is not that."""
     question = _question(await _json(request))
-    asked = _asked(request, question)
-    entries = [_entry(given, request.app.state.settings.region, asked) for given in question.numbers]
+    region = request.app.state.settings.region
+    asked = asked_of(region, question.sender, question.list, "/")
+    entries = [_entry(given, region, asked) for given in question.numbers]
     parts = _answered(request.app.state.reads, _parts(entries))
     return StreamingResponse(_framed(await anext(parts, []), parts), media_type=JSON)
 
@@ -77,13 +78,6 @@ def _question(body: object) -> api.BulkQuestion:
     except ValidationError as error:
         places = error.errors(include_url=False, include_input=False, include_context=False)
         raise RequestValidationError([place | {"loc": ("body", *place["loc"])} for place in places]) from error
-
-
-def _asked(request: Request, question: api.BulkQuestion) -> Asked:
-    if question.sender is None and question.list is not None:
-        raise wrong("sender", "a list belongs to a sender: name the sender too")
-    sender = None if question.sender is None else sender_of(request, question.sender)
-    return Asked(sender, None if question.list is None else list_of(question.list))
 
 
 def _entry(given: object, region: str, asked: Asked) -> Entry:
@@ -243,17 +237,10 @@ def _line_entry(line: bytes | None, region: str) -> Entry:
         return _entry(said, region, Asked())
     try:
         question = api.LineQuestion.model_validate(said)
-        asked = _line_asked(question, region)
+        asked = asked_of(region, question.sender, question.list)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         return Entry(said.get("number"), None, Asked(), f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
-    except (ValueError, Problem) as error:
+    except Problem as error:
         return Entry(said.get("number"), None, Asked(), str(error))
     return _entry(question.number, region, asked)
-
-
-def _line_asked(question: api.LineQuestion, region: str) -> Asked:
-    if question.sender is None and question.list is not None:
-        raise ValueError("a list belongs to a sender: name the sender too")
-    sender = None if question.sender is None else sender_id(question.sender, region)
-    return Asked(sender, None if question.list is None else list_of(question.list))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Security
@@ -15,18 +14,15 @@ from app.routers.answers import (
     JSON,
     NDJSON,
     answer,
+    asked_of,
     cursor,
     dumps,
-    list_of,
     not_a_cursor,
     number_of,
     place_of,
-    sender_of,
-    wrong,
 )
 from app.routers.auth import require, scope
 from app.services import feed, reading, status
-from app.services.status import Asked
 
 router = APIRouter(tags=["numbers"])
 Reads = Annotated[None, Security(scope("numbers:read"))]
@@ -37,21 +33,11 @@ PhoneNumber = Annotated[str, Path(description="E.164; a national number is read 
 async def number(request: Request) -> Response:
     """The question that is asked before every message: a thin endpoint, without a dependency graph."""
     await require(request, "numbers:read")
-    e164 = number_of(request, request.path_params["number"])
-    asked = asked_in(request, request.query_params) if request.scope["query_string"] else Asked()
-    row = await request.app.state.reader.read(e164)
+    state, query = request.app.state, request.query_params
+    who = number_of(state.settings.region, request.path_params["number"])
+    asked = asked_of(state.settings.region, query.get("sender"), query.get("list"))
+    row = await state.reader.read(who)
     return Response(dumps(status.answer(row, asked)), media_type=JSON)
-
-
-def asked_in(request: Request, given: Mapping[str, str]) -> Asked:
-    """A sender, and a list of that sender. Raises Problem 422 for a list without its sender."""
-    sender, name = given.get("sender"), given.get("list")
-    if sender is None and name is not None:
-        raise wrong("sender", "a list belongs to a sender: name the sender too")
-    return Asked(
-        None if sender is None else sender_of(request, sender, "/sender" if body else "sender"),
-        None if name is None else list_of(name),
-    )
 
 
 routes = [Route("/v1/numbers/{number}", number, methods=["GET"])]
@@ -81,7 +67,7 @@ async def history(request: Request, number: PhoneNumber, after: str = "",
                   limit: Annotated[int, Query(ge=1, le=1_000)] = 100, _: Reads = None) -> Response:  # fmt: skip
     """Every change with its cause, newest first: why, since when, by which receipt, lookup, file or call."""
     before = _seq(after) if after else reading.NEWEST
-    rows = await reading.history(request.app.state.reads, number_of(request, number), before, limit + 1)
+    rows = await reading.history(request.app.state.reads, number_of(request.app.state.settings.region, number), before, limit + 1)
     items = [feed.shape(row) for row in rows[:limit]]
     return answer({"items": items, "next": cursor(items[-1]["seq"]) if len(rows) > limit else None})
 

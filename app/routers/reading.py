@@ -54,7 +54,8 @@ Words = Annotated[str | None, Query(max_length=256, pattern=r"^[^\x00]+$")]
 async def receipts(request: Request, message_id: Words = None, number: Annotated[str | None, Query()] = None,
                    gateway: Words = None, after: After = "", limit: Limit = 100, _: Reads = None) -> Response:  # fmt: skip
     """Stored receipts, newest first: of one message, of one number, of one gateway, or the newest of all. Kept 90 days."""
-    given = {"message_id": message_id, "number": number and number_of(request, number), "gateway": gateway}
+    who = None if number is None else number_of(request.app.state.settings.region, number)
+    given = {"message_id": message_id, "number": who, "gateway": gateway}
     asked = {name: value for name, value in given.items() if value is not None}
     before = _receipt_place(after) if after else reading.Place(datetime.now(UTC) + timedelta(days=1), reading.LAST_KEY)
     rows = await reading.receipts(request.app.state.reads, asked, before, limit + 1)
@@ -102,7 +103,7 @@ async def subscribers(
 
     The suspended stay listed: they are subscribers still. `sendable=true` names exactly those who may be texted now.
     """
-    who = sender_of(request, sender), list_of(list)
+    who = sender_of(request.app.state.settings.region, sender), list_of(list)
     given = {"consent": consent, "state": state, "sendable": sendable}
     asked = {name: value for name, value in given.items() if value is not None}
     kind = wanted(request, JSON, NDJSON, CSV)

@@ -67,7 +67,7 @@ def _kept(callback: Callback, link: Link, broken: Broken) -> Kept:
     """What could not be read, byte for byte, but for what would prove an origin once more."""
     query = "&".join(part for part in callback.query.split("&") if not _is_secret(part.partition("=")[0]))
     headers = {name: value for name, value in callback.headers.items() if not _is_secret(name)}
-    body = b"" if broken.raw == callback.query.encode("latin-1") else broken.raw
+    body = broken.raw if callback.body else b""
     known = b"\x1f".join((link.gateway.encode(), link.account.encode(), broken.reason.encode(), query.encode(), body))
     digest = UUID(bytes=hashlib.blake2b(known, digest_size=16).digest())
     return Kept(

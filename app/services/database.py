@@ -125,7 +125,7 @@ async def _live(home: Home, lock: int) -> str:
             await _watch(server, home)
         finally:
             await _stop(server)
-        said.seek(0);
+        said.seek(0)
         return (said.read().decode(errors="replace").strip() or f"see {home.log}").splitlines()[-1]
 
 

@@ -75,8 +75,6 @@ def reason_of(receipt: Receipt, code: Code | None) -> str:
     """The reason of a final failure. A code nobody knows, or one that names no failure, leaves what the status says."""
     if code and code.reason not in _NO_FAILURE and code.reason != "unknown":
         return code.reason
-    if receipt.code is not None and code is None:
-        return "unknown"
     return _BY_STATUS.get(receipt.status, "unknown")
 
 

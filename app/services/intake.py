@@ -239,7 +239,7 @@ def alarms(taken: Sequence[Arrival], policy: Policy) -> Counter[tuple[str, str]]
     for a in taken:
         r = a.receipt
         key = "/".join(filter(None, (r.gateway, r.account, r.code_space, r.code)))
-        if a.reason == "unknown" and r.code:
+        if a.unmapped:
             raised["unknown_code", key] += 1
         elif a.reason and policy.rule(a.reason).alarm:
             raised[a.reason, key] += 1
@@ -251,8 +251,9 @@ def arrival(receipt: Receipt, arrived: datetime, meaning: Meaning) -> Arrival:
     brand = meaning.carriers.name(receipt.carrier) if receipt.carrier else None
     if brand is None and receipt.mcc:
         brand = meaning.carriers.by_network(receipt.mcc, receipt.mnc)
-    reason = reason_of(receipt, code) if receipt.status in FAILED else None
-    return Arrival(receipt, key_of(receipt), arrived, reason, brand)
+    failed = receipt.status in FAILED
+    reason = reason_of(receipt, code) if failed else None
+    return Arrival(receipt, key_of(receipt), arrived, reason, brand, failed and code is None and receipt.code is not None)
 
 
 def key_of(receipt: Receipt) -> UUID:

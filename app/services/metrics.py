@@ -34,5 +34,5 @@ def taken(arrivals: Sequence[Arrival], duplicates: int) -> None:
     for labels, count in tally.items():
         RECEIPTS.labels(*labels).inc(count)
     for a in arrivals:
-        if a.reason == "unknown" and a.receipt.code:
+        if a.unmapped:
             UNKNOWN_CODES.labels(a.receipt.gateway).inc()

@@ -35,13 +35,15 @@ _LIST = TypeAdapter(ListFacts)
 
 
 class Arrival(NamedTuple):
-    """A receipt as it is stored: with the key that recognises its repetitions, its arrival, and what it was taken for."""
+    """A receipt as it is stored: with the key that recognises its repetitions, its arrival, and what it was taken for.
+    `unmapped`: it failed with a code that is in no table."""
 
     receipt: Receipt
     key: UUID
     arrived: datetime
     reason: str | None = None
     brand: str | None = None
+    unmapped: bool = False
 
 
 class Kept(NamedTuple):

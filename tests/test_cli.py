@@ -1,0 +1,349 @@
+"""The `sendable` command as people run it: in a process of its own, against a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from running import Served, launched, sendable, serving
+
+from app.services.embedded.home import locate
+
+NUMBER = "+15550003333"
+HELD = {"message_id": "h1", "number": NUMBER, "sender": "12345", "status": "undeliverable", "code": "345"}
+
+
+@pytest.fixture
+def database(database_url: str) -> dict[str, str]:
+    return {"database_url": database_url}
+
+
+# Help and errors ---------------------------------------------------------------------------------------------------
+
+COMMANDS = (
+    "serve", "migrate", "doctor", "codes", "policy show", "policy check", "numbers show", "held list", "held release",
+    "held opt-out", "unread list", "unread show", "keys create", "keys list", "keys revoke", "db url", "db psql",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_every_command_explains_itself(command):
+    said = await sendable(*command.split(), "--help")
+    assert said.code == 0
+    assert "Usage:" in said.out
+    assert command in {"serve", "db psql"} or "--json" in said.out
+
+
+WRONG_INPUT = {
+    "serve --port 70000": "SENDABLE_PORT (or `port`) Input should be less than or equal to 65535",
+    "serve --host 0.0.0.0 --auth off": 'SENDABLE_AUTH is "off" but SENDABLE_HOST is 0.0.0.0',
+    "codes --space nobody": "'nobody' is no code space; there are ",
+    "policy check nowhere.toml": "nowhere.toml: cannot be read as a policy file",
+    "numbers show 12": "not a possible phone number",
+    "numbers show +15550003333 --list spring": "--list asks for a list of a sender: name it with --sender",
+    "held release": "name a number, --code or --reason: all held numbers at once are never meant",
+    "held release --code 345": "a code means something only inside its space",
+    "keys create shop --scope all": "'all' is no scope; there are numbers:read",
+    "keys create shop --scope admin --expires never": '"never" is not a duration',
+}
+
+
+@pytest.mark.parametrize(("command", "line"), WRONG_INPUT.items(), ids=WRONG_INPUT)
+async def test_wrong_input_ends_with_2_and_one_line(command, line, database):
+    said = await sendable(*command.split(), **database)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith(f"sendable: {line}")
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["nothing", "codes --colour", "keys create", "unread show zero"])
+async def test_what_is_no_command_ends_with_2(command):
+    said = await sendable(*command.split())
+    assert (said.code, said.out) == (2, "")
+    assert "Error" in said.err
+
+
+@pytest.mark.parametrize("command", ["serve --port 0", "migrate", "keys list", "held list"])
+async def test_a_database_that_is_not_there_ends_with_1_and_one_line(command):
+    said = await sendable(*command.split(), database_url="postgresql://u:swordfish@127.0.0.1:1/d", auth="off")
+    assert (said.code, said.out) == (1, "")
+    assert said.err.splitlines()[-1].startswith("sendable: the database does not answer")
+    assert "swordfish" not in said.err
+
+
+async def test_a_command_that_only_looks_starts_no_database(tmp_path):
+    said = await sendable("held", "list", data_dir=str(tmp_path / "none"))
+    assert said.code == 1
+    assert said.err.startswith("sendable: there is no data in ")
+    assert not (tmp_path / "none").exists()
+
+
+async def test_a_database_of_another_version_is_named(service, database):
+    await service.sql("UPDATE alembic_version SET version_num = '9999' RETURNING 1")
+    said = await sendable("keys", "list", **database)
+    assert said.code == 1
+    assert said.err.startswith("sendable: the database is at version 9999, this code at ")
+    newer = await sendable("serve", "--port", "0", auth="off", **database)
+    assert newer.code == 1
+    assert newer.err.splitlines()[-1].startswith("sendable: the database is at version 9999, newer than this code")
+
+
+# What commands answer ----------------------------------------------------------------------------------------------
+
+
+async def answered(*args: str, **settings: str):
+    said = await sendable(*args, "--json", **settings)
+    assert said.code == 0, said.err
+    return json.loads(said.out)
+
+
+async def test_codes_say_what_a_code_means_and_what_follows():
+    (code,) = await answered("codes", "3041", "--space", "openmarket")
+    assert (code["reason"], code["level"]) == ("deactivated", "number")
+    assert code["does"].startswith("deactivated, ")
+    table = await sendable("codes", "--space", "openmarket")
+    assert "3041" in table.out
+    assert "deactivated" in table.out
+
+
+async def test_the_policy_in_force_is_shown_with_the_override_on_top(tmp_path):
+    file = tmp_path / "policy.toml"
+    file.write_text("mode = 'strict'\n[rules.suspended]\nlapse = '7d'\n")
+    shown = await answered("policy", "show", policy=str(file))
+    assert shown["mode"] == "strict"
+    assert shown["rules"]["suspended"]["lapse"] == "7 days, 0:00:00"
+    checked = await answered("policy", "check", str(file))
+    assert checked["changes"] == {"suspended": {"lapse": ["30 days, 0:00:00", "7 days, 0:00:00"]}}
+
+
+async def test_a_number_is_shown_as_the_api_answers_it(service, database):
+    await service.client.post("/v1/receipts/native", json=HELD)
+    shown = await answered("numbers", "show", "555-000-3333", "--sender", "12345", **database)
+    api = (await service.client.get(f"/v1/numbers/{NUMBER}?sender=12345")).json()
+    assert shown == api
+    table = await sendable("numbers", "show", NUMBER, **database)
+    assert "no: number, carrier_unknown" in table.out
+
+
+async def test_held_numbers_are_listed_and_released(service, database):
+    await service.client.post("/v1/receipts/native", json=HELD)
+    (row,) = await answered("held", "list", **database)
+    assert (row["number"], row["code"], row["waiting_for"]) == (NUMBER, "345", "no_lookup_provider")
+    assert await answered("held", "release", "--code", "345", "--space", "openmarket", **database) == {"numbers": 1}
+    assert await answered("held", "list", **database) == []
+    assert (await service.client.get(f"/v1/numbers/{NUMBER}")).json()["state"] == "active"
+
+
+async def test_a_held_number_is_opted_out(service, database):
+    path = f"/v1/senders/12345/lists/spring/subscribers/{NUMBER}"
+    await service.client.put(path, json={"consented_at": "2026-01-01T00:00:00Z", "source": "web"})
+    await service.client.post("/v1/receipts/native", json=HELD)
+    assert (await sendable("held", "opt-out", NUMBER, **database)).code == 0
+    (one,) = (await service.client.get(f"/v1/numbers/{NUMBER}")).json()["lists"]
+    assert one["consent"] == "opted_out"
+    again = await sendable("held", "opt-out", NUMBER, **database)
+    assert (again.code, again.err) == (1, "sendable: this number is not held\n")
+
+
+async def test_what_could_not_be_read_is_shown_as_it_came(service, database):
+    await service.client.post("/v1/receipts/native?x=1", content=b'{"half": ', headers={"Authorization": "Bearer secret"})
+    (row,) = await answered("unread", "list", **database)
+    shown = await answered("unread", "show", str(row["id"]), **database)
+    assert shown["body"] == '{"half": '
+    assert "authorization" not in shown["headers"]
+    assert (await sendable("unread", "show", "99", **database)).code == 1
+
+
+async def test_a_key_is_printed_once_alone_and_works_until_it_is_revoked(service, database):
+    made = await sendable("keys", "create", "shop", "--scope", "numbers:read", "--expires", "90d", **database)
+    token = made.out.strip()
+    assert made.out == f"{token}\n"
+    (key,) = await answered("keys", "list", **database)
+    assert (key["name"], key["scopes"], key["state"]) == ("shop", ["numbers:read"], "live")
+    assert token not in json.dumps(key)
+    revoked = await sendable("keys", "revoke", key["id"], **database)
+    assert (revoked.code, revoked.err) == (0, f"key {key['id']} (shop) is revoked\n")
+    assert (await answered("keys", "list", **database))[0]["state"] == "revoked"
+    assert (await sendable("keys", "revoke", "none", **database)).code == 1
+
+
+async def test_migrate_brings_an_empty_database_to_this_codes_version(database_url, database, service):
+    assert (await answered("migrate", **database)).keys() == {"version"}
+
+
+async def test_the_doctor_ends_with_0_when_all_is_well_and_1_when_not(service, database):
+    well = await sendable("doctor", auth="off", **database)
+    assert well.code == 0, well.out
+    await service.sql("UPDATE alembic_version SET version_num = '9999' RETURNING 1")
+    ill = await sendable("doctor", "--json", auth="off", **database)
+    assert ill.code == 1
+    assert [f["about"] for f in json.loads(ill.out) if f["level"] == "wrong"] == ["schema"]
+
+
+async def test_the_doctor_tells_wrong_settings_and_a_lost_database_as_findings():
+    settings = await sendable("doctor", "--json", port="http")
+    assert settings.code == 1
+    assert [f["about"] for f in json.loads(settings.out)] == ["settings"]
+    lost = await sendable("doctor", "--json", auth="off", database_url="postgresql://u@127.0.0.1:1/d")
+    assert lost.code == 1
+    assert [f["about"] for f in json.loads(lost.out) if f["level"] == "wrong"] == ["database"]
+
+
+async def test_the_readers_url_names_the_reader_and_no_password(database):
+    said = await sendable("db", "url", "--reader", database_url="postgresql://owner:swordfish@db.example.com:5433/shop")
+    assert said.out == "postgresql://sendable_reader@db.example.com:5433/shop\n"
+    owner = await sendable("db", "url", database_url="postgresql://owner:swordfish@db.example.com:5433/shop")
+    assert owner.out == "postgresql://owner:swordfish@db.example.com:5433/shop\n"
+
+
+# Serve -------------------------------------------------------------------------------------------------------------
+
+
+async def test_serve_says_what_to_try_and_it_works(database, tmp_path):
+    async with serving(tmp_path / "log", auth="off", **database) as served:
+        words = "\n".join(served.said)
+        (receipt,) = [line for line in served.said if line.strip().startswith("'{")]
+        async with httpx.AsyncClient(base_url=served.url) as client:
+            body = receipt.strip().strip("'")
+            posted = await client.post("/v1/receipts/native", content=body)
+            asked = await client.get(f"/v1/numbers/{json.loads(body)['number']}?sender=12345")
+        assert posted.status_code == 200
+        assert "server" not in posted.headers
+        assert asked.json()["state"] == "deactivated"
+        assert f"{served.url}/docs" in words
+        assert await served.end(signal.SIGTERM) == 0
+
+
+async def test_quiet_prints_nothing(database, tmp_path):
+    async with launched(tmp_path / "log", "--quiet", auth="off", **database) as served:
+        async with asyncio.timeout(60):
+            while "Started server process" not in served.log.read_text():
+                await asyncio.sleep(0.05)
+        assert await served.end(signal.SIGINT) == 0
+    assert served.said == []
+
+
+async def test_a_port_that_is_taken_ends_with_1_and_says_so(database):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        said = await sendable("serve", "--port", port, auth="off", **database)
+    assert said.code == 1
+    assert said.err == (
+        f"sendable: cannot listen on 127.0.0.1:{port}: Address already in use: stop what listens there, or set "
+        "SENDABLE_HOST and SENDABLE_PORT\n"
+    )
+
+
+async def test_sigterm_under_load_loses_nothing_that_was_answered(service, database, tmp_path):
+    async with serving(tmp_path / "log", auth="off", **database) as served:
+        taken: set[str] = set()
+        async with httpx.AsyncClient(base_url=served.url, limits=httpx.Limits(max_connections=32)) as client:
+            posting = [asyncio.create_task(post_until_gone(client, sender, taken)) for sender in range(32)]
+            async with asyncio.timeout(60):
+                while len(taken) < 200:
+                    await asyncio.sleep(0.01)
+            assert await served.end(signal.SIGTERM) == 0
+            await asyncio.gather(*posting)
+    stored = [row[0] for row in await service.sql("SELECT message_id FROM receipts")]
+    assert len(stored) == len(set(stored))
+    assert taken <= set(stored)
+
+
+async def post_until_gone(client: httpx.AsyncClient, sender: int, taken: set[str]) -> None:
+    """Post receipts, and remember those that were answered, until the service listens no more."""
+    turn = 0
+    while True:
+        turn += 1
+        body = HELD | {"message_id": f"{sender}-{turn}", "number": f"+1555{sender:03}{turn:04}"}
+        try:
+            answer = await client.post("/v1/receipts/native", json=body)
+        except httpx.TransportError:
+            return
+        if answer.status_code == 200:
+            taken.add(body["message_id"])
+
+
+async def test_an_event_stream_does_not_keep_the_service_from_stopping(database, tmp_path):
+    async with serving(tmp_path / "log", auth="off", **database) as served:
+        accept = {"Accept": "text/event-stream"}
+        async with (
+            httpx.AsyncClient(base_url=served.url) as client,
+            client.stream("GET", "/v1/changes", headers=accept, timeout=60) as stream,
+        ):
+            assert stream.status_code == 200
+            ending = asyncio.create_task(served.end(signal.SIGTERM))
+            async for _ in stream.aiter_bytes():
+                pass
+            async with asyncio.timeout(15):
+                assert await ending == 0
+
+
+async def test_a_start_is_given_up_at_ctrl_c(tmp_path):
+    """The database takes the connection and never says a word."""
+    mute = await asyncio.start_server(lambda *_: asyncio.Event().wait(), "127.0.0.1", 0)
+    port = mute.sockets[0].getsockname()[1]
+    async with launched(tmp_path / "log", auth="off", database_url=f"postgresql://u@127.0.0.1:{port}/d") as served:
+        async with asyncio.timeout(60):
+            while not psutil.Process(served.process.pid).net_connections():
+                await asyncio.sleep(0.05)
+            while not any(c.status == "ESTABLISHED" for c in psutil.Process(served.process.pid).net_connections()):
+                await asyncio.sleep(0.05)
+        async with asyncio.timeout(10):
+            assert await served.end(signal.SIGINT) == 0
+    mute.close()
+
+
+# With the embedded PostgreSQL --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_dir() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="sendable-test-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(locate(folder).path, ignore_errors=True)
+    shutil.rmtree(folder)
+
+
+async def test_ctrl_c_leaves_no_process_and_commands_join_the_server_that_runs(own_dir, tmp_path):
+    async with serving(tmp_path / "log", auth="off", data_dir=str(own_dir)) as served:
+        family = served.family()
+        assert len(family) > 2, "the embedded server is a child of ours"
+        await try_the_commands(served, own_dir)
+        assert await served.end(signal.SIGINT) == 0
+    gone, alive = psutil.wait_procs(family, timeout=30)
+    assert alive == []
+    assert len(gone) == len(family)
+
+
+async def try_the_commands(served: Served, own_dir: Path) -> None:
+    settings = {"data_dir": str(own_dir), "auth": "off"}
+    async with httpx.AsyncClient(base_url=served.url) as client:
+        await client.post("/v1/receipts/native", json=HELD)
+    doctor, url, shown = await asyncio.gather(
+        sendable("doctor", **settings),
+        sendable("db", "url", "--reader", **settings),
+        sendable("numbers", "show", NUMBER, "--json", **settings),
+    )
+    assert doctor.code == 0, doctor.out
+    assert json.loads(shown.out)["state"] == "held"
+    psql = locate(own_dir).programs / "psql"
+    reading = await asyncio.create_subprocess_exec(
+        psql, url.out.strip(), "-Atc", "SELECT state FROM published.number_status", stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await reading.communicate()
+    assert out == b"held\n"
+    denied = await asyncio.create_subprocess_exec(
+        psql, url.out.strip(), "-Atc", "SELECT state FROM numbers", stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await denied.communicate()
+    assert b"permission denied" in err

@@ -1,0 +1,323 @@
+"""Probes, metrics and the doctor: what an operator asks, and what the answers must and must not hold."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from app.config import Settings
+from app.routers.access import AccessLog
+from app.services import doctor, intake, keys
+from app.services.connection import connect
+from app.services.doctor import Finding
+from app.services.migrate import head
+
+NUMBER = "+15550002222"
+DEACTIVATED = {"message_id": "m1", "number": NUMBER, "sender": "12345", "status": "undeliverable", "code": "3041"}
+NOWHERE = "postgresql+asyncpg://nobody@127.0.0.1:1/nowhere"
+
+
+async def lose_the_database(service) -> None:
+    await service.app.state.reads.dispose()
+    service.app.state.reads = connect(NOWHERE)
+
+
+# Probes ------------------------------------------------------------------------------------------------------------
+
+
+async def test_alive_does_not_ask_the_database(service):
+    await lose_the_database(service)
+    answer = await service.client.get("/livez")
+    assert (answer.status_code, answer.json()) == (200, {"alive": True})
+
+
+async def test_ready_when_the_database_answers_with_this_codes_schema(service):
+    answer = await service.client.get("/readyz")
+    assert (answer.status_code, answer.json()) == (200, {"ready": True, "schema": head()})
+
+
+async def test_not_ready_while_the_database_is_away(service):
+    await lose_the_database(service)
+    answer = await service.client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert int(answer.headers["retry-after"]) > 0
+    assert answer.json()["detail"] == "database: it does not answer"
+
+
+async def test_not_ready_on_another_schema(service):
+    async with service.app.state.engine.begin() as db:
+        await db.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    answer = await service.client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["detail"] == f"schema: the database is at version 9999, this code at {head()}"
+
+
+async def test_not_ready_on_a_server_that_takes_no_writes(service, database_url):
+    name = make_url(database_url).database
+    async with service.app.state.engine.begin() as db:
+        await db.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    service.app.state.reads = connect(database_url).execution_options(isolation_level="AUTOCOMMIT")
+    answer = await service.client.get("/readyz")
+    await service.app.state.reads.dispose()
+    assert answer.status_code == 503
+    assert "takes no writes" in answer.json()["detail"]
+
+
+async def test_not_ready_while_the_intake_is_full(service):
+    service.app.state.intake._depth = intake.WAITING_MOST
+    answer = await service.client.get("/readyz")
+    service.app.state.intake._depth = 0
+    assert answer.status_code == 503
+    assert answer.json()["detail"].startswith(f"intake: {intake.WAITING_MOST} receipts wait")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+async def test_nobody_may_keep_an_answer_of_these(service, path):
+    assert (await service.client.get(path)).headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+async def test_probes_need_no_key(start, path):
+    async with start(auth="on") as service:
+        assert (await service.client.get(path)).status_code == 200
+
+
+# Metrics -----------------------------------------------------------------------------------------------------------
+
+
+async def metrics(service, **headers) -> dict[str, list[tuple[dict[str, str], float]]]:
+    answer = await service.client.get("/metrics", headers=headers)
+    assert answer.status_code == 200
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for family in text_string_to_metric_families(answer.text):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
+
+
+async def test_metrics_tell_what_waits_and_since_when(start):
+    async with start() as service:
+        held = DEACTIVATED | {"code": "345", "message_id": "m2", "number": "+15550002223"}
+        unread = b"{"
+        for body in (held, held | {"message_id": "m3", "code": "99999"}):
+            assert (await service.client.post("/v1/receipts/native", json=body)).status_code == 200
+        assert (await service.client.post("/v1/receipts/native", content=unread)).headers["sendable-unread"] == "1"
+        found = await metrics(service)
+    assert found["sendable_database_up"] == [({}, 1)]
+    assert found["sendable_held"] == [({"waiting_for": "no_lookup_provider"}, 1)]
+    assert found["sendable_unread_waiting"] == [({"gateway": "native"}, 1)]
+    assert found["sendable_alarms"] == [({"kind": "unknown_code"}, 1)]
+    assert found["sendable_held_oldest_seconds"][0][1] > 0
+    assert found["sendable_queue_receipts"] == [({}, 0)]
+    assert found["sendable_pool_size"][0][1] > 0
+    assert ({"gateway": "native", "status": "undeliverable", "reason": "carrier_unknown"}, 1) in (
+        found["sendable_receipts_total"]
+    )
+
+
+async def test_due_lookups_are_told_with_the_age_of_the_oldest(start):
+    async with start(lookup={}) as service:
+        body = DEACTIVATED | {"message_id": "m4", "number": "+15550002224", "code": "345"}
+        await service.client.post("/v1/receipts/native", json=body)
+        found = await metrics(service)
+    assert found["sendable_lookups_due"] == [({}, 1)]
+    assert found["sendable_lookups_due_oldest_seconds"][0][1] > 0
+
+
+async def test_no_number_stands_in_the_metrics(start):
+    async with start() as service:
+        client = service.client
+        client._transport.app = AccessLog(service.app)
+        await client.post("/v1/receipts/native", json=DEACTIVATED)
+        await client.get(f"/v1/numbers/{NUMBER}")
+        await client.get(f"/nowhere/{NUMBER}")
+        await client.request(NUMBER.replace("+", "M"), "/v1/messages")
+        text = (await client.get("/metrics")).text
+    assert NUMBER.lstrip("+") not in text
+    assert '{method="GET",route="/v1/numbers/{number}",status="200"}' in text
+    assert '{method="other",route="/v1/messages",status="405"}' in text
+
+
+async def test_metrics_of_the_process_are_there_while_the_database_is_away(service):
+    await lose_the_database(service)
+    found = await metrics(service)
+    assert found["sendable_database_up"] == [({}, 0)]
+    assert "sendable_queue_receipts" in found
+    assert "sendable_held" not in found
+
+
+async def test_metrics_need_a_key_with_their_own_scope(start):
+    async with start(auth="on") as service:
+        engine = service.app.state.engine
+        tokens = {scope: (await keys.create(engine, "x", [scope]))[1] for scope in ("metrics:read", "numbers:read")}
+        assert (await service.client.get("/metrics")).status_code == 401
+        assert await metrics(service, Authorization=f"Bearer {tokens['metrics:read']}")
+        refused = await service.client.get("/metrics", headers={"Authorization": f"Bearer {tokens['numbers:read']}"})
+    assert refused.status_code == 403
+
+
+# The doctor: settings ----------------------------------------------------------------------------------------------
+
+
+def of_settings(**given) -> list[Finding]:
+    return list(doctor.of_settings(Settings.model_validate(given)))
+
+
+def test_a_gateway_without_a_secret_is_wrong_with_auth_on_and_fine_without():
+    gateways = {"twilio": {"accounts": {"eu": {"secrets": ["x"]}}}}
+    (wrong,) = [f for f in of_settings(gateways=gateways, lookup={}) if f.level == "wrong"]
+    assert wrong == Finding("wrong", "gateways.twilio", "has no secret, so it is answered 404",
+                            "give it `secrets` under [gateways.twilio]")  # fmt: skip
+    assert [f for f in of_settings(gateways=gateways, auth="off") if f.level == "wrong"] == []
+
+
+def test_auth_on_without_any_gateway_is_wrong():
+    assert [f.about for f in of_settings() if f.level == "wrong"] == ["gateways"]
+
+
+def test_a_gateway_whose_codes_belong_to_no_space_is_noted():
+    found = of_settings(gateways={"kannel": {"secrets": ["x"]}, "openmarket": {"secrets": ["y"]}}, lookup={})
+    assert [(f.level, f.about) for f in found] == [("note", "gateways.kannel")]
+
+
+def test_little_room_on_the_disk_is_wrong(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=doctor.ROOM_LEAST - 1))
+    assert doctor.of_disk(tmp_path) == Finding("wrong", "disk", "2.0 GiB free where PostgreSQL lives",
+                                               f"make room in {tmp_path}")  # fmt: skip
+
+
+# The doctor: the database ------------------------------------------------------------------------------------------
+
+
+async def examined(url: str, **given) -> list[Finding]:
+    engine = connect(url)
+    settings = Settings.model_validate({"lookup": {}} | given)
+    try:
+        return [finding async for finding in doctor.of_database(engine, settings)]
+    finally:
+        await engine.dispose()
+
+
+def wrong(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.level == "wrong"]
+
+
+async def run_sql(url: str, *statements: str) -> None:
+    engine: AsyncEngine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as db:
+        for statement in statements:
+            await db.exec_driver_sql(statement)
+    await engine.dispose()
+
+
+async def test_nothing_is_wrong_with_a_service_that_runs(service, database_url):
+    found = await examined(database_url)
+    assert wrong(found) == []
+    assert {f.about for f in found} == {"database", "clock", "schema", "rights", "reader", "partitions"}
+
+
+async def test_a_database_that_was_never_migrated_is_wrong(database_url):
+    await run_sql(database_url, "DROP TABLE alembic_version")
+    assert wrong(await examined(database_url)) == [Finding("wrong", "schema", "not there yet", "run `sendable migrate`")]
+
+
+async def test_a_database_newer_than_the_code_is_wrong(database_url):
+    await run_sql(database_url, "UPDATE alembic_version SET version_num = 'from-tomorrow'")
+    (finding,) = wrong(await examined(database_url))
+    assert finding.says == f"version from-tomorrow is newer than this code ({head()})"
+    assert finding.mend == "start a newer Sendable"
+
+
+async def test_a_server_that_takes_no_writes_is_wrong(database_url):
+    name = make_url(database_url).database
+    await run_sql(database_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    (finding,) = wrong(await examined(database_url))
+    assert finding.says.endswith("takes no writes")
+
+
+async def test_a_reader_that_cannot_read_the_views_is_wrong(service, database_url):
+    await run_sql(database_url, "REVOKE USAGE ON SCHEMA published FROM sendable_reader")
+    (finding,) = wrong(await examined(database_url))
+    assert finding.says == "sendable_reader cannot read the views"
+    assert finding.mend
+    await run_sql(database_url, *finding.mend.removeprefix("run: ").split("; "))
+    assert wrong(await examined(database_url)) == []
+
+
+async def test_a_reader_that_reads_more_than_the_views_is_wrong(service, database_url):
+    await run_sql(database_url, "GRANT SELECT ON numbers TO PUBLIC")
+    (finding,) = wrong(await examined(database_url))
+    assert finding.says == "sendable_reader can read more than the views"
+
+
+async def test_days_without_a_partition_ahead_are_wrong(service, database_url):
+    rows = await service.sql("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'receipts'::regclass")
+    await run_sql(database_url, *(f"DROP TABLE {name}" for (name,) in sorted(rows)[2:] if name.startswith("receipts_2")))
+    (finding,) = wrong(await examined(database_url))
+    assert finding.about == "partitions"
+
+
+async def test_an_alarm_that_stands_is_wrong_and_one_that_is_cleared_is_not(service, database_url):
+    await service.client.post("/v1/receipts/native", json=DEACTIVATED | {"code": "99999"})
+    (finding,) = wrong(await examined(database_url))
+    assert finding.about == "alarm"
+    assert finding.says.startswith("unknown_code native/openmarket/99999: 1 times since ")
+    await run_sql(database_url, "UPDATE alarms SET cleared_at = now()")
+    assert wrong(await examined(database_url)) == []
+
+
+async def test_what_waits_for_a_person_is_noted(service, database_url):
+    await service.client.post("/v1/receipts/native", json=DEACTIVATED | {"code": "345"})
+    await service.client.post("/v1/receipts/native", content=b"[")
+    notes = {f.about: f.says for f in await examined(database_url) if f.level == "note"}
+    assert notes["held numbers"] == "1 wait for no lookup provider, the oldest for 0 min"
+    assert notes["unread"] == "1 callbacks of native could not be read, the oldest 0 min ago"
+
+
+LOGGING = {
+    "log_statement": "none", "log_min_duration_statement": "-1", "log_parameter_max_length": "-1",
+    "log_parameter_max_length_on_error": "0", "log_error_verbosity": "terse",
+}  # fmt: skip
+NUMBERS_IN_THE_LOG = {
+    "log_parameter_max_length = 0": {"log_statement": "all"},
+    "log_parameter_max_length  = 0": {"log_min_duration_statement": "200"},
+    "log_parameter_max_length_on_error = 0": {"log_parameter_max_length_on_error": "-1"},
+    "auto_explain.log_parameter_max_length = 0": {"auto_explain.log_min_duration": "0"},
+    "pgaudit.log_parameter = off": {"pgaudit.log_parameter": "on"},
+}
+
+
+@pytest.mark.parametrize(("mend", "shown"), NUMBERS_IN_THE_LOG.items())
+def test_settings_by_which_postgres_writes_numbers_are_wrong(mend, shown):
+    (finding,) = doctor._logging(LOGGING | shown)
+    assert (finding.level, finding.mend) == ("wrong", f"set {mend.replace('  ', ' ')}")
+
+
+def test_settings_by_which_postgres_writes_no_number_are_fine():
+    assert list(doctor._logging(LOGGING)) == []
+    assert list(doctor._logging(LOGGING | {"log_statement": "all", "log_parameter_max_length": "0"})) == []
+
+
+def test_postgres_as_it_is_delivered_may_quote_a_number_in_an_error():
+    (finding,) = doctor._logging(LOGGING | {"log_error_verbosity": "default"})
+    assert finding.level == "note"
+
+
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])
+def test_a_database_that_may_lose_commits_is_wrong(setting):
+    (finding,) = doctor._durable({setting: "off"})
+    assert finding.mend == f"set {setting} = on"
+
+
+def test_the_operators_page_names_every_finding_of_the_doctor():
+    page = (Path(__file__).parents[1] / "docs" / "operating.md").read_text()
+    for about in ("settings", "auth", "gateways", "lookups", "disk", "database", "clock", "schema", "rights", "reader",
+                  "partitions", "alarm", "held numbers", "unread", "receipts", "database log"):  # fmt: skip
+        assert f"`{about}`" in page, about
