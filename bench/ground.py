@@ -94,16 +94,25 @@ async def know(url: str, population: int) -> None:
     await _tell(url, "VACUUM ANALYZE")
 
 
+_STORED = """
+SELECT (SELECT count(*) FROM receipts) AS receipts,
+       EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+               AND backend_type = 'client backend' AND state <> 'idle') AS busy
+"""
+
+
 async def stored(url: str) -> int:
     """Receipts in the table, once no more are coming: what was on its way when the load ended is waited for."""
-    session, before, now = await _session(url), -1, 0
+    session, before = await _session(url), -1
     try:
-        while before != now:
-            before, now = now, await session.fetchval("SELECT count(*) FROM receipts")
-            await asyncio.sleep(0.1)
+        while True:
+            now = await session.fetchrow(_STORED)
+            if not now["busy"] and now["receipts"] == before:
+                return before
+            before = now["receipts"]
+            await asyncio.sleep(0.2)
     finally:
         await session.close()
-    return int(now)
 
 
 async def machine(ground: Ground) -> list[str]:

@@ -18,7 +18,7 @@ class Plan:
     rounds: int = 5
     seconds: int = 3
     population: int = 50_000
-    soak: int = 90
+    soak: int = 60
     """Seconds of unbroken load after which memory is looked at."""
     connections: int = CONNECTIONS
 

@@ -217,7 +217,8 @@ async def run_sql(url: str, *statements: str) -> None:
     await engine.dispose()
 
 
-async def test_nothing_is_wrong_with_a_service_that_runs(service, database_url):
+@pytest.mark.usefixtures("service")
+async def test_nothing_is_wrong_with_a_service_that_runs(database_url):
     found = await examined(database_url)
     assert wrong(found) == []
     assert {f.about for f in found} == {"database", "clock", "schema", "rights", "reader", "partitions"}
@@ -225,7 +226,9 @@ async def test_nothing_is_wrong_with_a_service_that_runs(service, database_url):
 
 async def test_a_database_that_was_never_migrated_is_wrong(database_url):
     await run_sql(database_url, "DROP TABLE alembic_version")
-    assert wrong(await examined(database_url)) == [Finding("wrong", "schema", "not there yet", "run `sendable migrate`")]
+    assert wrong(await examined(database_url)) == [
+        Finding("wrong", "schema", "not there yet", "run `sendable migrate`")
+    ]
 
 
 async def test_a_database_newer_than_the_code_is_wrong(database_url):
@@ -242,7 +245,8 @@ async def test_a_server_that_takes_no_writes_is_wrong(database_url):
     assert finding.says.endswith("takes no writes")
 
 
-async def test_a_reader_that_cannot_read_the_views_is_wrong(service, database_url):
+@pytest.mark.usefixtures("service")
+async def test_a_reader_that_cannot_read_the_views_is_wrong(database_url):
     await run_sql(database_url, "REVOKE USAGE ON SCHEMA published FROM sendable_reader")
     (finding,) = wrong(await examined(database_url))
     assert finding.says == "sendable_reader cannot read the views"
@@ -251,7 +255,8 @@ async def test_a_reader_that_cannot_read_the_views_is_wrong(service, database_ur
     assert wrong(await examined(database_url)) == []
 
 
-async def test_a_reader_that_reads_more_than_the_views_is_wrong(service, database_url):
+@pytest.mark.usefixtures("service")
+async def test_a_reader_that_reads_more_than_the_views_is_wrong(database_url):
     await run_sql(database_url, "GRANT SELECT ON numbers TO PUBLIC")
     (finding,) = wrong(await examined(database_url))
     assert finding.says == "sendable_reader can read more than the views"
@@ -259,7 +264,9 @@ async def test_a_reader_that_reads_more_than_the_views_is_wrong(service, databas
 
 async def test_days_without_a_partition_ahead_are_wrong(service, database_url):
     rows = await service.sql("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'receipts'::regclass")
-    await run_sql(database_url, *(f"DROP TABLE {name}" for (name,) in sorted(rows)[2:] if name.startswith("receipts_2")))
+    await run_sql(
+        database_url, *(f"DROP TABLE {name}" for (name,) in sorted(rows)[2:] if name.startswith("receipts_2"))
+    )
     (finding,) = wrong(await examined(database_url))
     assert finding.about == "partitions"
 

@@ -43,7 +43,7 @@ WRONG = {
     "SENDABLE_FIRST_KEY=short": "SENDABLE_FIRST_KEY (or `first_key`) is too short to be a key: use at least 24",
     "SENDABLE_REGION=usa": "SENDABLE_REGION (or `region`) String should match pattern",
     "SENDABLE_LOG_LEVEL=loud": "SENDABLE_LOG_LEVEL (or `log_level`) Input should be 'debug', 'info'",
-    "SENDABLE_RECEIPTS_KEPT=90": 'SENDABLE_RECEIPTS_KEPT (or `receipts_kept`) "90" is not a duration: write a number and',
+    "SENDABLE_RECEIPTS_KEPT=90": 'SENDABLE_RECEIPTS_KEPT (or `receipts_kept`) "90" is not a duration: write a',
     "SENDABLE_CHANGES_KEPT=5y": 'SENDABLE_CHANGES_KEPT (or `changes_kept`) "5y" is not a duration: write a number and',
     "SENDABLE_CONFIG=/nowhere/s.toml": "SENDABLE_CONFIG=/nowhere/s.toml cannot be read",
 }
@@ -78,7 +78,7 @@ WRONG_FILES = {
     "[gateways.twilio]\nsecrets = 'x'": "`gateways.twilio.secrets` in {file} Input should be a valid tuple",
     "[gateways.twilio]\nsecrets = ['']": "`gateways.twilio.secrets` in {file} a secret must not be blank",
     "[gateways.twilio]\nwindow = 'soon'": '`gateways.twilio.window` in {file} "soon" is not a duration',
-    "[gateways.twilio]\npublic_url = 'dlr.example.com'": "`gateways.twilio.public_url` in {file} must be an absolute URL",
+    "[gateways.twilio]\npublic_url = 'dlr.example.com'": "`gateways.twilio.public_url` in {file} must be an absolute",
     "[gateways.twilio]\ntimezone = 'Mars/Base'": "`gateways.twilio.timezone` in {file} is no time zone",
     "[gateways.twilio]\nsender = ''\n[senders.'']\n": "`senders` in {file} not a sender",
     "[gateways.twilio.accounts.eu]\nsecret = 'x'": "`gateways.twilio.accounts.eu.secret` in {file} is no setting",
@@ -112,7 +112,10 @@ def test_secrets_do_not_show_when_settings_are_printed(file):
 
 
 def test_the_command_line_goes_before_the_environment_and_that_before_the_file(file):
-    environment = file("port = 1\nhost = '127.0.0.2'\nregion = 'DE'") | {"SENDABLE_PORT": "2", "SENDABLE_HOST": "127.0.0.3"}
+    environment = file("port = 1\nhost = '127.0.0.2'\nregion = 'DE'") | {
+        "SENDABLE_PORT": "2",
+        "SENDABLE_HOST": "127.0.0.3",
+    }
     settings = read_settings(environment, port=3, host=None)
     assert (settings.port, settings.host, settings.region) == (3, "127.0.0.3", "DE")
 
@@ -125,13 +128,15 @@ def test_every_common_form_of_a_database_url_is_taken(scheme):
 
 
 def test_an_account_takes_over_what_it_does_not_name(file):
-    links = read_settings(file("""
+    links = read_settings(
+        file("""
         [gateways.twilio]
         secrets = ["one"]
         window = "1m"
         [gateways.twilio.accounts.eu]
         secrets = ["two"]
-    """)).links()
+    """)
+    ).links()
     assert links["twilio", ""].secrets == ("one",)
     assert links["twilio", "eu"].secrets == ("two",)
     assert links["twilio", "eu"].window == timedelta(minutes=1)

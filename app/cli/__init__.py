@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from importlib.metadata import version
 from typing import Annotated
 
-import click
 import typer
 
 from app.catalogue import CatalogueError
 from app.catalogue.policy import PolicyError
 from app.cli import look, operate, waiting
 from app.cli.attach import is_refusal, why_not
+from app.cli.demo.command import demo
 from app.cli.serve import serve
 from app.cli.show import Refused, say
 from app.config import SettingsError
@@ -27,7 +26,7 @@ app = typer.Typer(
     name="sendable", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="May I text this number now, from this sender, and if not, why not?",
 )  # fmt: skip
-for command in (serve, operate.migrate, operate.doctor, look.codes):
+for command in (serve, demo, operate.migrate, operate.doctor, look.codes):
     app.command()(command)
 for name, group in (
     ("policy", look.policy), ("numbers", look.numbers), ("held", waiting.held), ("unread", waiting.unread),
@@ -39,30 +38,32 @@ _WRONG_INPUT = (SettingsError, PolicyError, CatalogueError, UnknownScope)
 _FAILURES = (SchemaError, CannotStart)
 
 
-@app.callback()
-def settle(*, told: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
-    if told:
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer hands over the option's value
+    if wanted:
         typer.echo(version("sendable"))
         raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+]
+
+
+@app.callback()
+def _settle(*, told: Version = False) -> None:  # noqa: ARG001 - its own callback has acted on it
     logs.configure("warning")
 
 
 def main() -> None:
     """Every error that has words of its own is told in them; any other is a fault of ours and shows all."""
     try:
-        code = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
-        code = 130
+        app()
     except Exception as error:
         known = told(error)
         if known is None:
             raise
         say(f"sendable: {known[0]}")
-        code = known[1]
-    sys.exit(code)
+        sys.exit(known[1])
 
 
 def told(error: Exception) -> tuple[str, int] | None:

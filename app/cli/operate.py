@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 
 from app.catalogue import CatalogueError
 from app.catalogue.policy import PolicyError
@@ -170,6 +170,6 @@ def _address(settings: Settings, *, reader: bool) -> str:
         return database.url_for(settings.data_dir, READER if reader else ROLE)
     address = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql")
     if reader:
-        address = address.set(username=READER, password=None)
+        address = URL.create("postgresql", READER, None, address.host, address.port, address.database, address.query)
         say(f"no password in it: where the server asks for one, run ALTER ROLE {READER} PASSWORD '…' and add it")
     return address.render_as_string(hide_password=False)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for programs.")]
+_JSON = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 _WIDE = 240
 """Columns where there is no terminal to ask: a table in a pipe is not cut."""
 
@@ -33,8 +34,7 @@ def console(*, error: bool = False) -> Console:
 
 
 def as_json(value: object) -> None:
-    text = orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    sys.stdout.write(text.decode())
+    sys.stdout.write(orjson.dumps(value, default=_plain, option=_JSON).decode())
 
 
 def as_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

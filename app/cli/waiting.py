@@ -118,7 +118,11 @@ def list_unread(limit: Limit = 100, *, json: Json = False) -> None:
 
 
 @unread.command("show")
-def show_unread(id_: Annotated[int, typer.Argument(metavar="ID", min=1)], *, json: Json = False) -> None:
+def show_unread(
+    id_: Annotated[int, typer.Argument(metavar="ID", min=1, help="As `sendable unread list` shows it.")],
+    *,
+    json: Json = False,
+) -> None:
     """One of them as it came, but for what proved its origin."""
     row = with_database(lambda engine, _: reading.one_unread(engine, id_))
     if row is None:

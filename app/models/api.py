@@ -1,5 +1,6 @@
 """The API's answers and questions as its document shows them. Answers go out without passing through these models:
-they are made of values that were checked when they came in."""
+they are made of values that were checked when they came in.
+"""
 
 from __future__ import annotations
 

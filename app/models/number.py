@@ -1,4 +1,4 @@
-"""What is held of a number: dated conditions, the reach of senders, consent. Values only; services/decide.py reads them.
+"""What is held of a number: dated conditions, the reach of senders, consent. Values; services/decide.py reads them.
 
 Every part keeps its newest event by event time, so any order and any repetition of the same events ends the same.
 """
@@ -41,7 +41,8 @@ class Cause:
 @dataclass(frozen=True, slots=True)
 class Fact:
     """One dated event. `at` is its event time; `guard` the moment an opt-in must be newer than to survive it
-    (the send time of the message, for receipts). `lookup`: a carrier lookup is to decide what follows."""
+    (the send time of the message, for receipts). `lookup`: a carrier lookup is to decide what follows.
+    """
 
     at: datetime
     guard: datetime
@@ -148,7 +149,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one event does to one number: facts to merge. A receipt, a call, a lookup and a lapse all end as one of these.
+    """What one event does to one number: facts to merge. A receipt, a call, a lookup, a lapse: each ends as one.
 
     `named`: the key of a hold that waited for its sender's name, and has it now. `released`: a person ends every hold
     there is, whatever its date.

@@ -43,9 +43,6 @@ class Rule:
     malformed_spares: bool = False
     alarm: bool = False
 
-    def concerns_sender(self) -> bool:
-        return self.block or self.consent == "sender" or self.strict_consent == "sender"
-
 
 @dataclass(frozen=True, slots=True)
 class Policy:

@@ -1,4 +1,4 @@
-"""The schema that Alembic compares with. What each table is for stands above it; every key about numbers has the number."""
+"""The schema that Alembic compares with. What each table is for stands above it."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Security
@@ -30,10 +31,13 @@ PhoneNumber = Annotated[str, Path(description="E.164; a national number is read 
                                   examples=[api.NUMBER])]  # fmt: skip
 
 
+_NO_QUERY: Mapping[str, str] = {}
+
+
 async def number(request: Request) -> Response:
     """The question that is asked before every message: a thin endpoint, without a dependency graph."""
     await require(request, "numbers:read")
-    state, query = request.app.state, request.query_params
+    state, query = request.app.state, request.query_params if request.scope["query_string"] else _NO_QUERY
     who = number_of(state.settings.region, request.path_params["number"])
     asked = asked_of(state.settings.region, query.get("sender"), query.get("list"))
     row = await state.reader.read(who)

@@ -45,7 +45,7 @@ LIFTED_BY_OPT_IN: frozenset[State] = DEAD | {"not_sms_capable", "invalid"}
 _RANK = {state: rank for rank, state in enumerate(PRECEDENCE)}
 _NO_FAILURE = frozenset({"accepted", "in_progress", "delivered"})
 _BY_STATUS = {Status.EXPIRED: "expired", Status.REJECTED: "rejected_unspecified"}
-SENDER_UNNAMED: Waiting = "sender"
+UNNAMED: Waiting = "sender"
 
 
 class Registered(NamedTuple):
@@ -84,7 +84,7 @@ def believed(time: datetime | None, arrived: datetime) -> datetime | None:
 
 
 def decide(receipt: Receipt, reason: str | None, arrived: datetime, policy: Policy, known: Registered | None = None,
-           brand: str | None = None) -> Verdict:  # fmt: skip
+           *, brand: str | None = None) -> Verdict:  # fmt: skip
     """What one receipt with a number says about it. `reason` is None unless the receipt is a final failure.
 
     `brand` is the canonical name of the receipt's carrier. Total: a reason without a rule, a status without effect, a
@@ -137,17 +137,17 @@ def _out(fact: Fact) -> Fact:
 
 def _consent(rule: Rule, policy: Policy, sender: str | None, known: Registered | None) -> Ends:
     """Whose lists end at once. Strict mode changes only this column."""
-    if rule.strict_consent and policy.strict(sender):
-        return rule.strict_consent
     if rule.unrouted_consent and known and not known.routed:
         return rule.unrouted_consent
+    if rule.strict_consent and policy.strict(sender):
+        return rule.strict_consent
     if rule.alone_consent and not policy.lookups:
         return rule.alone_consent
     return rule.consent
 
 
 def _carrier(receipt: Receipt, brand: str | None, at: datetime) -> Carrier | None:
-    if not (receipt.carrier or receipt.mcc):
+    if not (receipt.carrier or (receipt.mcc and receipt.mnc)):
         return None
     return Carrier(at, receipt.gateway, brand, receipt.carrier, receipt.mcc, receipt.mnc)
 
@@ -160,7 +160,8 @@ def merge(number: Number, verdict: Verdict) -> Number:
     conditions, cleared = dict(number.conditions), dict(number.cleared)
     conditions.pop(verdict.named or "", None)
     if verdict.released:
-        cleared["held"] = max([verdict.at, *(f.at for key, f in conditions.items() if key.startswith("held/"))])
+        last = max([verdict.at, *(f.at for key, f in conditions.items() if key.startswith("held/"))])
+        cleared |= {"held": last, UNNAMED: last}
     for key, fact in verdict.conditions:
         conditions[key] = newest(conditions.get(key), fact)
     for state, at in verdict.cleared:
@@ -278,19 +279,27 @@ class _Standing(NamedTuple):
 def _standing(number: Number, policy: Policy, now: datetime) -> Iterator[_Standing]:
     """The conditions in force now, each with the moment at which it lapses by itself."""
     for key, fact in number.conditions.items():
-        state, reason, *unnamed = key.split("/", 2)
-        if _over(number, state, fact):  # type: ignore[arg-type]
-            continue
-        if state in DEAD and number.delivered and number.delivered.guard > fact.at:
-            stranger = replace(number.delivered, reason="reassigned", lookup=fact.lookup)
-            yield _Standing("reassigned", stranger, _waiting(stranger, policy), None)
-            continue
-        if unnamed:
-            yield _Standing("held", fact, SENDER_UNNAMED, None)
-            continue
-        until, waiting = _lapse(number, policy.rule(reason), fact, policy)
-        if until is None or until > now:
-            yield _Standing(state, fact, waiting, until)  # type: ignore[arg-type]
+        standing = _unnamed(number, fact) if key.count("/") > 1 else _in_force(number, key, fact, policy)
+        if standing and (standing.until is None or standing.until > now):
+            yield standing
+
+
+def _unnamed(number: Number, fact: Fact) -> _Standing | None:
+    """A hold until its sender has a name. No delivery lifts it: who refused which sender is not known yet."""
+    released = number.cleared.get(UNNAMED)
+    return None if released and fact.at <= released else _Standing("held", fact, UNNAMED, None)
+
+
+def _in_force(number: Number, key: str, fact: Fact, policy: Policy) -> _Standing | None:
+    state: State
+    state, reason = key.split("/")  # type: ignore[assignment]
+    if _over(number, state, fact):
+        return None
+    if state in DEAD and number.delivered and number.delivered.guard > fact.at:
+        stranger = replace(number.delivered, reason="reassigned", lookup=fact.lookup)
+        return _Standing("reassigned", stranger, _waiting(stranger, policy), None)
+    until, waiting = _lapse(number, policy.rule(reason), fact, policy)
+    return _Standing(state, fact, waiting, until)
 
 
 def _over(number: Number, state: State, fact: Fact) -> bool:
@@ -320,7 +329,7 @@ def _waiting(fact: Fact, policy: Policy) -> Waiting | None:
 
 
 def _repeated(number: Number, rule: Rule) -> bool:
-    """Whether the same reason came again within `repeats` after a lapse, and neither person nor delivery ended it since."""
+    """Whether the reason came again within `repeats` after a lapse, and no person and no delivery ended it since."""
     lapse, again = rule.alone_lapse or timedelta(), rule.repeats or timedelta()
     delivered = number.delivered.guard if number.delivered else None
     over = _latest(number.cleared.get(rule.state or ""), delivered) or OLDEST
@@ -385,7 +394,7 @@ def _disproved(number: Number, state: str, fact: Fact) -> bool:
 
 
 def consent(number: Number, held: Subscription) -> tuple[Consent, Fact | None]:
-    """Consent on one list, and the opt-out that stands when it is opted out: the opt-in must be newer than all of them."""
+    """Consent on one list, and the opt-out that stands, if one does: an opt-in must be newer than all of them."""
     reach = number.senders.get(held.sender)
     out = _later(_later(held.out, reach.out if reach else None), number.out)
     if held.opted_in and (out is None or held.opted_in.at > out.guard):
@@ -399,7 +408,8 @@ def consent(number: Number, held: Subscription) -> tuple[Consent, Fact | None]:
 @dataclass(frozen=True, slots=True)
 class Held:
     """All of one number that a verdict may touch. `told`: the step that the feed was last told of; `lists`: its
-    subscriptions, as far as the verdict concerns them (all of them for an opt-out of every sender)."""
+    subscriptions, as far as the verdict concerns them (all of them for an opt-out of every sender).
+    """
 
     number: Number
     shown: Shown
@@ -446,13 +456,13 @@ def _changes(number: Number, before: Shown, after: Shown, verdict: Verdict) -> I
     yield from _moved(number.number, before.steps[0], after.steps[0], verdict.cause, verdict.at)
     was, now = network_of(before.carrier), network_of(after.carrier)
     if was != now:
-        yield _change(number, "number.carrier", verdict, was, now, None)
+        yield _change(number, "number.carrier", verdict, (was, now), None)
     for sender in sorted(before.blocks.keys() | after.blocks.keys()):
         gone, come = before.blocks.get(sender), after.blocks.get(sender)
         if come and not gone:
-            yield _change(number, "sender.blocked", verdict, "open", "blocked", come.reason, sender=sender)
+            yield _change(number, "sender.blocked", verdict, ("open", "blocked"), come.reason, sender=sender)
         if gone and not come:
-            yield _change(number, "sender.unblocked", verdict, "blocked", "open", gone.reason, sender=sender)
+            yield _change(number, "sender.unblocked", verdict, ("blocked", "open"), gone.reason, sender=sender)
 
 
 def _consent_changes(held: Held, merged: Number, lists: Mapping[tuple[str, str], Subscription],
@@ -463,16 +473,16 @@ def _consent_changes(held: Held, merged: Number, lists: Mapping[tuple[str, str],
         now, out = consent(merged, subscription)
         if was != now:
             kind = "list.opted_in" if now == "opted_in" else "list.opted_out"
-            yield _change(merged, kind, verdict, was, now, out.reason if out else None, sender=key[0], list=key[1])
+            yield _change(merged, kind, verdict, (was, now), out.reason if out else None, sender=key[0], list=key[1])
 
 
-def _change(number: Number, kind: str, verdict: Verdict, before: str | None, after: str | None, reason: str | None,
+def _change(number: Number, kind: str, verdict: Verdict, step: tuple[str | None, str | None], reason: str | None,
             **of: str) -> Change:  # fmt: skip
-    return Change(number.number, kind, before, after, reason, verdict.cause, verdict.at, **of)  # type: ignore[arg-type]
+    return Change(number.number, kind, *step, reason, verdict.cause, verdict.at, **of)  # type: ignore[arg-type]
 
 
 def network_of(carrier: Carrier | None) -> str | None:
     """A carrier as the feed names it: the canonical name, else the raw one, else its network code."""
     if carrier is None:
         return None
-    return carrier.name or carrier.name_raw or f"{carrier.mcc}-{carrier.mnc}"
+    return carrier.name or carrier.name_raw or "-".join(filter(None, (carrier.mcc, carrier.mnc))) or None

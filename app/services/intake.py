@@ -183,7 +183,7 @@ async def _take(db: AsyncConnection, taken: list[Arrival], policy: Policy, now: 
 async def act(db: AsyncConnection, pairs: Sequence[tuple[Arrival, Registered | None]], policy: Policy, now: datetime,
               *, named: bool = False) -> list[Told]:  # fmt: skip
     """Decide on receipts that have a number, and keep what follows. `named`: they had waited for the register."""
-    verdicts = [decide(a.receipt, a.reason, a.arrived, policy, entry, a.brand) for a, entry in pairs]
+    verdicts = [decide(a.receipt, a.reason, a.arrived, policy, entry, brand=a.brand) for a, entry in pairs]
     partial = {store.id_of(a.receipt) for a, _ in pairs if (a.receipt.segments or 1) > 1}
     whole = await store.whole_messages(db, partial, now - PARTS_WITHIN) if partial else set()
     for place, (a, _) in enumerate(pairs):
@@ -253,7 +253,9 @@ def arrival(receipt: Receipt, arrived: datetime, meaning: Meaning) -> Arrival:
         brand = meaning.carriers.by_network(receipt.mcc, receipt.mnc)
     failed = receipt.status in FAILED
     reason = reason_of(receipt, code) if failed else None
-    return Arrival(receipt, key_of(receipt), arrived, reason, brand, failed and code is None and receipt.code is not None)
+    return Arrival(
+        receipt, key_of(receipt), arrived, reason, brand, failed and code is None and receipt.code is not None
+    )
 
 
 def key_of(receipt: Receipt) -> UUID:

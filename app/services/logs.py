@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from traceback import walk_tb
 from types import TracebackType
+from typing import BinaryIO
 
 import orjson
 import structlog
@@ -28,12 +29,12 @@ _DIGITS = re.compile(r"\d{7,}")
 _LONGEST = 300
 
 
-def configure(level: str = "info") -> None:
-    """From here on everything that this process logs is a line of JSON."""
+def configure(level: str = "info", to: BinaryIO | None = None) -> None:
+    """From here on everything that this process logs is a line of JSON, on standard error unless `to` is given."""
     structlog.configure(
         processors=[_request, structlog.processors.add_log_level, _terse, _stamp, _json],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=structlog.BytesLoggerFactory(to or sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Others()], level=level.upper(), force=True)

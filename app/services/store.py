@@ -131,7 +131,9 @@ GROUP BY 1, 2, 3 HAVING count(DISTINCT r.segment) >= max(r.segments)
 """)
 
 
-async def whole_messages(db: AsyncConnection, ids: Iterable[tuple[str, str, str]], since: datetime) -> set[tuple[str, ...]]:
+async def whole_messages(
+    db: AsyncConnection, ids: Iterable[tuple[str, str, str]], since: datetime
+) -> set[tuple[str, ...]]:
     """Of messages in several parts, those whose every part has been delivered."""
     rows = await db.execute(_WHOLE, columns(ids, ("gateway", "account", "message_id")) | {"since": since})
     return {tuple(row) for row in rows}
@@ -267,7 +269,9 @@ async def _lists(db: AsyncConnection, numbers: list[str]) -> dict[str, dict[tupl
     if numbers:
         for row in await db.execute(_LISTS, {"numbers": numbers}):
             facts = _LIST.validate_json(row.facts)
-            found.setdefault(row.number, {})[row.sender, row.list] = Subscription(row.number, row.sender, row.list, *facts)
+            found.setdefault(row.number, {})[row.sender, row.list] = Subscription(
+                row.number, row.sender, row.list, *facts
+            )
     return found
 
 
@@ -290,7 +294,9 @@ _CARRIER = TypeAdapter(Carrier)
 _ACTIVE = (Step("active"),)
 
 
-async def save_numbers(db: AsyncConnection, before: Mapping[str, Held], after: Mapping[str, Held], now: datetime) -> None:
+async def save_numbers(
+    db: AsyncConnection, before: Mapping[str, Held], after: Mapping[str, Held], now: datetime
+) -> None:
     """Write back what changed, with the steps that the views show."""
     rows = [
         _number_row(held, before[number])
@@ -390,7 +396,9 @@ ON CONFLICT (number) DO NOTHING
 _DROP_LOOKUPS = text("DELETE FROM lookups WHERE number = ANY(CAST(:numbers AS text[]))")
 
 
-async def save_lookups(db: AsyncConnection, before: Mapping[str, Held], after: Mapping[str, Held], now: datetime) -> None:
+async def save_lookups(
+    db: AsyncConnection, before: Mapping[str, Held], after: Mapping[str, Held], now: datetime
+) -> None:
     """Ask for the lookups that the numbers now wait for, and forget those that nothing waits for any more."""
     asked, dropped = [], []
     for number, held in after.items():

@@ -1,0 +1,114 @@
+"""The lookup providers. The folder is the registry: every module here that does not start with `_` is one of them.
+
+A provider builds a request and reads its answer. Both are pure: no HTTP client, no clock. `read` is the one boundary:
+readers are written in a straight line, and whatever they trip over becomes `malformed` here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+import orjson
+
+from app.lookups._fields import CANNOT_READ, why
+from app.lookups._http import Refused
+from app.models.lookup import Failed, Found, HttpAnswer, Options, Provider
+
+__all__ = ["PROVIDERS", "base_url", "read"]
+
+
+def _found() -> dict[str, Provider]:
+    modules = sorted(module.name for module in iter_modules(__path__) if not module.name.startswith("_"))
+    return {name.replace("_", "-"): import_module(f"{__name__}.{name}").provider for name in modules}
+
+
+PROVIDERS: dict[str, Provider] = _found()
+
+LONGEST_NAME, LARGEST_RAW = 128, 16_384
+"""Characters of any text, bytes of one answer that is kept. The largest published answer has some 1,500 bytes."""
+
+
+def base_url(provider: Provider, options: Options) -> str:
+    """Where the provider is asked: its own address, or the one that the settings name."""
+    return str(options.get("base_url") or provider.base_url)
+
+
+def read(provider: Provider, answer: HttpAnswer, numbers: Sequence[str], options: Options) -> dict[str, Found | Failed]:
+    """What an answer says about each number that was asked. Never raises for what it is given.
+
+    A number of which the answer says nothing is `malformed`, not `not_found`: that one ends consent in the end, so it
+    must have been said.
+    """
+    try:
+        told = provider.read(answer, numbers, options)
+        return {number: _finish(told.get(number), number, options) for number in numbers}
+    except Refused as no:
+        failed = Failed("", no.error, no.detail, no.retry_after)
+    except CANNOT_READ as error:
+        failed = Failed("", "malformed", why(error))
+    return {number: _discreet(replace(failed, number=number), options) for number in numbers}
+
+
+def _finish(told: Found | Failed | None, number: str, options: Options) -> Found | Failed:
+    if told is None:
+        return Failed(number, "malformed", "the answer says nothing about this number")
+    if told.number != number:
+        return Failed(number, "malformed", "the answer is about another number")
+    if isinstance(told, Failed):
+        return _discreet(told, options)
+    if told.carrier is told.line_type is told.ported is told.active is told.original_carrier is told.mcc is None:
+        return Failed(number, "partial", "no carrier, line type or port in the answer")
+    return _storable(told)
+
+
+def _storable(found: Found) -> Found:
+    """The record in values that PostgreSQL takes, its raw answer without what is nobody's business."""
+    names = ("carrier", "voice_carrier", "original_carrier", "lrn", "spid", "ocn", "request_id")
+    texts = {name: _text(getattr(found, name)) for name in names}
+    raw = _public(found.raw)
+    return replace(found, **texts, raw=raw if len(orjson.dumps(raw)) <= LARGEST_RAW else {})
+
+
+def _text(text: str | None) -> str | None:
+    return None if text is None else text.replace("\0", "")[:LONGEST_NAME] or None
+
+
+PRIVATE = ("imsi", "msin", "servingmsc", "servinghlr", "callername", "cnam", "subscriber", "roaming", "location")
+"""Parts of names, without `_`, under which providers tell who a person is or where."""
+
+
+def _public(said: Any) -> Any:
+    """The same without private members, at any depth, and without NUL, which JSON in PostgreSQL cannot hold."""
+    if isinstance(said, dict):
+        return {_clean(name): _public(value) for name, value in said.items() if not _is_private(name)}
+    if isinstance(said, list):
+        return [_public(value) for value in said]
+    return _clean(said) if isinstance(said, str) else said
+
+
+def _clean(text: str) -> str:
+    return text.replace("\0", "")
+
+
+def _is_private(name: str) -> bool:
+    plain = "".join(filter(str.isalnum, name)).lower()
+    return plain == "msc" or any(part in plain for part in PRIVATE)
+
+
+def _discreet(failed: Failed, options: Options) -> Failed:
+    """Without its words where they hold the number or a secret: a provider may echo what it was sent."""
+    hidden = {failed.number.removeprefix("+"), *_texts(options)}
+    return replace(failed, detail="") if any(text in failed.detail for text in hidden) else failed
+
+
+def _texts(options: Mapping[str, Any]) -> Iterator[str]:
+    """Every text of the settings that is long enough to be a secret."""
+    for value in options.values():
+        if isinstance(value, str) and len(value) > 5:  # noqa: PLR2004
+            yield value
+        elif isinstance(value, dict):
+            yield from _texts(value)

@@ -1,0 +1,78 @@
+"""Syniverse Phone Number Verification: one number a POST; the last event of a number, and who had it before.
+
+The specification nests the record under a misspelt name; whether live answers do was not seen, so both are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from app.lookups._fields import Said, day, flag, line_type, name, network, part, text, word
+from app.lookups._http import Refused, about, at, single
+from app.models.lookup import Call, Failure, Found, Options, Provider
+
+BASE = "https://api.syniverse.com"
+NESTED = ("SucessResponse", "SuccessResponse", "numberidentity")
+LETTERS = {"m": "mobile", "l": "landline", "f": "landline", "v": "voip"}  # M is documented, the others are likely
+
+CODES: dict[tuple[int, str], Failure] = {
+    (400, "NIS04000001"): "invalid_number",
+    (400, "NIS04000002"): "bad_request",
+    (400, "NIS04000003"): "forbidden",  # Canada; under 403 the same code stands for wrong parameters
+    (401, "NIS04010001"): "auth",
+    (403, "NIS04000003"): "bad_request",
+    (403, "NIS04030001"): "bad_request",  # a wrong HTTP method
+    (500, "NIS05000001"): "provider_error",
+}
+
+
+def build(numbers: Sequence[str], options: Options) -> Call:
+    (number,) = numbers
+    return Call(
+        "POST",
+        at(options, BASE, "/numberidentity/v3/lookup"),
+        headers={"authorization": f"Bearer {options['token']}", "accept": "application/json"},
+        json={"phone_number": number, "feature": options.get("feature") or "fs5"},
+    )
+
+
+def meaning(status: int, said: Said) -> tuple[Failure, object] | None:
+    code = str(said.get("error_code"))
+    return (CODES[status, code], code) if (status, code) in CODES else None
+
+
+def found(said: Said, number: str) -> Found:
+    """A number whose last event is a disconnection is disconnected; a new owner would be a later event.
+
+    Another previous carrier proves no port: the number may have been given to somebody else.
+    """
+    record = next((part(said, name) for name in NESTED if part(said, name)), said)
+    if flag(record.get("validity")) is False:
+        raise Refused("invalid_number", "validity is false")
+    about(number, record.get("number"))
+    event, kind = word(record.get("last_known_event")), record.get("number_type")
+    gone = event.startswith("disconnect")
+    return Found(
+        number=number,
+        carrier=name(record.get("carrier_name")),
+        ported=True if event.startswith("port") else None,
+        line_type=line_type(LETTERS.get(word(kind), kind)),
+        **network(record.get("carrier_mcc"), record.get("carrier_mnc")),
+        active=False if gone else None,
+        deactivated_at=day(record.get("disconnect_date")) if gone else None,
+        request_id=text(record.get("tracking_id")) or text(said.get("tracking_id")),
+        raw=record,
+    )
+
+
+provider = Provider(
+    name="syniverse",
+    docs="https://developer.syniverse.com/phone-number-verification",
+    base_url=BASE,
+    needs=("token",),
+    price=Decimal("0.01"),
+    build=build,
+    read=single(found, meaning),
+    tells_ports=True,
+)

@@ -1,0 +1,286 @@
+"""A database that is lost, in every shape: whoever asks hears 503 and when to come back, soon, and nothing is lost; when
+it is back, work goes on by itself in the same process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+
+import asyncpg
+import httpx
+import pytest
+from sqlalchemy import make_url
+
+from tests.chaos.facts import Fact, OptedIn, OptedOut, Posted, Registered, Request, World
+from tests.chaos.ground import Postgres, Served, folder, postgres, served
+from tests.chaos.load import GIVES_UP, Load, Log, until
+from tests.chaos.storm import meaning
+from tests.chaos.truth import kept, wrong
+from tests.chaos.wire import Wire, wire
+
+BACK = 30.0
+"""Seconds within which work goes on once the database is there again."""
+READERS = (
+    Request("GET", "/v1/numbers/+15555550100?sender=12345&list=spring"),
+    Request("POST", "/v1/numbers/status", b'{"numbers": ["+15555550100", "+15555550101"]}'),
+    Request("GET", "/v1/numbers/+15555550100/history"),
+    Request("GET", "/v1/changes"),
+)
+_worlds = count(1)
+
+
+class Heard(NamedTuple):
+    """An answer and the seconds it took. `told_when`: it says when to come back."""
+
+    what: str
+    status: int
+    told_when: bool
+    seconds: float
+
+
+@dataclass(slots=True)
+class Ground:
+    """One service that reaches its PostgreSQL over a wire, and what has been said to it so far."""
+
+    server: Postgres
+    wire: Wire
+    service: Served
+    url: str
+    http: httpx.AsyncClient
+    log: Log = field(default_factory=Log)
+
+    async def ask(self, request: Request, fact: Fact | None = None) -> Heard:
+        began = monotonic()
+        answer = await self.http.request(request.method, request.path, content=request.body,
+                                         headers={"content-type": request.content_type})  # fmt: skip
+        if fact:
+            self.log.note(fact, request, answer)
+        what = f"{request.method} {request.path[:20]}"
+        return Heard(what, answer.status_code, "retry-after" in answer.headers, monotonic() - began)
+
+    async def write(self, facts: Sequence[Fact]) -> list[Heard]:
+        self.log.said += facts
+        return await asyncio.gather(*(self.ask(fact.request(), fact) for fact in facts))
+
+    async def read(self) -> list[Heard]:
+        return await asyncio.gather(*map(self.ask, READERS))
+
+    async def tell(self, command: str) -> None:
+        """As the database's superuser, beside the wire."""
+        await self.server.tell(command, role="postgres")
+
+    async def goes_on(self, world: World) -> None:
+        """Everyone is answered again, what was refused is taken when it comes again, and nothing happened twice."""
+        async with asyncio.timeout(BACK):
+            while {one.status for one in await self.read()} != {200}:
+                await asyncio.sleep(0.05)
+        async with Load(world, [self.service.url], log=self.log).running(4):
+            pass
+        assert wrong(self.log, await kept(self.url), meaning()) == []
+        assert self.service.process.poll() is None, "the same process goes on"
+        assert await self._pool_in_use() == 0
+
+    async def _pool_in_use(self) -> float:
+        """Of its connections, none is left that a lost database has kept. Upkeep may hold one for a moment."""
+        async with asyncio.timeout(BACK):
+            while True:
+                lines = (await self.http.get("/metrics")).text.splitlines()
+                used = next(float(line.split()[1]) for line in lines if line.startswith("sendable_pool_in_use "))
+                if not used:
+                    return used
+                await asyncio.sleep(0.1)
+
+
+def refused(heard: Sequence[Heard]) -> bool:
+    """Whether all were: 503, with the time to come back, and before a gateway would have given up."""
+    assert [one for one in heard if one.status != 503 or not one.told_when or one.seconds > GIVES_UP] == []
+    return True
+
+
+def a_write_of_each_kind(world: World) -> list[Fact]:
+    """The first of each in this world, which will tell them again."""
+    found: dict[type[Fact], Fact] = {}
+    told = []
+    while len(found) < 4:
+        told.append(fact := next(world))
+        if fact.insists:
+            found.setdefault(type(fact), fact)
+    world.tell_again(told)
+    return [*found.values()]
+
+
+@pytest.fixture(scope="module")
+async def ground() -> AsyncIterator[Ground]:
+    with folder() as path:
+        async with AsyncExitStack() as stack:
+            server = await stack.enter_async_context(postgres(path))
+            line = await stack.enter_async_context(wire(server.home.socket / ".s.PGSQL.5432"))
+            url = await server.database()
+            over = f"postgresql://sendable@127.0.0.1:{line.port}/{make_url(url).database}"
+            (service,) = await stack.enter_async_context(served(path, database_url=over))
+            http = httpx.AsyncClient(base_url=service.url, timeout=60, trust_env=False)
+            await stack.enter_async_context(http)
+            yield Ground(server, line, service, url, http)
+
+
+@pytest.fixture
+def world() -> World:
+    return World(next(_worlds))
+
+
+# Lost in the middle of a statement -----------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def blocked(ground: Ground, world: World) -> AsyncIterator[list[asyncio.Task[Heard]]]:
+    """A request of every kind, each in the middle of a statement that waits for a lock."""
+    holder = await asyncpg.connect(ground.url)
+    try:
+        async with holder.transaction():
+            await holder.execute(f"LOCK TABLE {TABLES}")
+            asked = [asyncio.create_task(ground.ask(one)) for one in READERS]
+            facts = a_write_of_each_kind(world)
+            ground.log.said += facts
+            asked += [asyncio.create_task(ground.ask(fact.request(), fact)) for fact in facts]
+            async with asyncio.timeout(GIVES_UP):
+                while await holder.fetchval(WAITING) < len(asked):
+                    await asyncio.sleep(0.02)
+            yield asked
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        pass  # its own session was lost with the others
+    finally:
+        holder.terminate()
+
+
+TABLES = "receipt_keys, receipts, messages, numbers, subscriptions, sender_blocks, changes"
+WAITING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'sendable' AND wait_event_type = 'Lock'
+"""
+
+
+async def terminate(ground: Ground) -> None:
+    await ground.tell("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'sendable'")
+
+
+async def kill(ground: Ground) -> None:
+    ground.server.kill()
+
+
+async def stop(ground: Ground) -> None:
+    ground.server.stop()
+
+
+async def drop(ground: Ground) -> None:
+    ground.wire.drop()
+
+
+async def nonsense(ground: Ground) -> None:
+    ground.wire.talk_nonsense()
+
+
+@pytest.mark.parametrize("lose", [kill, stop, terminate, drop, nonsense])
+async def test_whoever_is_in_the_middle_of_a_statement_hears_503_and_the_work_goes_on(
+    ground: Ground, world: World, lose: Callable[[Ground], Awaitable[None]]
+):
+    async with blocked(ground, world) as asked:
+        await lose(ground)
+        assert refused(await asyncio.gather(*asked))
+    await ground.goes_on(world)
+
+
+# Lost for a while ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def frozen(ground: Ground) -> Iterator[None]:
+    with ground.server.frozen():
+        yield
+
+
+@contextmanager
+def hanging(ground: Ground) -> Iterator[None]:
+    with ground.wire.hanging():
+        yield
+
+
+@contextmanager
+def cut(ground: Ground) -> Iterator[None]:
+    with ground.wire.cut():
+        yield
+
+
+@pytest.mark.parametrize("away", [frozen, hanging, cut])
+async def test_while_it_does_not_answer_everyone_hears_503_soon_and_the_work_goes_on(
+    ground: Ground, world: World, away: Callable[[Ground], Iterator[None]]
+):
+    with away(ground):
+        for _ in range(2):  # over connections that were made before, and over new ones
+            heard = await asyncio.gather(ground.write(a_write_of_each_kind(world)), ground.read())
+            assert refused([one for some in heard for one in some])
+        assert (await ground.http.get("/livez")).is_success, "nobody must restart us for it"
+        assert (await ground.http.get("/readyz")).status_code == 503
+        assert "sendable_database_up 0.0" in (await ground.http.get("/metrics")).text
+    await ground.goes_on(world)
+
+
+# There, but closed for writing ---------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def demoted(ground: Ground) -> AsyncIterator[None]:
+    """As after a failover: the node that we are connected to still answers, and takes no writes (25006)."""
+    await ground.tell("ALTER SYSTEM SET default_transaction_read_only = on")
+    await ground.tell("SELECT pg_reload_conf()")
+    try:
+        yield
+    finally:
+        await ground.tell("SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only")
+        await ground.tell("SELECT pg_reload_conf()")
+
+
+@asynccontextmanager
+async def full(ground: Ground) -> AsyncIterator[None]:
+    """Every write of a row says what a full disk says (53100)."""
+    session = await asyncpg.connect(ground.url)
+    await session.execute(FULL)
+    try:
+        yield
+    finally:
+        await session.execute("DROP FUNCTION full_disk CASCADE")
+        await session.close()
+
+
+FULL = """
+CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    RAISE 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';
+END $$;
+CREATE TRIGGER full_disk BEFORE INSERT ON receipts FOR EACH ROW EXECUTE FUNCTION full_disk();
+CREATE TRIGGER full_disk BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION full_disk();
+CREATE TRIGGER full_disk BEFORE UPDATE ON numbers FOR EACH ROW EXECUTE FUNCTION full_disk();
+"""
+
+
+@pytest.mark.parametrize("closed", [demoted, full])
+async def test_while_it_takes_no_writes_they_hear_503_and_readers_their_answers(
+    ground: Ground, world: World, closed: Callable[[Ground], AsyncIterator[None]]
+):
+    async with closed(ground):
+        facts = a_write_of_each_kind(world)
+        async with asyncio.timeout(BACK):  # until every session has heard of it
+            while {one.status for one in await ground.write(facts)} != {503}:
+                await asyncio.sleep(0.05)
+        assert refused(await ground.write(facts))
+        assert {one.status for one in await ground.read()} == {200}
+    await ground.goes_on(world)
