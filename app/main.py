@@ -16,7 +16,7 @@ from app.config import Settings, SettingsError
 from app.gateways import GATEWAYS
 from app.models.receipt import Link
 from app.routers import consent, feed, held, messages, numbers, openapi, operating, problems, reading, receipts
-from app.services import database, migrate, upkeep
+from app.services import database, keys, migrate, upkeep
 from app.services.connection import connect
 from app.services.feed import Feed
 from app.services.intake import Intake, Meaning
@@ -90,6 +90,8 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning)
     app.state.engine, app.state.reads, app.state.intake, app.state.feed = engine, reads, intake, feed_
     app.state.reader = Reader(reads)
     await upkeep.prepare(engine, settings, meaning)
+    if settings.first_key:
+        await keys.keep_first(engine, settings.first_key.get_secret_value())
     committing = asyncio.create_task(intake.run())
     others = [asyncio.create_task(feed_.run()), asyncio.create_task(upkeep.run(engine, settings, meaning))]
     try:

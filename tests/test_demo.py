@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -72,7 +73,7 @@ def test_nine_of_ten_messages_arrive_and_all_twelve_codes_come(day):
 
 def test_most_receipts_come_in_order_and_some_do_not(day):
     moments = [told.at for told in day.due]
-    out_of_order = sum(later < earlier for earlier, later in zip(moments, moments[1:], strict=False))
+    out_of_order = sum(later < earlier for earlier, later in pairwise(moments))
     assert 0.02 < out_of_order / len(moments) < 0.12
 
 

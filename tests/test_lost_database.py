@@ -37,6 +37,10 @@ READERS = (
     Request("GET", "/v1/numbers/+15555550100/history"),
     Request("GET", "/v1/changes"),
 )
+ALL = (
+    "receipt_keys, receipts, messages, unnamed, numbers, sender_blocks, subscriptions, lookups, hourly_counts, alarms, "
+    "unread, changes"
+)
 _worlds = count(1)
 
 
@@ -76,9 +80,18 @@ class Ground:
     async def read(self) -> list[Heard]:
         return await asyncio.gather(*map(self.ask, READERS))
 
-    async def tell(self, command: str) -> None:
-        """As the database's superuser, beside the wire."""
-        await self.server.tell(command, role="postgres")
+    async def tell_database(self, command: str) -> None:
+        """Beside the wire, as the owner of the service's tables."""
+        session = await asyncpg.connect(self.url)
+        try:
+            await session.execute(command)
+        finally:
+            await session.close()
+
+    async def tell_server(self, *commands: str) -> None:
+        """As its superuser."""
+        for command in commands:
+            await self.server.tell(command, role="postgres")
 
     async def goes_on(self, world: World) -> None:
         """Everyone is answered again, what was refused is taken when it comes again, and nothing happened twice."""
@@ -121,7 +134,7 @@ def a_write_of_each_kind(world: World) -> list[Fact]:
 
 
 @pytest.fixture(scope="module")
-async def ground() -> AsyncIterator[Ground]:
+async def standing() -> AsyncIterator[Ground]:
     with folder() as path:
         async with AsyncExitStack() as stack:
             server = await stack.enter_async_context(postgres(path))
@@ -132,6 +145,14 @@ async def ground() -> AsyncIterator[Ground]:
             http = httpx.AsyncClient(base_url=service.url, timeout=60, trust_env=False)
             await stack.enter_async_context(http)
             yield Ground(server, line, service, url, http)
+
+
+@pytest.fixture
+async def ground(standing: Ground) -> Ground:
+    """The same service for all, and nothing said to it yet."""
+    await standing.tell_database(f"TRUNCATE {ALL}")
+    standing.log = Log()
+    return standing
 
 
 @pytest.fixture
@@ -148,7 +169,7 @@ async def blocked(ground: Ground, world: World) -> AsyncIterator[list[asyncio.Ta
     holder = await asyncpg.connect(ground.url)
     try:
         async with holder.transaction():
-            await holder.execute(f"LOCK TABLE {TABLES}")
+            await holder.execute(f"LOCK TABLE {ALL}")
             asked = [asyncio.create_task(ground.ask(one)) for one in READERS]
             facts = a_write_of_each_kind(world)
             ground.log.said += facts
@@ -157,13 +178,12 @@ async def blocked(ground: Ground, world: World) -> AsyncIterator[list[asyncio.Ta
                 while await holder.fetchval(WAITING) < len(asked):
                     await asyncio.sleep(0.02)
             yield asked
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError):
         pass  # its own session was lost with the others
     finally:
         holder.terminate()
 
 
-TABLES = "receipt_keys, receipts, messages, numbers, subscriptions, sender_blocks, changes"
 WAITING = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'sendable' AND wait_event_type = 'Lock'
@@ -171,7 +191,7 @@ WHERE datname = current_database() AND application_name = 'sendable' AND wait_ev
 
 
 async def terminate(ground: Ground) -> None:
-    await ground.tell("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'sendable'")
+    await ground.tell_server("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'sendable'")
 
 
 async def kill(ground: Ground) -> None:
@@ -241,25 +261,21 @@ async def test_while_it_does_not_answer_everyone_hears_503_soon_and_the_work_goe
 @asynccontextmanager
 async def demoted(ground: Ground) -> AsyncIterator[None]:
     """As after a failover: the node that we are connected to still answers, and takes no writes (25006)."""
-    await ground.tell("ALTER SYSTEM SET default_transaction_read_only = on")
-    await ground.tell("SELECT pg_reload_conf()")
+    await ground.tell_server("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
     try:
         yield
     finally:
-        await ground.tell("SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only")
-        await ground.tell("SELECT pg_reload_conf()")
+        await ground.tell_server("ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()")
 
 
 @asynccontextmanager
 async def full(ground: Ground) -> AsyncIterator[None]:
     """Every write of a row says what a full disk says (53100)."""
-    session = await asyncpg.connect(ground.url)
-    await session.execute(FULL)
+    await ground.tell_database(FULL)
     try:
         yield
     finally:
-        await session.execute("DROP FUNCTION full_disk CASCADE")
-        await session.close()
+        await ground.tell_database("DROP FUNCTION full_disk CASCADE")
 
 
 FULL = """

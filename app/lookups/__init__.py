@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any
 
 import orjson
 
@@ -60,17 +59,31 @@ def _finish(told: Found | Failed | None, number: str, options: Options) -> Found
         return Failed(number, "malformed", "the answer is about another number")
     if isinstance(told, Failed):
         return _discreet(told, options)
-    if told.carrier is told.line_type is told.ported is told.active is told.original_carrier is told.mcc is None:
+    if not _tells(told):
         return Failed(number, "partial", "no carrier, line type or port in the answer")
     return _storable(told)
 
 
+def _tells(found: Found) -> bool:
+    """Whether anything is known: an answer may be all nulls, as of packages that were not asked for."""
+    said = (found.carrier, found.original_carrier, found.line_type, found.ported, found.active, found.mcc)
+    return any(value is not None for value in said) or found.porting
+
+
 def _storable(found: Found) -> Found:
     """The record in values that PostgreSQL takes, its raw answer without what is nobody's business."""
-    names = ("carrier", "voice_carrier", "original_carrier", "lrn", "spid", "ocn", "request_id")
-    texts = {name: _text(getattr(found, name)) for name in names}
-    raw = _public(found.raw)
-    return replace(found, **texts, raw=raw if len(orjson.dumps(raw)) <= LARGEST_RAW else {})
+    raw = _public(dict(found.raw))
+    return replace(
+        found,
+        carrier=_text(found.carrier),
+        voice_carrier=_text(found.voice_carrier),
+        original_carrier=_text(found.original_carrier),
+        lrn=_text(found.lrn),
+        spid=_text(found.spid),
+        ocn=_text(found.ocn),
+        request_id=_text(found.request_id),
+        raw=raw if isinstance(raw, dict) and len(orjson.dumps(raw)) <= LARGEST_RAW else {},
+    )
 
 
 def _text(text: str | None) -> str | None:
@@ -81,7 +94,7 @@ PRIVATE = ("imsi", "msin", "servingmsc", "servinghlr", "callername", "cnam", "su
 """Parts of names, without `_`, under which providers tell who a person is or where."""
 
 
-def _public(said: Any) -> Any:
+def _public(said: object) -> object:
     """The same without private members, at any depth, and without NUL, which JSON in PostgreSQL cannot hold."""
     if isinstance(said, dict):
         return {_clean(name): _public(value) for name, value in said.items() if not _is_private(name)}
@@ -105,7 +118,7 @@ def _discreet(failed: Failed, options: Options) -> Failed:
     return replace(failed, detail="") if any(text in failed.detail for text in hidden) else failed
 
 
-def _texts(options: Mapping[str, Any]) -> Iterator[str]:
+def _texts(options: Mapping[str, object]) -> Iterator[str]:
     """Every text of the settings that is long enough to be a secret."""
     for value in options.values():
         if isinstance(value, str) and len(value) > 5:  # noqa: PLR2004

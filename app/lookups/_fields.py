@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
 from app.models.lookup import LineType
 
@@ -95,20 +95,27 @@ _MCC, _MNC = re.compile(r"\d{3}", re.ASCII), re.compile(r"\d{2,3}", re.ASCII)
 _LEAST_MNC = 100
 
 
-def network(mcc: object, mnc: object) -> dict[str, str]:
+class Codes(TypedDict, total=False):
+    """The network's codes, as fields of a record."""
+
+    mcc: str
+    mnc: str
+
+
+def network(mcc: object, mnc: object) -> Codes:
     """`mcc` and `mnc` of a record, as far as they can be codes at all: Telnyx's samples have "US" and 866, lists occur.
 
     A small integer has lost its leading zeros (3 is 03 or 003), so it is not told.
     """
     if isinstance(mnc, int) and mnc < _LEAST_MNC:
         mnc = None
-    codes = [value if isinstance(value, str) else str(value) for value in (mcc, mnc)]
-    if not _MCC.fullmatch(codes[0]):
+    country, own = (value if isinstance(value, str) else str(value) for value in (mcc, mnc))
+    if not _MCC.fullmatch(country):
         return {}
-    return {"mcc": codes[0]} | ({"mnc": codes[1]} if _MNC.fullmatch(codes[1]) else {})
+    return {"mcc": country, "mnc": own} if _MNC.fullmatch(own) else {"mcc": country}
 
 
-def joined(code: object) -> dict[str, str]:
+def joined(code: object) -> Codes:
     """As `network`, of both codes in one text: "310090"."""
     both = code if isinstance(code, str) else ""
     return network(both[:3], both[3:])

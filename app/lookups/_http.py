@@ -1,4 +1,4 @@
-"""What every provider's HTTP answers have in common: what a status means, how long to wait, when a body is no answer."""
+"""What every provider's HTTP has in common: what a status means, how long to wait, when a body is no answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Refused(Exception):
         self.retry_after = retry_after
 
 
-# A 403 is about our key unless a provider says otherwise: `forbidden` would be remembered as an answer about the number.
+# A 403 is about our key unless a provider says otherwise: `forbidden` would be remembered, as being about the number.
 # A 404 is a wrong address unless a provider says otherwise: `not_found` ends consent in the end.
 STATUS: dict[int, Failure] = {
     202: "pending",
@@ -102,8 +102,9 @@ def objects(value: object) -> list[Said]:
 
 
 def wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the provider asks us to wait: `Retry-After` (seconds, or a day against its own clock), else the reset
-    of its rate limit. Not capped; None where nothing sensible is said."""
+    """Seconds that the provider asks us to wait: `Retry-After` (seconds, or a time against its own clock), else the
+    reset of its rate limit. Not capped; None where nothing sensible is said.
+    """
     for name in ("retry-after", "x-ratelimit-reset", "ratelimit-reset"):
         found = _seconds(headers.get(name, ""), _clock(headers))
         if found is not None:

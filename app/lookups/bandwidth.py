@@ -1,4 +1,4 @@
-"""Bandwidth Phone Number Lookup v2, synchronous: up to 100 numbers a POST; the messaging carrier apart from the voice's.
+"""Bandwidth Phone Number Lookup v2, synchronous: up to 100 numbers a POST; the carriers of messages and of voice apart.
 
 With the add-on for deactivations (DNI) it also says whether messages still arrive. Errors stand beside good results.
 """

@@ -1,6 +1,7 @@
 """HLR Lookups, the portability product (MNP): one number a POST, signed over path, time, method and body.
 
-LRN and SPID of American numbers hide in texts: `"extra": "LRN:4154250000"`, `"T-Mobile US:6529 - SVR/2"`. Prices are EUR.
+LRN and SPID of American numbers hide in texts: `"extra": "LRN:4154250000"`, `"T-Mobile US:6529 - SVR/2"`. Prices are
+in EUR.
 """
 
 from __future__ import annotations

@@ -37,11 +37,11 @@ def build(numbers: Sequence[str], options: Options) -> Call:
     body = options.get("body")
     return Call(
         method="POST" if str(options.get("method", "GET")).upper() == "POST" else "GET",
-        url=in_path(_address(options)),
-        params=tuple((key, plain(value)) for key, value in options.get("params", {}).items()),
+        url=str(in_path(_address(options))),
+        params=tuple((key, str(plain(value))) for key, value in options.get("params", {}).items()),
         headers={key.lower(): str(value) for key, value in options.get("headers", {}).items()},
         json=plain(body) if isinstance(body, dict | list) else None,
-        content=plain(body).encode() if isinstance(body, str) else None,
+        content=str(plain(body)).encode() if isinstance(body, str) else None,
     )
 
 
@@ -51,7 +51,7 @@ def _address(options: Options) -> str:
     return base.rstrip("/") + url.removeprefix("{}://{}".format(*urlsplit(url)[:2])) if base else url
 
 
-def _filled(template: Any, number: str, digits: str) -> Any:
+def _filled(template: object, number: str, digits: str) -> object:
     """The template with the number in each of its texts, at any depth."""
     if isinstance(template, str):
         return template.replace("{number}", number).replace("{digits}", digits)
@@ -78,7 +78,7 @@ def read(answer: HttpAnswer, numbers: Sequence[str], options: Options) -> Mappin
 
 
 def _meaning(statuses: Mapping[str, str], status: int, body: Said) -> tuple[Failure, object] | None:
-    """A status as the settings have it. Of an answer about the number the body must be JSON: a proxy has 404s as well."""
+    """A status as the settings have it. An answer about the number must be JSON: a proxy has 404s as well."""
     told = cast("Failure | None", statuses.get(str(status)))
     return None if told is None or (told in ANSWERS and not body) else (told, None)
 

@@ -1,4 +1,4 @@
-"""Infobip Number Lookup, synchronous: up to 1,000 numbers a POST, here 100. Which members arrive depends on the package.
+"""Infobip Number Lookup, synchronous: up to 1,000 numbers a POST, here 100. What arrives depends on the package.
 
 A lookup is told in the words of a message: `status` says how it ended, `error` what the network answered.
 """
@@ -55,7 +55,7 @@ def found(said: Said, number: str) -> Found:
         carrier=name(serving.get("networkName")),
         original_carrier=name(part(said, "originalNetwork").get("networkName")),
         ported=ported,
-        **({} if ported else joined(said.get("mccMnc"))),
+        **joined(None if ported else said.get("mccMnc")),
         active=True if part(said, "status").get("groupId") == DELIVERED else None,
         request_id=text(said.get("messageId")),
         raw=said,
@@ -64,7 +64,8 @@ def found(said: Said, number: str) -> Found:
 
 def _check(status: Said, error: Said) -> None:
     """Raises Refused where nothing was found out. A network that does not know the subscriber is `not_found`; a phone
-    that is off (EC_ABSENT_SUBSCRIBER) or barred still has its network."""
+    that is off (EC_ABSENT_SUBSCRIBER) or barred still has its network.
+    """
     group, code = status.get("groupId"), status.get("id")
     if group == PENDING:
         raise Refused("pending", "PENDING")

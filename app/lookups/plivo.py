@@ -34,13 +34,13 @@ def found(said: Said, number: str) -> Found:
     about(number, said.get("phone_number") or part(said, "number_format").get("e164"))
     ported = flag(carrier.get("ported"))
     sure = ported is not None
-    codes = network(carrier.get("mobile_country_code"), carrier.get("mobile_network_code"))
+    codes = (carrier.get("mobile_country_code"), carrier.get("mobile_network_code")) if sure else (None, None)
     return Found(
         number=number,
         carrier=name(carrier.get("name")) if sure else None,
         ported=ported,
         line_type=line_type(carrier.get("type")),
-        **(codes if sure else {}),
+        **network(*codes),
         request_id=text(said.get("api_id")),
         partial=not sure,
         raw=said,

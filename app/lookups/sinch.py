@@ -34,7 +34,7 @@ def build(numbers: Sequence[str], options: Options) -> Call:
 
 
 def meaning(status: int, said: Said) -> tuple[Failure, object] | None:
-    """A 403 is about the country (Canada needs a licence) or about our account; a 404 only counts in Sinch's own shape."""
+    """A 403 is about the country (Canada needs a licence) or our account; a 404 only counts in Sinch's own shape."""
     title = text(said.get("title")) or ""
     if status == 403 and ("country" in title.lower() or "canad" in title.lower()):  # noqa: PLR2004
         return "forbidden", "country"

@@ -74,7 +74,7 @@ def found(said: Said, number: str) -> Found:
         carrier=name(current.get("name")) if state in GOOD else None,
         original_carrier=name(original.get("name")) if _state(original) in GOOD else None,
         line_type=_line(current, original),
-        **(joined(current.get("network_code")) if state in GOOD else {}),
+        **joined(current.get("network_code") if state in GOOD else None),
         request_id=text(said.get("request_id")),
         partial=state != "ok",
         raw=said,
@@ -90,7 +90,8 @@ def _state(insight: Said) -> str:
 
 def _line(current: Said, original: Said) -> LineType | None:
     """The current carrier's, who are all mobile. A number that it cannot speak of is what the numbering plan says,
-    unless that says mobile: the two do not agree, so nobody knows."""
+    unless that says mobile: the two do not agree, so nobody knows.
+    """
     if _state(current) in GOOD:
         return line_type(current.get("network_type"))
     planned = line_type(original.get("network_type")) if _state(original) in GOOD else None

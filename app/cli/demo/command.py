@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 
 from app.cli.demo import outcome, report
 from app.cli.demo import wire as wires
-from app.cli.demo.day import Day, make
+from app.cli.demo.day import Day, make, people
 from app.cli.demo.feed import Done, Service, feed
 from app.cli.demo.outcome import mismatches
 from app.cli.demo.wire import Post, Wire
@@ -86,10 +86,10 @@ async def _demo(receipts: int, seed: int, url: str | None, key: str | None, *, s
 async def _told(receipts: int, seed: int, wire: Wire, key: str | None, folder: Path | None, *, json: bool) -> None:
     """Feed, ask, show. Refused where what the service says is not what was sent."""
     began = datetime.now(UTC)
-    day = make(receipts, seed, began)
     service = Service(wire.base, key)
     try:
         async with service.client() as http:
+            day = make(receipts, seed, began, await outcome.strangers(http, people(receipts)))
             start = await outcome.newest(http)
             fed = await _fed(service, day, wire)
             came = await outcome.read(http, day, began - timedelta(seconds=1), start)

@@ -17,13 +17,8 @@ from app.models.receipt import Status
 
 LISTS = {"24680": ("spring", "restock"), "73529": ("appointments",)}
 CARRIERS = ("Verizon Wireless", "AT&T", "T-Mobile", "US Cellular", "Metro by T-Mobile", "Cricket")
-AREAS = (
-    415, 201, 202, 203, 206, 210, 212, 213, 214, 215, 216, 303, 305, 310, 312, 313, 314, 317, 404, 405, 407, 408, 410,
-    412, 414, 469, 480, 502, 503, 504, 505, 512, 513, 602, 603, 612, 614, 615, 617, 619, 702, 703, 704, 713, 716, 718,
-    720, 757, 801, 808, 813, 816, 818, 832, 858, 901, 904, 907, 916, 919,
-)  # fmt: skip
-LINES = 100
-MOST = len(AREAS) * LINES
+AREAS = (415, *(code for code in range(201, 990) if code // 10 % 10 != 9 and code % 100 != 11 and code != 415))  # noqa: PLR2004
+NUMBERS = tuple(f"+1{area}55501{line:02d}" for line in range(100) for area in AREAS)
 DAY = timedelta(hours=24)
 FORMS = {"openmarket": ("v3", "v4")}
 GATEWAYS = {"openmarket": 25, "native": 25, "infobip": 25, "twilio": 10, "kannel": 8, "jasmin": 7}
@@ -110,15 +105,16 @@ class Day(NamedTuple):
     story: list[Told | Subscriber]
 
 
-def number(place: int) -> str:
-    return f"+1{AREAS[place % len(AREAS)]}55501{place // len(AREAS):02d}"
+def people(receipts: int) -> int:
+    """How many subscribers a day of so many receipts has."""
+    return min(len(NUMBERS), max(20, receipts // 5))
 
 
-def make(receipts: int, seed: int, now: datetime) -> Day:
-    """A day that ends at `now` and brings this many receipts, repeats included."""
+def make(receipts: int, seed: int, now: datetime, numbers: Sequence[str] = NUMBERS) -> Day:
+    """A day that ends at `now` and brings this many receipts, repeats included. `numbers`: whom it may concern."""
     random = Random(seed)  # noqa: S311 - a play, not a secret
     mark = f"{seed}-{now:%Y%m%d%H%M%S}"
-    subscribers = _subscribers(min(MOST, max(20, receipts // 5)), random, now)
+    subscribers = _subscribers(numbers[: people(receipts)], random, now)
     story = [*_story(subscribers[0], mark, now)]
     own = [step for step in story if isinstance(step, Told)]
     repeats = receipts // 100
@@ -131,14 +127,12 @@ def make(receipts: int, seed: int, now: datetime) -> Day:
     )  # fmt: skip
 
 
-def _subscribers(many: int, random: Random, now: datetime) -> list[Subscriber]:
+def _subscribers(numbers: Sequence[str], random: Random, now: datetime) -> list[Subscriber]:
     every = [(sender, name) for sender, names in LISTS.items() for name in names]
-    wanted = [every, *(sorted(random.sample(every, random.choice((1, 1, 1, 2)))) for _ in range(many - 1))]
+    wanted = [every, *(sorted(random.sample(every, random.choice((1, 1, 1, 2)))) for _ in numbers[1:])]
     return [
-        Subscriber(
-            number(place), random.choice(CARRIERS), tuple(lists), now - DAY - timedelta(days=random.randint(5, 400))
-        )
-        for place, lists in enumerate(wanted)
+        Subscriber(number, random.choice(CARRIERS), tuple(lists), now - DAY - timedelta(days=random.randint(5, 400)))
+        for number, lists in zip(numbers, wanted, strict=True)
     ]
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import httpx
 
-from app.cli.demo.day import GATEWAYS, Day, Told
+from app.cli.demo.day import GATEWAYS, NUMBERS, Day, Told
 from app.cli.demo.wire import Wire
+from app.cli.show import Refused
 from app.models.receipt import Status
 
 Seen = tuple[str, str, str | None, str | None, str, str | None]
 """A receipt as `GET /v1/receipts` has it: gateway, message id, number, sender, status, code."""
+AT_ONCE = 10_000
 OWN_WILL = frozenset({"573", "603", "21610"})
 """Codes by which a person has left. What came of them must hold for every reader."""
 
@@ -33,6 +35,17 @@ class Outcome:
     history: list[dict[str, Any]]
 
 
+async def strangers(http: httpx.AsyncClient, many: int) -> list[str]:
+    """So many numbers that the service has never heard of. Refused when it knows too many of ours."""
+    found: list[str] = []
+    for start in range(0, len(NUMBERS), AT_ONCE):
+        items = await _answers(http, NUMBERS[start : start + AT_ONCE])
+        found += [item["number"] for item in items if item["state"] == "unseen"]
+        if len(found) >= many:
+            return found
+    raise Refused(f"the service knows all but {len(found)} of the demo's numbers: ask for fewer --receipts", 1)
+
+
 async def newest(http: httpx.AsyncClient) -> int:
     """The cursor behind all that the feed has told so far."""
     after = -1
@@ -46,16 +59,21 @@ async def read(http: httpx.AsyncClient, day: Day, began: datetime, start: int) -
     numbers = [person.number for person in day.subscribers]
     ours, who = {told.message_id for told in day.told}, set(numbers)
     alarms = await _asked(http, "/v1/alarms", {"limit": 1_000, "cleared": False})
-    answered = await http.post("/v1/numbers/status", json={"numbers": numbers})
     return Outcome(
         Counter([_seen(row) async for row in _receipts(http, began) if row["message_id"] in ours]),
-        answered.raise_for_status().json()["items"],
+        [item for at in range(0, len(numbers), AT_ONCE) for item in await _answers(http, numbers[at : at + AT_ONCE])],
         [change async for change in _changes(http, start) if change["number"] in who],
         [row async for row in _pages(http, "/v1/held", {"limit": 1_000}) if row["number"] in who],
         [row async for row in _pages(http, "/v1/unread", {"limit": 1_000}) if _at(row["first_at"]) >= began],
         [row for row in alarms["items"] if row["kind"] == "unknown_code"],
         [row async for row in _pages(http, f"/v1/numbers/{numbers[0]}/history", {"limit": 1_000})][::-1],
     )
+
+
+async def _answers(http: httpx.AsyncClient, numbers: Sequence[str]) -> list[dict[str, Any]]:
+    answer = await http.post("/v1/numbers/status", json={"numbers": numbers})
+    items: list[dict[str, Any]] = answer.raise_for_status().json()["items"]
+    return items
 
 
 async def _receipts(http: httpx.AsyncClient, began: datetime) -> AsyncIterator[dict[str, Any]]:
