@@ -145,7 +145,7 @@ def retold(draw: st.DrawFn, living: st.SearchStrategy[Life]) -> tuple[Life, Life
 def verdict(event: Said | Verdict, policy: Policy) -> Verdict:
     if isinstance(event, Verdict):
         return event
-    return decide(event.receipt, event.reason, event.arrived, policy, event.known, event.receipt.carrier)
+    return decide(event.receipt, event.reason, event.arrived, policy, event.known, brand=event.receipt.carrier)
 
 
 class Known(NamedTuple):

@@ -176,7 +176,7 @@ async def blocked(ground: Ground, world: World) -> AsyncIterator[list[asyncio.Ta
             asked += [asyncio.create_task(ground.ask(fact.request(), fact)) for fact in facts]
             async with asyncio.timeout(GIVES_UP):
                 while await holder.fetchval(WAITING) < len(asked):
-                    await asyncio.sleep(0.02)
+                    await holder.execute("SELECT pg_stat_clear_snapshot()")
             yield asked
     except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError):
         pass  # its own session was lost with the others

@@ -152,7 +152,7 @@ def _cells(row: Row[Any]) -> Iterable[str]:
 
 
 @router.get("/v1/codes", operation_id="codes", summary="All codes, or those of a space", tags=["codes"],
-            response_model=api.Codes)  # fmt: skip
+            response_model=api.Codes, responses={404: {"description": "There is no space of this name"}})  # fmt: skip
 async def codes(request: Request, space: str | None = None, _: Reads = None) -> Response:
     """The catalogue: what each vendor's code means, what it is taken for, and what the policy in force does about it."""
     meaning = request.app.state.meaning
@@ -164,7 +164,7 @@ async def codes(request: Request, space: str | None = None, _: Reads = None) -> 
 
 
 @router.get("/v1/codes/{space}/{code:path}", operation_id="code", summary="What does this code mean?", tags=["codes"],
-            response_model=api.Code)  # fmt: skip
+            response_model=api.Code, responses={404: {"description": "The code is in no table"}})  # fmt: skip
 async def code(request: Request, space: Annotated[str, Path(examples=["openmarket"])],
                code: Annotated[str, Path(examples=["3041"])], _: Reads = None) -> Response:  # fmt: skip
     """Looked up exactly, then without leading zeros where the space is numeric."""
