@@ -198,7 +198,6 @@ async def test_a_small_day_end_to_end():
     states, lists, _ = (one["rows"] for one in told["reader"])
     assert {state: count for state, _, count in states} == told["states"]
     assert sum(count for *_, count in lists) <= told["lists"]["opted_in"]
-    assert not locate(Path(tempfile.gettempdir())).path.joinpath("data").exists()
 
 
 async def test_people_get_the_figures_one_numbers_whole_day_and_what_to_try():

@@ -122,7 +122,7 @@ _KANNEL = {"id": "0d8f1c2e", "st": "1", "a": "id:0d8f1c2e stat:DELIVRD err:000",
 _NATIVE = {"message_id": "0d8f1c2e", "number": api.NUMBER, "sender": "12345", "status": "undeliverable", "code": "3041"}
 _BODIES = {
     JSON: {"schema": {}, "example": _NATIVE},
-    NDJSON: {"schema": {"type": "string"}, "example": '{"message_id": "0d8f1c2e", "status": "delivered"}\n'},
+    NDJSON: {"itemSchema": {"type": "object"}},
     "application/x-www-form-urlencoded": {
         "schema": {"type": "object", "additionalProperties": {"type": "string"}},
         "example": {"MessageSid": "SM0d8f1c2e", "MessageStatus": "delivered", "To": api.NUMBER, "From": "12345"},
