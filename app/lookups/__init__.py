@@ -121,7 +121,7 @@ def _discreet(failed: Failed, options: Options) -> Failed:
 def _texts(options: Mapping[str, object]) -> Iterator[str]:
     """Every text of the settings that is long enough to be a secret."""
     for value in options.values():
-        if isinstance(value, str) and len(value) > 5:  # noqa: PLR2004
+        if isinstance(value, str) and len(value) > 7:  # noqa: PLR2004
             yield value
         elif isinstance(value, dict):
             yield from _texts(value)

@@ -18,7 +18,8 @@ from app.models.lookup import ANSWERS, Call, Failed, Failure, Found, HttpAnswer,
 
 READERS: dict[str, Callable[[object], object]] = {
     **dict.fromkeys(("carrier", "voice_carrier", "original_carrier"), _fields.name),
-    **dict.fromkeys(("ported", "porting", "active"), _fields.flag),
+    **dict.fromkeys(("ported", "active"), _fields.flag),
+    "porting": lambda value: _fields.flag(value) is True,
     **dict.fromkeys(("ported_at", "deactivated_at"), _fields.day),
     **dict.fromkeys(("number", "lrn", "spid", "ocn", "request_id"), _fields.text),
     "line_type": _fields.line_type,

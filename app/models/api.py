@@ -25,6 +25,7 @@ When = Annotated[datetime, Field(description="UTC", examples=[WHEN])]
 Given = list[Any]
 """Stands here because a field called `list` hides the word."""
 Next = Annotated[str | None, Field(description="Pass it as `after` for the next page; null on the last one")]
+NextPlace = Annotated[int | None, Field(description="Pass it as `after` for the next page; null on the last one")]
 
 
 # May I text this number? -------------------------------------------------------------------------------------------
@@ -189,7 +190,7 @@ class HistoryPage(BaseModel):
     """A number's changes, newest first."""
 
     items: list[Change]
-    next: Next
+    next: NextPlace
 
 
 class StoredReceipt(BaseModel):
@@ -310,7 +311,7 @@ class UnreadPage(BaseModel):
     """Unread callbacks, newest first, without their bodies."""
 
     items: list[Unread]
-    next: Next
+    next: NextPlace
 
 
 class UnreadCallback(Unread):
@@ -376,3 +377,14 @@ class Decided(BaseModel):
     """How many numbers a person's decision let go."""
 
     numbers: int
+
+
+class Alive(BaseModel):
+    alive: Literal[True]
+
+
+class Ready(BaseModel):
+    """Requests may be sent here. `schema`: the version of the database's."""
+
+    ready: Literal[True]
+    schema_: str = Field(alias="schema", examples=["0001"])

@@ -1,10 +1,6 @@
-"""Answers as this API gives them: JSON with times in UTC (`Z`), pages with a cursor; and the words of a path, read once."""
+"""Answers as this API gives them, JSON with times in UTC (`Z`); and the words that many calls take, read in one way."""
 
 from __future__ import annotations
-
-import binascii
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Any
 
 import orjson
 from starlette.requests import Request
@@ -65,26 +61,6 @@ _NOBODY = Asked()
 def wrong(where: str, detail: str) -> Problem:
     """422: `where` is a parameter, or with a slash a pointer into the body."""
     return Problem(422, detail, errors=[{"pointer" if where.startswith("/") else "parameter": where, "detail": detail}])
-
-
-def cursor(*place: object) -> str:
-    """Where the next page begins, opaque: it may hold a phone number, which no log of a proxy should show."""
-    return urlsafe_b64encode(orjson.dumps(place)).rstrip(b"=").decode()
-
-
-def place_of(text: str) -> list[Any]:
-    """What `cursor` was given. Raises Problem 422 for anything that no page has handed out."""
-    try:
-        place = orjson.loads(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    except (binascii.Error, ValueError) as error:
-        raise not_a_cursor() from error
-    if not isinstance(place, list):
-        raise not_a_cursor()
-    return place
-
-
-def not_a_cursor() -> Problem:
-    return wrong("after", "not a cursor of this call: pass the `next` of the page before, as it is")
 
 
 def wanted(request: Request, *offered: str) -> str:

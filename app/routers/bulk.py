@@ -34,7 +34,7 @@ PART_MOST = 64 * 1024
 
 QUESTION = {"$ref": "#/components/schemas/BulkQuestion"}
 _LINE = {"anyOf": [{"type": "string"}, {"$ref": "#/components/schemas/LineQuestion"}]}
-LINES_IN = {"itemSchema": _LINE, "example": f'"{api.NUMBER}"\n{{"number": "{api.NUMBER}", "sender": "12345"}}\n'}
+LINES_IN = {"itemSchema": _LINE}
 LINES_OUT = {
     "itemSchema": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("NumberStatus", "BadNumber")]}
 }

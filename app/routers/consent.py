@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Security
-from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field
 from starlette.responses import Response
 
 from app.models.number import Cause, Fact, OptIn
@@ -32,13 +32,23 @@ Sender = Annotated[str, Path(description="Short code, phone number or name, perc
 ListName = Annotated[str, Path(max_length=128, description="A list of this sender", examples=["spring"])]
 PhoneNumber = Annotated[str, Path(description="E.164; a national number is read with the default region",
                                   examples=["+15555551234"])]  # fmt: skip
+
+
+def _written_out(value: object) -> object:
+    """Pydantic would also take a number, as seconds since 1970: nobody means that by a time here."""
+    if not (isinstance(value, str) and "-" in value):
+        raise ValueError("give a time with its zone, for example 2026-11-21T18:42:07Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 Words = Annotated[str, Field(max_length=1024), AfterValidator(_clean)]
 
 
 class OptInCall(BaseModel):
     """The person's consent: when it was given, where, and what proves it."""
 
-    consented_at: AwareDatetime
+    consented_at: Moment
     source: Words = Field(examples=["web form"])
     evidence: Words | None = Field(None, examples=["form 7f3a, address kept with it"])
 
@@ -76,7 +86,7 @@ async def opt_in(request: Request, sender: Sender, list: ListName, number: Phone
 async def opt_out(request: Request, sender: Sender, list: ListName, number: PhoneNumber,  # noqa: A002, PLR0913, PLR0917
                   scope: Literal["list", "sender", "all"] = "list",
                   reason: Annotated[str, Query(pattern="^[a-z][a-z0-9_]{0,63}$")] = "unsubscribed",
-                  at: AwareDatetime | None = None,
+                  at: Moment | None = None,
                   _: Annotated[None, Security(scope("consent:write"))] = None) -> Response:  # fmt: skip
     """Of this list, of all lists of the sender, or of everything. It is remembered where no list exists yet."""
     who = _who(request, sender, list, number)

@@ -11,22 +11,14 @@ from starlette.routing import Route
 
 from app.models import api
 from app.routers import bulk
-from app.routers.answers import (
-    JSON,
-    NDJSON,
-    answer,
-    asked_of,
-    cursor,
-    dumps,
-    not_a_cursor,
-    number_of,
-    place_of,
-)
+from app.routers.answers import JSON, NDJSON, answer, asked_of, dumps, number_of
 from app.routers.auth import require, scope
 from app.services import feed, reading, status
 
 router = APIRouter(tags=["numbers"])
 Reads = Annotated[None, Security(scope("numbers:read"))]
+Limit = Annotated[int, Query(ge=1, le=1_000)]
+After = Annotated[int, Query(ge=1, le=reading.NEWEST, description="The `next` of the page before")]
 PhoneNumber = Annotated[str, Path(description="E.164; a national number is read with the default region",
                                   examples=[api.NUMBER])]  # fmt: skip
 
@@ -67,17 +59,10 @@ async def statuses(request: Request, content_type: Annotated[str, Header(include
 
 @router.get("/v1/numbers/{number}/history", operation_id="numberHistory", summary="How did it come to be so?",
             response_model=api.HistoryPage)  # fmt: skip
-async def history(request: Request, number: PhoneNumber, after: str = "",
-                  limit: Annotated[int, Query(ge=1, le=1_000)] = 100, _: Reads = None) -> Response:  # fmt: skip
+async def history(request: Request, number: PhoneNumber, after: After = reading.NEWEST, limit: Limit = 100,
+                  _: Reads = None) -> Response:  # fmt: skip
     """Every change with its cause, newest first: why, since when, by which receipt, lookup, file or call."""
-    before = _seq(after) if after else reading.NEWEST
-    rows = await reading.history(request.app.state.reads, number_of(request.app.state.settings.region, number), before, limit + 1)
+    state = request.app.state
+    rows = await reading.history(state.reads, number_of(state.settings.region, number), after, limit + 1)
     items = [feed.shape(row) for row in rows[:limit]]
-    return answer({"items": items, "next": cursor(items[-1]["seq"]) if len(rows) > limit else None})
-
-
-def _seq(after: str) -> int:
-    match place_of(after):
-        case [int(seq)] if 0 <= seq <= reading.NEWEST:
-            return seq
-    raise not_a_cursor()
+    return answer({"items": items, "next": items[-1]["seq"] if len(rows) > limit else None})

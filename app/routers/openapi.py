@@ -14,13 +14,13 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.responses import FileResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, compile_path
 
 from app.gateways import GATEWAYS
 from app.models import api
 from app.routers.answers import JSON, NDJSON
 from app.routers.messages import SentMessage
-from app.routers.problems import MEDIA_TYPE
+from app.routers.problems import MEDIA_TYPE, Problem, answer
 
 Document = dict[str, Any]
 SCHEMAS = "#/components/schemas/{model}"
@@ -76,6 +76,8 @@ def _errors(operation: Document) -> Iterator[int]:
         yield from (401, 403)
     if "requestBody" in operation:
         yield from (400, 408, 413)
+    if any(parameter["in"] == "path" for parameter in operation.get("parameters", ())):
+        yield 404
     if operation.get("parameters") or "requestBody" in operation:
         yield 422
     yield from (405, 500, 503)
@@ -85,7 +87,7 @@ def _errors(operation: Document) -> Iterator[int]:
 
 _BY_HAND: tuple[type[BaseModel], ...] = (
     api.NumberStatus, api.BulkQuestion, api.BadNumber, api.LineQuestion, api.Change, api.Subscriber, api.Problem,
-    api.Registered, api.HeldPage, api.Decided, SentMessage,
+    api.Registered, api.HeldPage, api.Decided, api.Alive, api.Ready, SentMessage,
 )  # fmt: skip
 
 
@@ -142,7 +144,7 @@ def _callback(method: str, *, account: bool) -> Document:
     if account:
         parameters.append(_text("account", "path", "`[gateways.NAME.accounts.ACCOUNT]` of the settings", "eu"))
     if method == "get":
-        fields = {"type": "object", "additionalProperties": {"type": "string"}}
+        fields = {"type": "object", "additionalProperties": True}
         parameters.append({"name": "fields", "in": "query", "style": "form", "explode": True, "schema": fields,
                            "description": "The receipt, for gateways that call by GET", "example": _KANNEL})  # fmt: skip
     taken = {"description": "Committed: the body is what this vendor expects", "headers": _UNREAD,
@@ -171,6 +173,7 @@ _SENT = {
 }  # fmt: skip
 _ANSWERS: dict[str, type[BaseModel]] = {
     "registerMessages": api.Registered, "listHeld": api.HeldPage, "releaseHeld": api.Decided, "optOutHeld": api.Decided,
+    "livez": api.Alive, "readyz": api.Ready,
 }  # fmt: skip
 
 
@@ -185,8 +188,22 @@ def install(app: FastAPI) -> None:
             app.openapi_schema = _document(app)
         return app.openapi_schema
 
+    @app.exception_handler(405)
+    async def not_so(request: Request, _: Exception) -> Response:
+        """Routes are matched one by one and each names only its own methods: the document knows all of a path."""
+        methods = ", ".join(_methods(document()["paths"], request.url.path))
+        return answer(Problem(405, f"this can be asked with {methods}", headers={"Allow": methods}))
+
     app.openapi = document  # type: ignore[method-assign] # FastAPI's own way to extend it
     app.router.routes += [Route("/docs", _page), *(Route(f"/docs/{name}", _asset) for name in _ASSETS)]
+
+
+def _methods(paths: Document, asked: str) -> list[str]:
+    """How this path may be asked; one that is written out comes before a pattern. Pages that are no API are read."""
+    if asked in paths:
+        return [*map(str.upper, paths[asked])]
+    templates = (path for path in paths if compile_path(path)[0].match(asked))
+    return next(([*map(str.upper, paths[path])] for path in templates), ["GET", "HEAD"])
 
 
 def _document(app: FastAPI) -> Document:

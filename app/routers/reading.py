@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
@@ -20,20 +20,7 @@ from app.models import api
 from app.models.catalogue import Code
 from app.models.number import Consent, State
 from app.models.policy import Policy, Rule
-from app.routers.answers import (
-    CSV,
-    JSON,
-    NDJSON,
-    answer,
-    cursor,
-
-    list_of,
-    not_a_cursor,
-    number_of,
-    place_of,
-    sender_of,
-    wanted,
-)
+from app.routers.answers import CSV, JSON, NDJSON, answer, list_of, number_of, sender_of, wanted
 from app.routers.auth import scope
 from app.routers.problems import Problem
 from app.services import reading
@@ -42,7 +29,10 @@ from app.services.reading import Rows
 router = APIRouter()
 Reads = Annotated[None, Security(scope("numbers:read"))]
 Limit = Annotated[int, Query(ge=1, le=1_000)]
-After = Annotated[str, Query(description="The `next` of the page before")]
+AFTER = "The `next` of the page before"
+AfterReceipt = Annotated[str, Query(pattern="^([0-9]{1,16}[.][0-9a-f]{32})?$", description=AFTER)]
+AfterNumber = Annotated[str, Query(pattern="^([0-9a-f]{2})*$", description=AFTER)]
+AfterId = Annotated[int, Query(ge=1, le=reading.NEWEST, description=AFTER)]
 Words = Annotated[str | None, Query(max_length=256, pattern=r"^[^\x00]+$")]
 
 
@@ -52,27 +42,28 @@ Words = Annotated[str | None, Query(max_length=256, pattern=r"^[^\x00]+$")]
 @router.get("/v1/receipts", operation_id="storedReceipts", summary="What did the gateways say?", tags=["receipts"],
             response_model=api.ReceiptPage)  # fmt: skip
 async def receipts(request: Request, message_id: Words = None, number: Annotated[str | None, Query()] = None,
-                   gateway: Words = None, after: After = "", limit: Limit = 100, _: Reads = None) -> Response:  # fmt: skip
+                   gateway: Words = None, after: AfterReceipt = "", limit: Limit = 100, _: Reads = None) -> Response:  # fmt: skip
     """Stored receipts, newest first: of one message, of one number, of one gateway, or the newest of all. Kept 90 days."""
     who = None if number is None else number_of(request.app.state.settings.region, number)
     given = {"message_id": message_id, "number": who, "gateway": gateway}
     asked = {name: value for name, value in given.items() if value is not None}
-    before = _receipt_place(after) if after else reading.Place(datetime.now(UTC) + timedelta(days=1), reading.LAST_KEY)
-    rows = await reading.receipts(request.app.state.reads, asked, before, limit + 1)
+    rows = await reading.receipts(request.app.state.reads, asked, _place(after) if after else reading.now(), limit + 1)
     items = [{name: value for name, value in row._asdict().items() if name != "key"} for row in rows[:limit]]
     last = rows[limit - 1] if len(rows) > limit else None
-    return answer({"items": items, "next": last and cursor(last.received_at, str(last.key))})
+    return answer({"items": items, "next": last and _cursor(reading.Place(last.received_at, last.key))})
 
 
-def _receipt_place(after: str) -> reading.Place:
-    try:
-        received_at, key = place_of(after)
-        place = reading.Place(datetime.fromisoformat(received_at), UUID(key))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise not_a_cursor() from error
-    if place.received_at.tzinfo is None:
-        raise not_a_cursor()
-    return place
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def _cursor(place: reading.Place) -> str:
+    return f"{(place.received_at - _EPOCH) // _MICROSECOND}.{place.key.hex}"
+
+
+def _place(cursor: str) -> reading.Place:
+    at, _, key = cursor.partition(".")
+    return reading.Place(_EPOCH + int(at) * _MICROSECOND, UUID(key))
 
 
 # Subscribers -------------------------------------------------------------------------------------------------------
@@ -95,7 +86,7 @@ async def subscribers(
     consent: Consent | None = None,
     state: State | None = None,
     sendable: Annotated[bool | None, Query(description="Whether this list may be texted at this number now")] = None,
-    after: After = "",
+    after: AfterNumber = "",
     limit: Annotated[int, Query(ge=1, le=10_000, description="For JSON; NDJSON and CSV give the whole list")] = 1_000,
     _: Reads = None,
 ) -> Response:
@@ -107,21 +98,15 @@ async def subscribers(
     given = {"consent": consent, "state": state, "sendable": sendable}
     asked = {name: value for name, value in given.items() if value is not None}
     kind = wanted(request, JSON, NDJSON, CSV)
-    reads, start = request.app.state.reads, _number_place(after) if after else ""
+    # In hex: a `+` that is not encoded reads as a space, and no log of a proxy should show a number.
+    reads, start = request.app.state.reads, bytes.fromhex(after).replace(b"\0", b"").decode("latin-1")
     if kind == JSON:
         rows = await reading.subscribers(reads, *who, asked, start, limit + 1)
         items = [row._asdict() for row in rows[:limit]]
-        return answer({"items": items, "next": cursor(items[-1]["number"]) if len(rows) > limit else None})
+        return answer({"items": items, "next": items[-1]["number"].encode().hex() if len(rows) > limit else None})
     pages = reading.all_subscribers(reads, *who, asked, start)
     write = _as_lines if kind == NDJSON else _as_table
     return StreamingResponse(_written(await anext(pages), pages, write), media_type=kind)
-
-
-def _number_place(after: str) -> str:
-    match place_of(after):
-        case [str(number)] if number.isprintable():
-            return number
-    raise not_a_cursor()
 
 
 async def _written(first: Rows, pages: AsyncIterator[Rows], write: Any) -> AsyncIterator[bytes]:  # noqa: ANN401
@@ -214,25 +199,17 @@ async def alarms(request: Request, cleared: Annotated[bool, Query(description="S
 
 @router.get("/v1/unread", operation_id="unread", summary="What could not be read?", tags=["operating"],
             response_model=api.UnreadPage)  # fmt: skip
-async def unread(request: Request, after: After = "", limit: Limit = 100,
+async def unread(request: Request, after: AfterId = reading.NEWEST, limit: Limit = 100,
                  _: Annotated[None, Security(scope("admin"))] = None) -> Response:  # fmt: skip
     """Callbacks, or elements of them, that were answered as success and kept for a person; newest first."""
-    before = _id_place(after) if after else reading.NEWEST
-    rows = await reading.unread(request.app.state.reads, before, limit + 1)
+    rows = await reading.unread(request.app.state.reads, after, limit + 1)
     items = [row._asdict() for row in rows[:limit]]
-    return answer({"items": items, "next": cursor(items[-1]["id"]) if len(rows) > limit else None})
-
-
-def _id_place(after: str) -> int:
-    match place_of(after):
-        case [int(id_)] if 0 <= id_ <= reading.NEWEST:
-            return id_
-    raise not_a_cursor()
+    return answer({"items": items, "next": items[-1]["id"] if len(rows) > limit else None})
 
 
 @router.get("/v1/unread/{id}", operation_id="unreadCallback", summary="One of them, as it came", tags=["operating"],
             response_model=api.UnreadCallback, responses={404: {"description": "There is none of this id"}})  # fmt: skip
-async def unread_callback(request: Request, id: Annotated[int, Path(ge=1, le=reading.NEWEST)],  # noqa: A002
+async def unread_callback(request: Request, id: Annotated[int, Path(ge=1, le=reading.NEWEST, examples=[17])],  # noqa: A002
                           _: Annotated[None, Security(scope("admin"))] = None) -> Response:  # fmt: skip
     """With its headers, query and body (base64): it may hold phone numbers."""
     row = await reading.one_unread(request.app.state.reads, id)

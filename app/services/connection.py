@@ -14,7 +14,9 @@ RETRY_AFTER = 2
 """Seconds after which a caller should come back."""
 POOL_SIZE = 8
 ACQUIRE_WITHIN = 5.0
-STATEMENT_WITHIN = 30.0
+STATEMENT_WITHIN = 10.0
+"""Seconds after which a server that does not answer counts as away. With the 2 more that SQLAlchemy gives a connection to
+say goodbye, callers hear of it before a gateway gives up, after 15."""
 OLDEST_CONNECTION = 600
 
 
@@ -23,18 +25,31 @@ class Busy(Exception):
 
 
 # 25006: a demoted primary still answers but takes no writes (seen to last for days after a failover).
-_LOST_STATES = ("08", "57P01", "57P02", "57P03", "25006", "53300")
+_GONE_STATES = ("08", "57P01", "57P02", "57P03", "25006")
+# A full disk, no memory, no more connections; files that cannot be read. Another connection would hear the same.
+_NO_ROOM_STATES = ("53", "58")
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether the connection, not the data, is at fault."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
-    state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
+    """Whether the database, not the data, is at fault: what failed may be tried again as it was."""
+    return _is_gone(error) or _state(error).startswith(_NO_ROOM_STATES)
+
+
+def _is_gone(error: BaseException) -> bool:
+    """Whether the connection is of no more use."""
     return (
-        state.startswith(_LOST_STATES)
+        _state(error).startswith(_GONE_STATES)
         or isinstance(error, PoolTimeout | OSError | asyncio.TimeoutError | SQLInterfaceError)
-        or _is_broken_client(cause)
+        or _is_broken_client(_cause(error))
     )
+
+
+def _cause(error: BaseException) -> BaseException:
+    return error.orig if isinstance(error, DBAPIError) and error.orig else error
+
+
+def _state(error: BaseException) -> str:
+    return str(getattr(_cause(error), "sqlstate", None) or getattr(_cause(error), "pgcode", None) or "")
 
 
 def _is_broken_client(error: BaseException | None) -> bool:
@@ -63,7 +78,7 @@ def connect(url: str, *, pool: int = POOL_SIZE) -> AsyncEngine:
             "server_settings": {"application_name": "sendable", "timezone": "UTC", "jit": "off"},
         },
     )
-    event.listen(engine.sync_engine, "handle_error", _drop_if_lost)
+    event.listen(engine.sync_engine, "handle_error", _drop_if_gone)
     return engine
 
 
@@ -72,7 +87,7 @@ def _as_text(json: str) -> str:
     return json
 
 
-def _drop_if_lost(context: ExceptionContext) -> None:
-    if context.original_exception and is_lost(context.original_exception):
+def _drop_if_gone(context: ExceptionContext) -> None:
+    if context.original_exception and _is_gone(context.original_exception):
         context.is_disconnect = True
         context.invalidate_pool_on_disconnect = True

@@ -136,6 +136,10 @@ class Intake:
     async def _refused(self, group: list[Batch], error: Exception) -> None:
         lost = is_lost(error)
         log.warning("group not committed", lost=lost, size=len(group), error=type(error).__name__)
+        if isinstance(error, TimeoutError):  # who waited for this group has no time left to wait for another
+            group += self._waiting
+            self._waiting.clear()
+            self._depth = 0
         if lost or len(group) == 1 or not isinstance(error, DBAPIError):
             _fail(group, Busy())
             return

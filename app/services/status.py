@@ -63,6 +63,8 @@ class Reader:
             try:
                 rows = await read_many(self._engine, (number for number, _ in asked))
             except Exception as error:  # noqa: BLE001 - each who waits must hear of it
+                if isinstance(error, TimeoutError):  # who waited for this query has no time left to wait for another
+                    asked, self._waiting = asked + self._waiting, []
                 for _, future in asked:
                     if not future.done():
                         future.set_exception(error)

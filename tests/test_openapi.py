@@ -1,0 +1,170 @@
+"""The API's document says what is true, all of it, and its page needs nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+
+from app.config import Settings
+from app.main import create_app
+from tests.conftest import Service
+from tests.running import serving
+
+HOME = Path(__file__).parents[1]
+FIRST_KEY = "a-first-key-of-at-least-24-characters"
+NO_API = re.compile(r"/docs(/.*)?|/openapi.json")
+Document = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def app() -> FastAPI:
+    return create_app(Settings(auth="on", gateways={}))
+
+
+@pytest.fixture(scope="module")
+def document(app: FastAPI) -> Document:
+    return app.openapi()
+
+
+def operations(document: Document) -> Iterator[tuple[str, Document]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+# Against the running service ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("auth", ["off", "on"])
+async def test_schemathesis_finds_nothing_wrong_in_the_whole_document(tmp_path: Path, database_url: str, auth: str) -> None:
+    settings = {"database_url": database_url, "auth": auth, "first_key": FIRST_KEY}
+    async with serving(tmp_path / "log", **settings) as served:
+        process = await asyncio.create_subprocess_exec(
+            str(Path(sys.executable).with_name("schemathesis")), "run", f"{served.url}/openapi.json", "--max-examples=20",
+            "--phases=examples,coverage,fuzzing", "--warnings=off", "--no-color",
+            *(["--header", f"Authorization: Bearer {FIRST_KEY}"] if auth == "on" else []),
+            cwd=HOME, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    assert re.search(r"Tested: [1-9]", said.decode())
+    assert not re.search(r"\+1\d{10}", (tmp_path / "log").read_text())
+
+
+# Complete ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_route_is_in_the_document(app: FastAPI, document: Document) -> None:
+    served = set()
+    for context in iter_route_contexts(app.routes):
+        route = getattr(context, "starlette_route", None) or context
+        path = re.sub(r":\w+}", "}", route.path)
+        served |= {f"{method} {path}" for method in route.methods or () if method != "HEAD" and not NO_API.fullmatch(path)}
+    assert served == {name for name, _ in operations(document)}
+
+
+def test_every_call_says_what_it_is_for(document: Document) -> None:
+    seen = set()
+    known = {tag["name"] for tag in document["tags"]}
+    for name, operation in operations(document):
+        assert operation["summary"], name
+        assert operation["description"], name
+        assert set(operation["tags"]) <= known, name
+        assert operation["operationId"] not in seen, name
+        seen.add(operation["operationId"])
+        for parameter in operation.get("parameters", ()):
+            assert parameter["in"] != "path" or parameter.get("description") or parameter["schema"].get("examples"), name
+
+
+def test_every_error_is_a_problem_and_every_call_names_its_own(document: Document) -> None:
+    for name, operation in operations(document):
+        responses = operation["responses"]
+        errors = {int(status) for status in responses if int(status) >= 400}
+        assert errors >= {405, 500, 503}, name
+        assert ("security" in operation and bool(operation["security"])) == ({401, 403} <= errors and 401 in errors), name
+        if "requestBody" in operation:
+            assert errors >= {400, 408, 413, 422}, name
+        for status in errors:
+            assert [*responses[str(status)]["content"]] == ["application/problem+json"], (name, status)
+
+
+def test_every_answer_has_a_schema(document: Document) -> None:
+    for name, operation in operations(document):
+        content = operation["responses"]["200"]["content"]
+        assert all(form.get("schema") or form.get("itemSchema") for form in content.values()), name
+
+
+def test_every_reference_leads_somewhere(document: Document) -> None:
+    schemas = document["components"]["schemas"]
+    for name in set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document))):
+        assert name in schemas
+
+
+def test_every_example_is_one(document: Document) -> None:
+    shared = {"components": document["components"]}
+    for name, schema in document["components"]["schemas"].items():
+        for example in schema.get("examples", ()):
+            jsonschema_rs.validate(shared | {"$ref": f"#/components/schemas/{name}"}, example)
+    for name, operation in operations(document):
+        body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+        if "example" in body:
+            jsonschema_rs.validate(shared | body["schema"], body["example"]), name
+
+
+def test_the_receipt_routes_are_documented_for_every_gateway(app: FastAPI, document: Document) -> None:
+    for path in ("/v1/receipts/{gateway}", "/v1/receipts/{gateway}/{account}"):
+        for operation in document["paths"][path].values():
+            gateway = next(one for one in operation["parameters"] if one["name"] == "gateway")
+            assert set(gateway["schema"]["enum"]) >= {"openmarket", "native", "twilio", "infobip", "kannel", "jasmin"}
+            assert {"200", "403", "404", "503"} <= operation["responses"].keys()
+            assert "Sendable-Unread" in operation["responses"]["200"]["headers"]
+            assert not operation["security"]
+        assert "413" in document["paths"][path]["post"]["responses"]
+
+
+def test_with_auth_off_no_key_is_asked_for() -> None:
+    open_to_all = create_app(Settings(auth="off")).openapi()
+    assert not any(operation.get("security") for _, operation in operations(open_to_all))
+
+
+# The edge ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("GET", "/v2", 404, None),
+        ("DELETE", "/v1/numbers/+15555551234", 405, {"GET"}),
+        ("PUT", "/v1/numbers/status", 405, {"POST"}),
+        ("POST", "/v1/senders/12345/lists/spring/subscribers/+15555551234", 405, {"PUT", "DELETE"}),
+        ("PATCH", "/v1/receipts/native", 405, {"GET", "POST"}),
+        ("POST", "/docs", 405, {"GET", "HEAD"}),
+    ],
+)
+async def test_what_is_not_there_is_a_problem_too(
+    service: Service, method: str, path: str, status: int, allow: set[str] | None
+) -> None:
+    answer = await service.client.request(method, path)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert answer.json()["status"] == status
+    assert allow is None or set(answer.headers["allow"].split(", ")) == allow
+
+
+async def test_the_page_takes_everything_from_here(service: Service) -> None:
+    page = await service.client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert not re.findall(r"""["'(](?:https?:)?//[^"')]+""", page.text)
+    for path in set(re.findall(r"""["'](/[^"']+)["']""", page.text)):
+        asset = await service.client.get(path)
+        assert asset.status_code == 200, path
+        assert asset.content

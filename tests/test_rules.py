@@ -1,0 +1,119 @@
+"""Rules of the house that no type and no import contract can say. docs/decisions/ names them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from app.gateways import GATEWAYS
+from app.models.tables import metadata
+from tests.conftest import Service
+
+APP = Path(__file__).parents[1] / "app"
+WHO = "+15555551234"
+SUBSCRIBER = f"/v1/senders/12345/lists/spring/subscribers/{WHO}"
+GONE = {"message_id": "gone-1", "number": WHO, "sender": "12345", "status": "undeliverable", "code": "3041"}
+OPT_IN = {"consented_at": "2026-01-02T03:04:05Z", "source": "web form"}
+
+
+def sources(*folders: str) -> Iterator[tuple[str, str]]:
+    for folder in folders:
+        for path in sorted((APP / folder).rglob("*.py")):
+            yield str(path.relative_to(APP)), path.read_text()
+
+
+@contextmanager
+def statements(service: Service) -> Iterator[list[str]]:
+    seen: list[str] = []
+
+    def see(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        seen.append(statement)
+
+    engine = service.app.state.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", see)
+    yield seen
+    event.remove(engine, "before_cursor_execute", see)
+
+
+# SQL ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_group_costs_the_same_statements_for_one_receipt_and_for_five_hundred(service: Service) -> None:
+    def receipts(many: int) -> list[dict[str, str]]:
+        return [GONE | {"message_id": f"{many}-{place}", "number": f"+1415555{place:04}"} for place in range(many)]
+
+    seen = {}
+    for many in (1, 500):
+        with statements(service) as told:
+            assert (await service.client.post("/v1/receipts/native", json=receipts(many))).status_code == 200
+        seen[many] = told
+    assert seen[1] == seen[500]
+    assert len(seen[1]) < 15
+
+
+def test_no_session_and_no_mapped_class_is_used() -> None:
+    mapped = re.compile(r"sqlalchemy\.orm|AsyncSession|sessionmaker|DeclarativeBase|mapped_column|relationship\(")
+    assert [name for name, source in sources("") if mapped.search(source)] == []
+
+
+def test_tables_about_numbers_have_the_number_in_their_key_and_no_table_refers_to_another() -> None:
+    about_numbers = {"numbers", "sender_blocks", "subscriptions", "lookups"}
+    assert about_numbers <= metadata.tables.keys()
+    assert all("number" in metadata.tables[name].primary_key.columns for name in about_numbers)
+    assert [table.name for table in metadata.tables.values() if table.foreign_keys] == []
+
+
+def test_json_of_facts_is_read_and_written_in_the_store_alone() -> None:
+    of_facts = re.compile(r"TypeAdapter\(|\bfacts\s*=\s*v\.facts")
+    assert [name for name, source in sources("services") if of_facts.search(source)] == ["services/store.py"]
+
+
+# Numbers -----------------------------------------------------------------------------------------------------------
+
+
+async def test_history_still_names_its_causes_when_the_receipts_are_gone(service: Service) -> None:
+    await service.client.put(SUBSCRIBER, json=OPT_IN)
+    await service.client.post("/v1/receipts/native", json=GONE)
+    await service.sql("TRUNCATE receipts, receipt_keys")
+    told = (await service.client.get(f"/v1/numbers/{WHO}/history")).json()["items"]
+    causes = {change["kind"]: change["cause"] for change in told if change["reason"] == "deactivated"}
+    assert causes.keys() == {"number.state", "list.opted_out"}
+    assert all((cause["code"], cause["message_id"]) == ("3041", "gone-1") for cause in causes.values())
+    assert (await service.client.get(f"/v1/numbers/{WHO}")).json()["evidence"]["message_id"] == "gone-1"
+
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
+@pytest.mark.parametrize("call", ["opt in", "receipt"])
+async def test_consent_of_a_number_waits_for_whoever_holds_the_number(service: Service, call: str) -> None:
+    await service.client.put(SUBSCRIBER, json=OPT_IN)
+    async with service.app.state.engine.begin() as db:
+        await db.execute(text("SELECT FROM numbers WHERE number = :number FOR UPDATE"), {"number": WHO})
+        sending = (
+            service.client.put(SUBSCRIBER, json=OPT_IN | {"consented_at": "2026-02-03T04:05:06Z"}) if call == "opt in"
+            else service.client.post("/v1/receipts/native", json=GONE | {"code": "560"})
+        )  # fmt: skip
+        waiting = asyncio.create_task(sending)
+        while await service.sql(WAITING) == [(0,)]:
+            assert not waiting.done()
+        held = await service.sql("SELECT consent, opted_in_at::date::text FROM subscriptions")
+        assert held == [("opted_in", "2026-01-02")]
+    assert (await waiting).status_code == 200
+
+
+# Words -------------------------------------------------------------------------------------------------------------
+
+
+def test_no_service_knows_a_vendor_by_name() -> None:
+    vendors = re.compile("|".join(GATEWAYS.keys() - {"native"}), re.IGNORECASE)
+    named = [name for name, source in sources("services") if vendors.search(source)]
+    named += [name for name in ("main.py", "config.py") if vendors.search((APP / name).read_text())]
+    assert named == []
