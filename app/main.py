@@ -16,6 +16,7 @@ from app.config import Settings, SettingsError
 from app.gateways import GATEWAYS
 from app.models.receipt import Link
 from app.routers import consent, feed, held, messages, numbers, openapi, operating, problems, reading, receipts
+from app.routers.front import Front
 from app.services import database, keys, migrate, upkeep
 from app.services.connection import connect
 from app.services.feed import Feed
@@ -48,6 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     for router in (messages, numbers, consent, held, feed, reading, operating):
         app.include_router(router.router)
     openapi.install(app)
+    app.add_middleware(Front)
     return app
 
 

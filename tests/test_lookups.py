@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import lookups
-from app.lookups import LARGEST_RAW, LONGEST_NAME, PROVIDERS, base_url, read
+from app.lookups import LARGEST_RAW, LONGEST_NAME, PROVIDERS, read
 from app.lookups._http import wait
 from app.models.lookup import ANSWERS, Call, Failed, Failure, Found, HttpAnswer, LineType, Provider
 
@@ -163,8 +163,6 @@ def test_the_same_numbers_ask_the_same_and_others_ask_something_else(case: Case)
 def test_a_test_server_can_stand_in_for_every_provider(provider: Provider) -> None:
     options = GOOD[provider.name].options | {"base_url": "http://127.0.0.1:4010"}
     assert provider.build([NUMBER], options).url.startswith("http://127.0.0.1:4010/")
-    assert base_url(provider, options) == "http://127.0.0.1:4010"
-    assert base_url(provider, {}) == provider.base_url
 
 
 @each_that_sends

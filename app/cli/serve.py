@@ -68,7 +68,7 @@ async def _serve(app: FastAPI, settings: Settings, listener: socket.socket, *, q
     config = uvicorn.Config(
         AccessLog(app, verbose=settings.log_level == "debug"), http="httptools", ws="none", lifespan="off",
         log_config=None, access_log=False, server_header=False, timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=GRACE,
+        timeout_graceful_shutdown=GRACE, proxy_headers=False,
     )  # fmt: skip
     server = Server(config, app, quiet=quiet)
     starting = asyncio.create_task(_until_stopped(app, server, listener))

@@ -17,7 +17,7 @@ from app.lookups._fields import CANNOT_READ, why
 from app.lookups._http import Refused
 from app.models.lookup import Failed, Found, HttpAnswer, Options, Provider
 
-__all__ = ["PROVIDERS", "base_url", "read"]
+__all__ = ["PROVIDERS", "read"]
 
 
 def _found() -> dict[str, Provider]:
@@ -29,11 +29,6 @@ PROVIDERS: dict[str, Provider] = _found()
 
 LONGEST_NAME, LARGEST_RAW = 128, 16_384
 """Characters of any text, bytes of one answer that is kept. The largest published answer has some 1,500 bytes."""
-
-
-def base_url(provider: Provider, options: Options) -> str:
-    """Where the provider is asked: its own address, or the one that the settings name."""
-    return str(options.get("base_url") or provider.base_url)
 
 
 def read(provider: Provider, answer: HttpAnswer, numbers: Sequence[str], options: Options) -> dict[str, Found | Failed]:

@@ -12,8 +12,9 @@ from typing import Any, cast, get_args
 from urllib.parse import urlsplit
 
 from app.lookups import _fields
-from app.lookups._fields import Said, Unreadable, label, text, word
+from app.lookups._fields import Said, label, text, word
 from app.lookups._http import Refused, about, quoted, said
+from app.lookups._template import filled, leaf, lies_at
 from app.models.lookup import ANSWERS, Call, Failed, Failure, Found, HttpAnswer, Options, Provider
 
 READERS: dict[str, Callable[[object], object]] = {
@@ -33,8 +34,8 @@ def build(numbers: Sequence[str], options: Options) -> Call:
     """Raises ValueError, in words for whoever wrote the settings."""
     _check(options)
     (number,) = numbers
-    plain = partial(_filled, number=number, digits=number.removeprefix("+"))
-    in_path = partial(_filled, number=quoted(number), digits=number.removeprefix("+"))
+    plain = partial(filled, number=number, digits=number.removeprefix("+"))
+    in_path = partial(filled, number=quoted(number), digits=number.removeprefix("+"))
     body = options.get("body")
     return Call(
         method="POST" if str(options.get("method", "GET")).upper() == "POST" else "GET",
@@ -50,15 +51,6 @@ def _address(options: Options) -> str:
     """`url`; where `base_url` is set it stands for the scheme and host."""
     url, base = str(options["url"]), str(options.get("base_url") or "")
     return base.rstrip("/") + url.removeprefix("{}://{}".format(*urlsplit(url)[:2])) if base else url
-
-
-def _filled(template: object, number: str, digits: str) -> object:
-    """The template with the number in each of its texts, at any depth."""
-    if isinstance(template, str):
-        return template.replace("{number}", number).replace("{digits}", digits)
-    if isinstance(template, dict):
-        return {key: _filled(value, number, digits) for key, value in template.items()}
-    return [_filled(value, number, digits) for value in template] if isinstance(template, list) else template
 
 
 def _check(options: Options) -> None:
@@ -86,7 +78,7 @@ def _meaning(statuses: Mapping[str, str], status: int, body: Said) -> tuple[Fail
 
 def _refuse(body: Said, errors: Mapping[str, Any]) -> None:
     """Raises Refused where an error stands in a good answer: `path` leads there, `words` says what it means."""
-    value = _at(body, errors["path"]) if errors else None
+    value = lies_at(body, errors["path"]) if errors else None
     told = {word(key): failure for key, failure in errors.get("words", {}).items()}.get(word(_plain(value)))
     if told is not None:
         raise Refused(cast("Failure", told), label(text(_plain(value))))
@@ -94,7 +86,7 @@ def _refuse(body: Said, errors: Mapping[str, Any]) -> None:
 
 def found(body: Said, number: str, options: Options) -> Found:
     """Only what the settings name is read, and kept: an API may tell things about a person as well."""
-    values = {key: _leaf(_at(body, path)) for key, path in options["fields"].items()}
+    values = {key: leaf(lies_at(body, path)) for key, path in options["fields"].items()}
     about(number, values.get("number"))
     words = options.get("words", {})
     fields = {
@@ -102,18 +94,6 @@ def found(body: Said, number: str, options: Options) -> Found:
     }
     codes = _fields.joined(values.get("mccmnc")) or _fields.network(values.get("mcc"), values.get("mnc"))
     return Found(**cast("dict[str, Any]", {**fields, **codes, "number": number, "raw": values}))
-
-
-def _at(value: object, path: str | Sequence[str]) -> object:
-    """What lies at `data.lines.0.name`, or at the names of a list where names have dots. None where nothing does."""
-    for step in path.split(".") if isinstance(path, str) else path:
-        if isinstance(value, dict):
-            value = value.get(step)
-        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
-            value = value[int(step)]
-        else:
-            return None
-    return value
 
 
 def _translated(value: object, words: Mapping[str, object]) -> object:
@@ -124,12 +104,6 @@ def _translated(value: object, words: Mapping[str, object]) -> object:
 
 def _plain(value: object) -> object:
     return str(value).lower() if isinstance(value, bool | float) else value
-
-
-def _leaf(value: object) -> object:
-    if isinstance(value, dict | list):
-        raise Unreadable("an object or a list where a field should lie")
-    return value
 
 
 provider = Provider(

@@ -17,7 +17,7 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID
+from sqlalchemy.dialects.postgresql import JSON, JSONB, TIMESTAMP, UUID
 
 metadata = MetaData()
 _TIME = TIMESTAMP(timezone=True)
@@ -83,7 +83,7 @@ unnamed = Table(
     Column("account", Text, primary_key=True),
     Column("message_id", Text, primary_key=True),
     Column("key", UUID, primary_key=True),
-    Column("receipt", JSONB, nullable=False),
+    Column("receipt", JSON, nullable=False),
     Column("received_at", _TIME, nullable=False),
 )
 
@@ -92,7 +92,7 @@ numbers = Table(
     "numbers",
     metadata,
     Column("number", Text, primary_key=True),
-    Column("facts", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("facts", JSON),
     Column("steps", JSONB, nullable=False, server_default=text("'[]'")),
     Column("state", Text, nullable=False, server_default=text("'unseen'")),
     Column("reason", Text),
@@ -125,7 +125,7 @@ subscriptions = Table(
     Column("number", Text, primary_key=True),
     Column("sender", Text, primary_key=True),
     Column("list", Text, primary_key=True),
-    Column("facts", JSONB, nullable=False),
+    Column("facts", JSON, nullable=False),
     Column("consent", Text, nullable=False),
     Column("opted_in_at", _TIME),
     Column("reason", Text),

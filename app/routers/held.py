@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request, Security
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from app.models.phone import e164
@@ -17,6 +17,8 @@ from app.services.held import Which
 
 router = APIRouter(tags=["held"])
 Admin = Annotated[None, Security(scope("admin"))]
+Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""PostgreSQL keeps no NUL in a text, so nothing is found by one."""
 
 
 class Choice(BaseModel):
@@ -24,10 +26,10 @@ class Choice(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    number: str | None = None
-    code: str | None = None
-    code_space: str | None = None
-    reason: str | None = None
+    number: Word | None = None
+    code: Word | None = None
+    code_space: Word | None = None
+    reason: Word | None = None
 
     @model_validator(mode="after")
     def _something(self) -> Choice:
@@ -37,8 +39,8 @@ class Choice(BaseModel):
 
 
 @router.get("/v1/held", operation_id="listHeld", summary="List held numbers")
-async def list_held(request: Request, code: str | None = None, code_space: str | None = None, reason: str | None = None,  # noqa: PLR0913, PLR0917
-                    waiting_for: str | None = None, after: str = "",
+async def list_held(request: Request, code: Word | None = None, code_space: Word | None = None, reason: Word | None = None,  # noqa: PLR0913, PLR0917
+                    waiting_for: Word | None = None, after: Word = "",
                     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
                     _: Annotated[None, Security(scope("numbers:read"))] = None) -> Response:  # fmt: skip
     """Held numbers and what each waits for, in order of number."""

@@ -40,6 +40,13 @@ def answer(problem: Problem) -> Response:
     return Response(orjson.dumps(body), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
+def of(error: Problem | Busy, path: str) -> Response:
+    if isinstance(error, Problem):
+        return answer(error)
+    metrics.BUSY.labels("receipts" if path.startswith("/v1/receipts/") else "api").inc()
+    return answer(busy())
+
+
 def busy() -> Problem:
     return Problem(503, "nothing can be read or written just now: come back", headers={"Retry-After": str(RETRY_AFTER)})
 
@@ -48,13 +55,9 @@ def install(app: FastAPI) -> None:
     """Turn every error of the app into a problem."""
 
     @app.exception_handler(Problem)
-    async def _problem(_: Request, error: Problem) -> Response:
-        return answer(error)
-
     @app.exception_handler(Busy)
-    async def _busy(request: Request, _: Busy) -> Response:
-        metrics.BUSY.labels("receipts" if request.url.path.startswith("/v1/receipts/") else "api").inc()
-        return answer(busy())
+    async def _problem(request: Request, error: Problem | Busy) -> Response:
+        return of(error, request.scope["path"])
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from uuid import UUID
 
 import orjson
@@ -11,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.gateways import GATEWAYS, prove, read
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt
+from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply
 from app.routers.body import RECEIPTS_MOST, NotCompressed, read_body
 from app.routers.problems import Problem
 from app.services import metrics
@@ -37,9 +38,14 @@ async def receive(request: Request) -> Response:
     unread = [_kept(callback, link, one) for one in said if type(one) is Broken] if len(receipts) < len(said) else []
     if said:
         await request.app.state.intake.put(receipts, unread)
-    reply = gateway.reply(callback)
     if unread:
         metrics.UNREAD.labels(gateway.name).inc(len(unread))
+    return _answer(gateway.reply(callback), unread=bool(unread))
+
+
+@lru_cache(maxsize=64)
+def _answer(reply: Reply, *, unread: bool) -> Response:
+    """One object for each of the few answers there are: it holds nothing of a request, and may be sent again."""
     return Response(reply.body, reply.status, headers=UNREAD if unread else None, media_type=reply.content_type)
 
 

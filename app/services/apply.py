@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from app.models.number import Change, Verdict
 from app.models.policy import Policy
 from app.services import store
+from app.services.connection import Connection
 from app.services.decide import Held, settle
 
 
@@ -23,7 +22,7 @@ class Applied(NamedTuple):
     changes: list[list[Change]]
 
 
-async def apply(db: AsyncConnection, verdicts: Sequence[Verdict], policy: Policy, now: datetime) -> Applied:
+async def apply(db: Connection, verdicts: Sequence[Verdict], policy: Policy, now: datetime) -> Applied:
     """A fixed number of statements, however many verdicts; those about the same number act in the order given."""
     with_lists = {v.number for v in verdicts if v.out or v.opted_in}
     before = await store.lock_numbers(db, (v.number for v in verdicts), with_lists, policy, now)

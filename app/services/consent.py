@@ -11,6 +11,7 @@ from app.models.number import Cause, Consent, Fact, OptIn, Scope, Verdict
 from app.models.policy import Policy
 from app.services import store
 from app.services.apply import apply
+from app.services.connection import transaction
 from app.services.decide import consent
 
 
@@ -39,7 +40,7 @@ async def opt_out(engine: AsyncEngine, number: str, sender: str, list_: str, fac
 
 async def _call(engine: AsyncEngine, verdict: Verdict, policy: Policy, sender: str, list_: str) -> Stands:
     now = datetime.now(UTC)
-    async with engine.begin() as db:
+    async with transaction(engine) as db:
         applied = await apply(db, [verdict], policy, now)
         await store.publish(db, applied.changes[0])
     before, held = applied.before[verdict.number], applied.held[verdict.number]

@@ -101,10 +101,9 @@ def decide(receipt: Receipt, reason: str | None, arrived: datetime, policy: Poli
         cause=cause,
         sender=receipt.sender or (known.sender if known else None),
         carrier=_carrier(receipt, brand, at),
+        delivered=Fact(at, sent, "delivered", cause) if receipt.status is Status.DELIVERED else None,
         received_at=arrived,
     )
-    if receipt.status is Status.DELIVERED:
-        return replace(seen, delivered=Fact(at, sent, "delivered", cause))
     if receipt.status not in FAILED or reason is None:
         return seen
     rule = policy.rule(reason)
@@ -157,20 +156,11 @@ def _carrier(receipt: Receipt, brand: str | None, at: datetime) -> Carrier | Non
 
 def merge(number: Number, verdict: Verdict) -> Number:
     """A verdict's facts joined to a number's. Associative, commutative and idempotent, but for a person's decisions."""
-    conditions, cleared = dict(number.conditions), dict(number.cleared)
-    conditions.pop(verdict.named or "", None)
-    if verdict.released:
-        last = max([verdict.at, *(f.at for key, f in conditions.items() if key.startswith("held/"))])
-        cleared |= {"held": last, UNNAMED: last}
-    for key, fact in verdict.conditions:
-        conditions[key] = newest(conditions.get(key), fact)
-    for state, at in verdict.cleared:
-        cleared[state] = max(cleared.get(state, at), at)
-    return replace(
-        number,
+    return Number(
+        number=number.number,
         seen=number.seen or verdict.cause.kind != "register",
-        conditions=conditions,
-        cleared=cleared,
+        conditions=_conditions(number.conditions, verdict),
+        cleared=_cleared(number, verdict),
         strikes=_struck(number.strikes, verdict),
         senders=_reached(number.senders, verdict),
         out=_later(number.out, verdict.out) if verdict.scope == "all" else number.out,
@@ -179,6 +169,23 @@ def merge(number: Number, verdict: Verdict) -> Number:
         carrier=_served_by(number.carrier, verdict.carrier),
         last_receipt_at=_latest(number.last_receipt_at, verdict.received_at),
     )
+
+
+def _conditions(conditions: dict[str, Fact], verdict: Verdict) -> dict[str, Fact]:
+    if not verdict.conditions and verdict.named not in conditions:
+        return conditions
+    joined = {key: fact for key, fact in conditions.items() if key != verdict.named}
+    return joined | {key: newest(joined.get(key), fact) for key, fact in verdict.conditions}
+
+
+def _cleared(number: Number, verdict: Verdict) -> dict[str, datetime]:
+    if not verdict.cleared and not verdict.released:
+        return number.cleared
+    cleared = number.cleared | {state: max(number.cleared.get(state, at), at) for state, at in verdict.cleared}
+    if verdict.released:
+        last = max([verdict.at, *(f.at for key, f in number.conditions.items() if key.startswith("held/"))])
+        cleared |= {"held": last, UNNAMED: last}
+    return cleared
 
 
 def merge_list(held: Subscription, verdict: Verdict) -> Subscription:
@@ -256,6 +263,8 @@ def _served_by(old: Carrier | None, new: Carrier | None) -> Carrier | None:
 
 def show(number: Number, policy: Policy, now: datetime) -> Shown:
     """What readers see, a pure function of the facts and of now."""
+    if not number.conditions and not any(reach.blocks for reach in number.senders.values()):
+        return Shown(_SEEN if number.seen else _UNSEEN, {}, number.carrier, None, None)
     standing = [*_standing(number, policy, now)]
     blocks = {sender: fact for sender, reach in number.senders.items() if (fact := block(number, reach, policy))}
     wanted = [c.fact for c in standing if c.fact.lookup]
@@ -267,6 +276,9 @@ def show(number: Number, policy: Policy, now: datetime) -> Shown:
         dead_since=_dead_since(number),
         lookup=min(wanted, key=_fact_key, default=None) if policy.lookups else None,
     )
+
+
+_SEEN, _UNSEEN = (Step("active"),), (Step("unseen"),)
 
 
 class _Standing(NamedTuple):

@@ -13,6 +13,7 @@ from app.models.number import Cause, Fact, Verdict
 from app.models.policy import Policy
 from app.services import store
 from app.services.apply import apply
+from app.services.connection import transaction
 
 AT_ONCE = 5_000
 
@@ -66,7 +67,7 @@ async def _decide(engine: AsyncEngine, which: Which, policy: Policy, cause: Caus
         verdicts = [
             Verdict(row.number, now, cause, cleared=(("held", now),), out=out, scope="all", released=True) for row in rows
         ]
-        async with engine.begin() as db:
+        async with transaction(engine) as db:
             applied = await apply(db, verdicts, policy, now)
             await store.publish(db, [change for changed in applied.changes for change in changed])
         after, total = rows[-1].number, total + len(rows)

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from time import perf_counter
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from asyncpg import PostgresError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.catalogue import Carriers, Catalogue
 from app.models.number import Change, Verdict
@@ -25,7 +25,7 @@ from app.models.policy import Policy
 from app.models.receipt import FAILED, Receipt, Status
 from app.services import metrics, store
 from app.services.apply import apply
-from app.services.connection import Busy, is_lost
+from app.services.connection import Busy, Connection, is_lost, transaction
 from app.services.decide import Registered, decide, network_of, reason_of
 from app.services.store import Arrival, CountKey, Kept
 
@@ -117,7 +117,8 @@ class Intake:
 
     async def _settle(self, group: list[Batch]) -> None:
         """Commit a group and wake its callers. If its *data* is refused, each is tried alone, so that one bad receipt
-        cannot fail its neighbours; if the database is away, all are told to come back, without trying each."""
+        cannot fail its neighbours; if the database is away, all are told to come back, without trying each.
+        """
         started = perf_counter()
         try:
             async with asyncio.timeout(COMMIT_WITHIN):
@@ -140,7 +141,7 @@ class Intake:
             group += self._waiting
             self._waiting.clear()
             self._depth = 0
-        if lost or len(group) == 1 or not isinstance(error, DBAPIError):
+        if lost or len(group) == 1 or not isinstance(error, PostgresError):
             _fail(group, Busy())
             return
         for batch in group:
@@ -163,7 +164,7 @@ async def take(engine: AsyncEngine, group: Sequence[Batch], meaning: Meaning) ->
     """Commit everything a group brought and everything that follows from it, in a fixed number of statements."""
     now = datetime.now(UTC)
     arrivals = {a.key: a for batch in group for a in (arrival(r, batch.arrived, meaning) for r in batch.receipts)}
-    async with engine.begin() as db:
+    async with transaction(engine) as db:
         fresh = await store.add_keys(db, arrivals, now) if arrivals else set()
         taken = [one for key, one in arrivals.items() if key in fresh]
         told = await _take(db, taken, meaning.policy, now) if taken else []
@@ -174,7 +175,7 @@ async def take(engine: AsyncEngine, group: Sequence[Batch], meaning: Meaning) ->
     metrics.taken(taken, sum(len(batch.receipts) for batch in group) - len(taken))
 
 
-async def _take(db: AsyncConnection, taken: list[Arrival], policy: Policy, now: datetime) -> list[Told]:
+async def _take(db: Connection, taken: list[Arrival], policy: Policy, now: datetime) -> list[Told]:
     unnamed = {store.id_of(a.receipt) for a in taken if _lacks_a_name(a.receipt)}
     ids = {store.id_of(a.receipt) for a in taken if a.receipt.message_id is not None}
     known = await store.find_messages(db, ids, unnamed, now) if ids else {}
@@ -184,7 +185,7 @@ async def _take(db: AsyncConnection, taken: list[Arrival], policy: Policy, now: 
     return await act(db, [(a, entry) for a, entry in pairs if a.receipt.number or entry], policy, now)
 
 
-async def act(db: AsyncConnection, pairs: Sequence[tuple[Arrival, Registered | None]], policy: Policy, now: datetime,
+async def act(db: Connection, pairs: Sequence[tuple[Arrival, Registered | None]], policy: Policy, now: datetime,
               *, named: bool = False) -> list[Told]:  # fmt: skip
     """Decide on receipts that have a number, and keep what follows. `named`: they had waited for the register."""
     verdicts = [decide(a.receipt, a.reason, a.arrived, policy, entry, brand=a.brand) for a, entry in pairs]
@@ -220,7 +221,8 @@ class Told(NamedTuple):
 
 def totals(told: Sequence[Told], *, named: bool = False) -> Counter[CountKey]:
     """Final receipts and the opt-outs they brought, by sender, carrier and hour of the event. `named`: those that had a
-    number but no sender were counted under no sender, and the carrier that they told of, when they came: they move."""
+    number but no sender were counted under no sender, and the carrier that they told of, when they came: they move.
+    """
     counts: Counter[CountKey] = Counter()
     for a, verdict, changes, network in told:
         if a.receipt.status not in FINAL:
@@ -263,7 +265,7 @@ def arrival(receipt: Receipt, arrived: datetime, meaning: Meaning) -> Arrival:
 
 
 def key_of(receipt: Receipt) -> UUID:
-    """What recognises a repetition: never the time, but for a receipt without a message id, where there is nothing else."""
+    """What recognises a repetition: never the time, but for a receipt without a message id, which has nothing else."""
     if receipt.message_id is None:
         known: tuple[object, ...] = astuple(receipt)
     else:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.models.number import Carrier, Cause, Verdict
 from app.services import store
 from app.services.apply import apply
+from app.services.connection import transaction
 from app.services.decide import Registered
 from app.services.intake import Meaning, act, totals
 
@@ -41,7 +42,7 @@ async def register(engine: AsyncEngine, sent: Sequence[Sent], meaning: Meaning) 
 
 async def _register(engine: AsyncEngine, sent: Sequence[Sent], meaning: Meaning) -> int:
     now = datetime.now(UTC)
-    async with engine.begin() as db:
+    async with transaction(engine) as db:
         await store.register(db, sent, now)
         entries = {one[:3]: Registered(one.number, one.sender, one.sent_at, one.carrier is not None) for one in sent}
         waited = [(a, entries[store.id_of(a.receipt)]) for a in await store.take_unnamed(db, entries)]

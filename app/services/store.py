@@ -1,29 +1,34 @@
 """The write path in SQL. Each statement stands above the one function that runs it; every function works inside the
-transaction that its caller opened. Locks are taken in one order everywhere: receipt keys, messages, numbers, unread,
-counts, alarms, and last the feed; within each by key. So processes cannot deadlock."""
+transaction that its caller opened with `connection.transaction`. Locks are taken in one order everywhere: receipt keys,
+messages, numbers, unread, counts, alarms, and last the feed; within each by key. So processes cannot deadlock.
+
+Rows go in as one array a column; `$1::text[]` and so on stand in the columns' order.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.models.number import Carrier, Cause, Change, Fact, Number, OptIn, Step, Subscription
 from app.models.policy import Policy
 from app.models.receipt import Receipt
+from app.services.connection import Connection
 from app.services.decide import Held, Registered, consent, hold
 
 FEED_LOCK = 7_316_002
 CHANNEL = "sendable_changes"
+NAMELESS_FOR = timedelta(hours=24)
+"""How long a receipt without a message id is recognised; after that the same words are a new receipt."""
 
 _NUMBER = TypeAdapter(Number)
 _STEPS = TypeAdapter(tuple[Step, ...])
 _CAUSE = TypeAdapter(Cause)
+_CARRIER = TypeAdapter(Carrier)
 
 
 class ListFacts(NamedTuple):
@@ -36,7 +41,9 @@ _LIST = TypeAdapter(ListFacts)
 
 class Arrival(NamedTuple):
     """A receipt as it is stored: with the key that recognises its repetitions, its arrival, and what it was taken for.
-    `unmapped`: it failed with a code that is in no table."""
+
+    `unmapped`: it failed with a code that is in no table.
+    """
 
     receipt: Receipt
     key: UUID
@@ -44,6 +51,9 @@ class Arrival(NamedTuple):
     reason: str | None = None
     brand: str | None = None
     unmapped: bool = False
+
+
+_ARRIVAL = TypeAdapter(Arrival)
 
 
 class Kept(NamedTuple):
@@ -66,301 +76,275 @@ def id_of(receipt: Receipt) -> MessageId:
     return (receipt.gateway, receipt.account, receipt.message_id or "")
 
 
-def columns(rows: Iterable[Sequence[Any]], names: Sequence[str]) -> dict[str, list[Any]]:
+def columns(rows: Iterable[Sequence[Any]]) -> Iterable[Sequence[Any]]:
     """Rows turned into one array a column, as `unnest` takes them."""
-    turned = [*zip(*rows, strict=True)] or [()] * len(names)
-    return {name: list(column) for name, column in zip(names, turned, strict=True)}
+    return zip(*rows, strict=True)
+
+
+def _json(cause: Cause) -> str:
+    return _CAUSE.dump_json(cause, exclude_defaults=True).decode()
 
 
 # Receipts ----------------------------------------------------------------------------------------------------------
 
-# A key without a message id is a digest of the receipt itself: after a day the same words are a new receipt.
-_ADD_KEYS = text("""
+_ADD_KEYS = """
 INSERT INTO receipt_keys AS known (key, arrived_at)
-SELECT k, :now FROM unnest(CAST(:keys AS uuid[])) k ORDER BY k
+SELECT k, $3 FROM unnest($1::uuid[]) k ORDER BY k
 ON CONFLICT (key) DO UPDATE SET arrived_at = excluded.arrived_at
-WHERE known.key = ANY(CAST(:nameless AS uuid[])) AND known.arrived_at < excluded.arrived_at - interval '24 hours'
+WHERE known.key = ANY($2::uuid[]) AND known.arrived_at < $4
 RETURNING key
-""")
+"""
 
 
-async def add_keys(db: AsyncConnection, arrivals: Mapping[UUID, Arrival], now: datetime) -> set[UUID]:
+async def add_keys(db: Connection, arrivals: Mapping[UUID, Arrival], now: datetime) -> set[UUID]:
     """Keys that are new. A concurrent process that adds the same key is waited for."""
     nameless = [key for key, arrival in arrivals.items() if arrival.receipt.message_id is None]
-    rows = await db.execute(_ADD_KEYS, {"keys": [*arrivals], "nameless": nameless, "now": now})
-    return {row.key for row in rows}
+    return {row["key"] for row in await db.fetch(_ADD_KEYS, [*arrivals], nameless, now, now - NAMELESS_FOR)}
 
 
 _RECEIPT_COLUMNS = (
     "received_at", "key", "gateway", "account", "message_id", "number", "sender", "status", "code_space", "code",
     "reason", "carrier", "mcc", "mnc", "segment", "segments", "occurred_at", "sent_at",
 )  # fmt: skip
-_ADD_RECEIPTS = text(f"""
-INSERT INTO receipts ({", ".join(_RECEIPT_COLUMNS)})
-SELECT * FROM unnest(
-    CAST(:received_at AS timestamptz[]), CAST(:key AS uuid[]), CAST(:gateway AS text[]), CAST(:account AS text[]),
-    CAST(:message_id AS text[]), CAST(:number AS text[]), CAST(:sender AS text[]), CAST(:status AS text[]),
-    CAST(:code_space AS text[]), CAST(:code AS text[]), CAST(:reason AS text[]), CAST(:carrier AS text[]),
-    CAST(:mcc AS text[]), CAST(:mnc AS text[]), CAST(:segment AS smallint[]), CAST(:segments AS smallint[]),
-    CAST(:occurred_at AS timestamptz[]), CAST(:sent_at AS timestamptz[]))
-""")  # noqa: S608 - the columns are a constant above
 
 
-async def add_receipts(db: AsyncConnection, arrivals: Sequence[tuple[Arrival, Registered | None]]) -> None:
-    """Store receipts; what the register knows fills in a missing number or sender."""
+async def add_receipts(db: Connection, arrivals: Sequence[tuple[Arrival, Registered | None]]) -> None:
+    """Store receipts; what the register knows fills in a missing number or sender.
+
+    By COPY: their keys are known to be new, so nothing can conflict here (a third of what `unnest` costs both sides).
+    """
     rows = [
         (
-            a.arrived, a.key, a.receipt.gateway, a.receipt.account, a.receipt.message_id,
-            a.receipt.number or (known.number if known else None),
-            a.receipt.sender or (known.sender if known else None),
-            a.receipt.status.value, a.receipt.code_space, a.receipt.code, a.reason, a.receipt.carrier, a.receipt.mcc,
-            a.receipt.mnc, a.receipt.segment, a.receipt.segments, a.receipt.occurred_at, a.receipt.sent_at,
+            a.arrived, a.key, r.gateway, r.account, r.message_id, r.number or (known.number if known else None),
+            r.sender or (known.sender if known else None), r.status.value, r.code_space, r.code, a.reason, r.carrier,
+            r.mcc, r.mnc, r.segment, r.segments, r.occurred_at, r.sent_at,
         )
         for a, known in arrivals
+        for r in (a.receipt,)
     ]  # fmt: skip
-    if rows:
-        await db.execute(_ADD_RECEIPTS, columns(rows, _RECEIPT_COLUMNS))
+    await db.copy_records_to_table("receipts", records=rows, columns=_RECEIPT_COLUMNS)
 
 
-_WHOLE = text("""
+_WHOLE = """
 SELECT r.gateway, r.account, r.message_id
-FROM receipts r JOIN unnest(CAST(:gateway AS text[]), CAST(:account AS text[]), CAST(:message_id AS text[]))
-    AS wanted (gateway, account, message_id) USING (gateway, account, message_id)
-WHERE r.segments > 1 AND r.status = 'delivered' AND r.received_at > CAST(:since AS timestamptz)
+FROM receipts r JOIN unnest($1::text[], $2::text[], $3::text[]) AS wanted (gateway, account, message_id)
+    USING (gateway, account, message_id)
+WHERE r.segments > 1 AND r.status = 'delivered' AND r.received_at > $4
 GROUP BY 1, 2, 3 HAVING count(DISTINCT r.segment) >= max(r.segments)
-""")
+"""
 
 
-async def whole_messages(
-    db: AsyncConnection, ids: Iterable[tuple[str, str, str]], since: datetime
-) -> set[tuple[str, ...]]:
+async def whole_messages(db: Connection, ids: Iterable[MessageId], since: datetime) -> set[MessageId]:
     """Of messages in several parts, those whose every part has been delivered."""
-    rows = await db.execute(_WHOLE, columns(ids, ("gateway", "account", "message_id")) | {"since": since})
-    return {tuple(row) for row in rows}
+    return {(row[0], row[1], row[2]) for row in await db.fetch(_WHOLE, *columns(ids), since)}
 
 
 # The sent-message register -----------------------------------------------------------------------------------------
 
-_HOLD_PLACES = text("""
+_HOLD_PLACES = """
 INSERT INTO messages (gateway, account, message_id, registered_at)
-SELECT g, a, m, :now FROM unnest(CAST(:gateway AS text[]), CAST(:account AS text[]), CAST(:message_id AS text[]))
-    AS wanted (g, a, m) ORDER BY 1, 2, 3
+SELECT g, a, m, $4 FROM unnest($1::text[], $2::text[], $3::text[]) AS wanted (g, a, m) ORDER BY 1, 2, 3
 ON CONFLICT (gateway, account, message_id) DO UPDATE SET registered_at = messages.registered_at
-""")
-_FIND_MESSAGES = text("""
+"""
+_FIND_MESSAGES = """
 SELECT gateway, account, message_id, number, sender, sent_at, carrier IS NOT NULL AS routed
-FROM messages JOIN unnest(CAST(:gateway AS text[]), CAST(:account AS text[]), CAST(:message_id AS text[]))
-    AS wanted (gateway, account, message_id) USING (gateway, account, message_id)
+FROM messages JOIN unnest($1::text[], $2::text[], $3::text[]) AS wanted (gateway, account, message_id)
+    USING (gateway, account, message_id)
 WHERE number IS NOT NULL
-""")
+"""
 
 
-async def find_messages(db: AsyncConnection, ids: Iterable[MessageId], unnamed: set[MessageId],
-                        now: datetime) -> dict[MessageId, Registered]:  # fmt: skip
-    """What the register tells of these messages. For those that lack a number or a sender a place is held and locked, so
-    that an entry which another process is writing just now is either seen here or sees the receipt there."""
-    names = ("gateway", "account", "message_id")
-    if unnamed:
-        await db.execute(_HOLD_PLACES, columns(sorted(unnamed), names) | {"now": now})
-    rows = await db.execute(_FIND_MESSAGES, columns(set(ids), names))
-    return {(r.gateway, r.account, r.message_id): Registered(r.number, r.sender, r.sent_at, r.routed) for r in rows}
+async def find_messages(
+    db: Connection, ids: Iterable[MessageId], unnamed: Iterable[MessageId], now: datetime
+) -> dict[MessageId, Registered]:
+    """What the register tells of these messages. For those that lack a number or a sender a place is held and locked,
+    so that an entry which another process is writing just now is either seen here or sees the receipt there.
+    """
+    if places := sorted(unnamed):
+        await db.execute(_HOLD_PLACES, *columns(places), now)
+    rows = await db.fetch(_FIND_MESSAGES, *columns(ids))
+    return {(row[0], row[1], row[2]): Registered(*row[3:]) for row in map(tuple, rows)}
 
 
-_REGISTER = text("""
+_REGISTER = """
 INSERT INTO messages AS known (gateway, account, message_id, number, sender, carrier, sent_at, registered_at)
-SELECT *, :now FROM unnest(CAST(:gateway AS text[]), CAST(:account AS text[]), CAST(:message_id AS text[]),
-    CAST(:number AS text[]), CAST(:sender AS text[]), CAST(:carrier AS text[]), CAST(:sent_at AS timestamptz[]))
+SELECT *, $8 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[])
     AS sent (g, a, m, n, s, c, t) ORDER BY g, a, m
 ON CONFLICT (gateway, account, message_id) DO UPDATE SET number = excluded.number, sender = excluded.sender,
     carrier = excluded.carrier, sent_at = excluded.sent_at
-""")
+"""
 
 
-async def register(db: AsyncConnection, entries: Sequence[Sequence[Any]], now: datetime) -> None:
+async def register(db: Connection, entries: Sequence[Sequence[Any]], now: datetime) -> None:
     """Add sent messages: (gateway, account, message id, number, sender, carrier, sent at)."""
-    names = ("gateway", "account", "message_id", "number", "sender", "carrier", "sent_at")
-    await db.execute(_REGISTER, columns(entries, names) | {"now": now})
+    await db.execute(_REGISTER, *columns(entries), now)
 
 
-_ADD_UNNAMED = text("""
+_ADD_UNNAMED = """
 INSERT INTO unnamed (gateway, account, message_id, key, receipt, received_at)
-SELECT * FROM unnest(CAST(:gateway AS text[]), CAST(:account AS text[]), CAST(:message_id AS text[]),
-    CAST(:key AS uuid[]), CAST(:receipt AS jsonb[]), CAST(:received_at AS timestamptz[]))
-""")
-_ARRIVAL = TypeAdapter(Arrival)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::json[], $6::timestamptz[])
+"""
 
 
-async def add_unnamed(db: AsyncConnection, arrivals: Sequence[Arrival]) -> None:
+async def add_unnamed(db: Connection, arrivals: Iterable[Arrival]) -> None:
     """Keep receipts until the register names their number or sender."""
-    rows = [
-        (a.receipt.gateway, a.receipt.account, a.receipt.message_id, a.key, _ARRIVAL.dump_json(a).decode(), a.arrived)
-        for a in arrivals
-    ]
+    rows = [(*id_of(a.receipt), a.key, _ARRIVAL.dump_json(a).decode(), a.arrived) for a in arrivals]
     if rows:
-        names = ("gateway", "account", "message_id", "key", "receipt", "received_at")
-        await db.execute(_ADD_UNNAMED, columns(rows, names))
+        await db.execute(_ADD_UNNAMED, *columns(rows))
 
 
-_TAKE_UNNAMED = text("""
-DELETE FROM unnamed
-USING unnest(CAST(:gateway AS text[]), CAST(:account AS text[]), CAST(:message_id AS text[])) AS named (g, a, m)
-WHERE gateway = g AND account = a AND message_id = m
-RETURNING receipt
-""")
-_NAME_RECEIPTS = text("""
-UPDATE receipts r SET number = v.number, sender = v.sender
-FROM unnest(CAST(:received_at AS timestamptz[]), CAST(:key AS uuid[]), CAST(:message_id AS text[]),
-    CAST(:number AS text[]), CAST(:sender AS text[])) AS v (received_at, key, message_id, number, sender)
-WHERE r.received_at = v.received_at AND r.key = v.key AND r.message_id = v.message_id
-""")
+_TAKE_UNNAMED = """
+DELETE FROM unnamed USING unnest($1::text[], $2::text[], $3::text[]) AS named (g, a, m)
+WHERE gateway = g AND account = a AND message_id = m RETURNING receipt
+"""
 
 
-async def take_unnamed(db: AsyncConnection, ids: Iterable[MessageId]) -> list[Arrival]:
+async def take_unnamed(db: Connection, ids: Iterable[MessageId]) -> list[Arrival]:
     """The receipts that waited for these messages' names, in order of arrival."""
-    rows = await db.execute(_TAKE_UNNAMED, columns(ids, ("gateway", "account", "message_id")))
-    return sorted((_ARRIVAL.validate_json(row.receipt) for row in rows), key=lambda a: (a.arrived, a.key))
+    rows = await db.fetch(_TAKE_UNNAMED, *columns(ids))
+    return sorted((_ARRIVAL.validate_json(row["receipt"]) for row in rows), key=lambda a: (a.arrived, a.key))
 
 
-async def name_receipts(db: AsyncConnection, named: Sequence[tuple[Arrival, Registered]]) -> None:
+_NAME_RECEIPTS = """
+UPDATE receipts r SET number = v.number, sender = v.sender
+FROM unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[], $5::text[])
+    AS v (received_at, key, message_id, number, sender)
+WHERE r.received_at = v.received_at AND r.key = v.key AND r.message_id = v.message_id
+"""
+
+
+async def name_receipts(db: Connection, named: Iterable[tuple[Arrival, Registered]]) -> None:
     rows = [
         (a.arrived, a.key, a.receipt.message_id, a.receipt.number or known.number, a.receipt.sender or known.sender)
         for a, known in named
     ]
     if rows:
-        await db.execute(_NAME_RECEIPTS, columns(rows, ("received_at", "key", "message_id", "number", "sender")))
+        await db.execute(_NAME_RECEIPTS, *columns(rows))
 
 
 # Numbers -----------------------------------------------------------------------------------------------------------
 
-_ADD_NUMBERS = text("""
-INSERT INTO numbers (number) SELECT n FROM unnest(CAST(:numbers AS text[])) n ORDER BY n ON CONFLICT DO NOTHING
-""")
-_LOCK_NUMBERS = text("""
-SELECT number, facts, state, reason, until FROM numbers
-WHERE number = ANY(CAST(:numbers AS text[])) ORDER BY number FOR UPDATE
-""")
-_LISTS = text("""
-SELECT number, sender, list, facts FROM subscriptions WHERE number = ANY(CAST(:numbers AS text[]))
-""")
+_ADD_NUMBERS = "INSERT INTO numbers (number) SELECT n FROM unnest($1::text[]) n ORDER BY n ON CONFLICT DO NOTHING"
+_LOCK_NUMBERS = """
+SELECT number, facts, state, reason, until FROM numbers WHERE number = ANY($1::text[]) ORDER BY number FOR UPDATE
+"""
 
 
-async def lock_numbers(db: AsyncConnection, numbers: Iterable[str], with_lists: Iterable[str], policy: Policy,
-                       now: datetime) -> dict[str, Held]:  # fmt: skip
+async def lock_numbers(
+    db: Connection, numbers: Iterable[str], with_lists: Iterable[str], policy: Policy, now: datetime
+) -> dict[str, Held]:
     """Everything held of these numbers, locked until the transaction ends. A number's lock covers its lists and blocks:
-    nobody writes those without it. Lists are read only for `with_lists`."""
+    nobody writes those without it. Lists are read only for `with_lists`.
+    """
     wanted = sorted(set(numbers))
-    await db.execute(_ADD_NUMBERS, {"numbers": wanted})
-    rows = (await db.execute(_LOCK_NUMBERS, {"numbers": wanted})).all()
+    await db.execute(_ADD_NUMBERS, wanted)
+    rows = await db.fetch(_LOCK_NUMBERS, wanted)
     lists = await _lists(db, sorted(set(with_lists)))
     return {
-        row.number: hold(
-            _NUMBER.validate_json(row.facts) if row.facts != "{}" else Number(row.number),
-            Step(row.state, row.reason, None, row.until),
-            lists.get(row.number, {}),
+        number: hold(
+            _NUMBER.validate_json(facts) if facts else Number(number),
+            Step(state, reason, None, until),
+            lists.get(number, {}),
             policy,
             now,
         )
-        for row in rows
+        for number, facts, state, reason, until in rows
     }
 
 
-async def _lists(db: AsyncConnection, numbers: list[str]) -> dict[str, dict[tuple[str, str], Subscription]]:
+_LISTS = "SELECT number, sender, list, facts FROM subscriptions WHERE number = ANY($1::text[])"
+
+
+async def _lists(db: Connection, numbers: list[str]) -> dict[str, dict[tuple[str, str], Subscription]]:
     found: dict[str, dict[tuple[str, str], Subscription]] = {}
     if numbers:
-        for row in await db.execute(_LISTS, {"numbers": numbers}):
-            facts = _LIST.validate_json(row.facts)
-            found.setdefault(row.number, {})[row.sender, row.list] = Subscription(
-                row.number, row.sender, row.list, *facts
-            )
+        for number, sender, name, facts in await db.fetch(_LISTS, numbers):
+            held = Subscription(number, sender, name, *_LIST.validate_json(facts))
+            found.setdefault(number, {})[sender, name] = held
     return found
 
 
-_SAVE_NUMBERS = text("""
+_SAVE_NUMBERS = """
 UPDATE numbers n SET facts = v.facts, steps = v.steps, state = v.state, reason = v.reason, waiting_for = v.waiting_for,
     until = v.until, dead_since = v.dead_since, carrier = v.carrier, last_receipt_at = v.last_receipt_at,
-    changed_at = CASE WHEN v.moved THEN :now ELSE n.changed_at END
-FROM unnest(CAST(:number AS text[]), CAST(:facts AS jsonb[]), CAST(:steps AS jsonb[]), CAST(:state AS text[]),
-    CAST(:reason AS text[]), CAST(:waiting_for AS text[]), CAST(:until AS timestamptz[]),
-    CAST(:dead_since AS timestamptz[]), CAST(:carrier AS jsonb[]), CAST(:last_receipt_at AS timestamptz[]),
-    CAST(:moved AS boolean[]))
+    changed_at = CASE WHEN v.moved THEN $12 ELSE n.changed_at END
+FROM unnest($1::text[], $2::json[], $3::jsonb[], $4::text[], $5::text[], $6::text[], $7::timestamptz[],
+    $8::timestamptz[], $9::jsonb[], $10::timestamptz[], $11::boolean[])
     AS v (number, facts, steps, state, reason, waiting_for, until, dead_since, carrier, last_receipt_at, moved)
 WHERE n.number = v.number
-""")
-_NUMBER_COLUMNS = (
-    "number", "facts", "steps", "state", "reason", "waiting_for", "until", "dead_since", "carrier", "last_receipt_at",
-    "moved",
-)  # fmt: skip
-_CARRIER = TypeAdapter(Carrier)
-_ACTIVE = (Step("active"),)
+"""
+_NO_STEPS = ((Step("active"),), (Step("unseen"),))
 
 
-async def save_numbers(
-    db: AsyncConnection, before: Mapping[str, Held], after: Mapping[str, Held], now: datetime
-) -> None:
+async def save_numbers(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held], now: datetime) -> None:
     """Write back what changed, with the steps that the views show."""
     rows = [
-        _number_row(held, before[number])
+        _number_row(held, was)
         for number, held in after.items()
-        if held.number != before[number].number or held.told != before[number].told
+        if held.number != (was := before[number]).number or held.told != was.told
     ]
     if rows:
-        await db.execute(_SAVE_NUMBERS, columns(rows, _NUMBER_COLUMNS) | {"now": now})
+        await db.execute(_SAVE_NUMBERS, *columns(rows), now)
     await _save_blocks(db, before, after)
 
 
 def _number_row(held: Held, was: Held) -> tuple[Any, ...]:
     number, shown, step = held.number, held.shown, held.told
-    steps = "[]" if shown.steps == _ACTIVE else _STEPS.dump_json(shown.steps, exclude_defaults=True).decode()
     return (
-        number.number, _NUMBER.dump_json(number, exclude_defaults=True).decode(), steps, step.state, step.reason,
-        step.waiting_for, step.until, shown.dead_since,
+        number.number,
+        _NUMBER.dump_json(number, exclude_defaults=True).decode(),
+        "[]" if shown.steps in _NO_STEPS else _STEPS.dump_json(shown.steps, exclude_defaults=True).decode(),
+        step.state,
+        step.reason,
+        step.waiting_for,
+        step.until,
+        shown.dead_since,
         _CARRIER.dump_json(shown.carrier, exclude_defaults=True).decode() if shown.carrier else None,
-        number.last_receipt_at, (step.state, step.reason) != (was.told.state, was.told.reason),
-    )  # fmt: skip
+        number.last_receipt_at,
+        (step.state, step.reason) != (was.told.state, was.told.reason),
+    )
 
 
-_ADD_BLOCKS = text("""
+_ADD_BLOCKS = """
 INSERT INTO sender_blocks (number, sender, reason, at, cause)
-SELECT * FROM unnest(CAST(:number AS text[]), CAST(:sender AS text[]), CAST(:reason AS text[]),
-    CAST(:at AS timestamptz[]), CAST(:cause AS jsonb[]))
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::jsonb[])
 ON CONFLICT (number, sender) DO UPDATE SET reason = excluded.reason, at = excluded.at, cause = excluded.cause
-""")
-_LIFT_BLOCKS = text("""
-DELETE FROM sender_blocks b USING unnest(CAST(:number AS text[]), CAST(:sender AS text[])) AS v (number, sender)
+"""
+_LIFT_BLOCKS = """
+DELETE FROM sender_blocks b USING unnest($1::text[], $2::text[]) AS v (number, sender)
 WHERE b.number = v.number AND b.sender = v.sender
-""")
+"""
 
 
-async def _save_blocks(db: AsyncConnection, before: Mapping[str, Held], after: Mapping[str, Held]) -> None:
-    set_, lifted = [], []
+async def _save_blocks(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held]) -> None:
+    added, lifted = [], []
     for number, held in after.items():
         was, now = before[number].shown.blocks, held.shown.blocks
         if was == now:
             continue
-        set_ += [
-            (number, sender, fact.reason, fact.at, _CAUSE.dump_json(fact.cause, exclude_defaults=True).decode())
+        added += [
+            (number, sender, fact.reason, fact.at, _json(fact.cause))
             for sender, fact in now.items()
             if was.get(sender) != fact
         ]
         lifted += [(number, sender) for sender in was.keys() - now.keys()]
-    if set_:
-        await db.execute(_ADD_BLOCKS, columns(set_, ("number", "sender", "reason", "at", "cause")))
+    if added:
+        await db.execute(_ADD_BLOCKS, *columns(added))
     if lifted:
-        await db.execute(_LIFT_BLOCKS, columns(lifted, ("number", "sender")))
+        await db.execute(_LIFT_BLOCKS, *columns(lifted))
 
 
-_SAVE_LISTS = text("""
+_SAVE_LISTS = """
 INSERT INTO subscriptions AS s (number, sender, list, facts, consent, opted_in_at, reason, code_space, code, at)
-SELECT * FROM unnest(CAST(:number AS text[]), CAST(:sender AS text[]), CAST(:list AS text[]), CAST(:facts AS jsonb[]),
-    CAST(:consent AS text[]), CAST(:opted_in_at AS timestamptz[]), CAST(:reason AS text[]), CAST(:code_space AS text[]),
-    CAST(:code AS text[]), CAST(:at AS timestamptz[]))
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::json[], $5::text[], $6::timestamptz[], $7::text[],
+    $8::text[], $9::text[], $10::timestamptz[])
 ON CONFLICT (number, sender, list) DO UPDATE SET facts = excluded.facts, consent = excluded.consent,
     opted_in_at = excluded.opted_in_at, reason = excluded.reason, code_space = excluded.code_space,
     code = excluded.code, at = excluded.at
-""")
+"""
 
 
-async def save_lists(db: AsyncConnection, before: Mapping[str, Held], after: Mapping[str, Held]) -> None:
+async def save_lists(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held]) -> None:
     """Write consent back: for every list whose facts changed, or that a wider opt-out reached."""
     rows = []
     for number, held in after.items():
@@ -371,8 +355,7 @@ async def save_lists(db: AsyncConnection, before: Mapping[str, Held], after: Map
             if known is None or row != _list_row(was.number, known):
                 rows.append(row)
     if rows:
-        names = ("number", "sender", "list", "facts", "consent", "opted_in_at", "reason", "code_space", "code", "at")
-        await db.execute(_SAVE_LISTS, columns(sorted(rows, key=lambda r: (r[0], r[1], r[2])), names))
+        await db.execute(_SAVE_LISTS, *columns(rows))
 
 
 def _list_row(number: Number, held: Subscription) -> tuple[Any, ...]:
@@ -387,102 +370,92 @@ def _list_row(number: Number, held: Subscription) -> tuple[Any, ...]:
 
 # Lookups, counts, alarms, unread -----------------------------------------------------------------------------------
 
-_ASK_LOOKUPS = text("""
+_ASK_LOOKUPS = """
 INSERT INTO lookups (number, reason, cause, asked_at, due_at)
-SELECT n, r, c, :now, :now FROM unnest(CAST(:number AS text[]), CAST(:reason AS text[]), CAST(:cause AS jsonb[]))
-    AS wanted (n, r, c) ORDER BY n
+SELECT n, r, c, $4, $4 FROM unnest($1::text[], $2::text[], $3::jsonb[]) AS wanted (n, r, c) ORDER BY n
 ON CONFLICT (number) DO NOTHING
-""")
-_DROP_LOOKUPS = text("DELETE FROM lookups WHERE number = ANY(CAST(:numbers AS text[]))")
+"""
+_DROP_LOOKUPS = "DELETE FROM lookups WHERE number = ANY($1::text[])"
 
 
-async def save_lookups(
-    db: AsyncConnection, before: Mapping[str, Held], after: Mapping[str, Held], now: datetime
-) -> None:
+async def save_lookups(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held], now: datetime) -> None:
     """Ask for the lookups that the numbers now wait for, and forget those that nothing waits for any more."""
     asked, dropped = [], []
     for number, held in after.items():
         wanted, was = held.shown.lookup, before[number].shown.lookup
         if wanted:
-            asked.append((number, wanted.reason, _CAUSE.dump_json(wanted.cause, exclude_defaults=True).decode()))
+            asked.append((number, wanted.reason, _json(wanted.cause)))
         elif was:
             dropped.append(number)
     if asked:
-        await db.execute(_ASK_LOOKUPS, columns(asked, ("number", "reason", "cause")) | {"now": now})
+        await db.execute(_ASK_LOOKUPS, *columns(asked), now)
     if dropped:
-        await db.execute(_DROP_LOOKUPS, {"numbers": dropped})
+        await db.execute(_DROP_LOOKUPS, dropped)
 
 
-_COUNT = text("""
+_COUNT = """
 INSERT INTO hourly_counts AS c (hour, sender, carrier, outcome, total)
-SELECT * FROM unnest(CAST(:hour AS timestamptz[]), CAST(:sender AS text[]), CAST(:carrier AS text[]),
-    CAST(:outcome AS text[]), CAST(:total AS bigint[])) AS v (h, s, c, o, t) ORDER BY h, s, c, o
+SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::bigint[]) AS v (h, s, c, o, t)
+ORDER BY h, s, c, o
 ON CONFLICT (hour, sender, carrier, outcome) DO UPDATE SET total = c.total + excluded.total
-""")
+"""
 CountKey = tuple[datetime, str, str, str]
 
 
-async def count(db: AsyncConnection, totals: Mapping[CountKey, int]) -> None:
+async def count(db: Connection, totals: Mapping[CountKey, int]) -> None:
     rows = [(*key, total) for key, total in totals.items() if total]
     if rows:
-        await db.execute(_COUNT, columns(rows, ("hour", "sender", "carrier", "outcome", "total")))
+        await db.execute(_COUNT, *columns(rows))
 
 
-_ALARM = text("""
+_ALARM = """
 INSERT INTO alarms AS a (kind, key, since, last_at, count)
-SELECT k, key, :now, :now, n FROM unnest(CAST(:kind AS text[]), CAST(:key AS text[]), CAST(:count AS bigint[]))
-    AS v (k, key, n) ORDER BY k, key
+SELECT k, key, $4, $4, n FROM unnest($1::text[], $2::text[], $3::bigint[]) AS v (k, key, n) ORDER BY k, key
 ON CONFLICT (kind, key) DO UPDATE SET last_at = excluded.last_at, cleared_at = NULL,
     count = CASE WHEN a.cleared_at IS NULL THEN a.count ELSE 0 END + excluded.count,
     since = CASE WHEN a.cleared_at IS NULL THEN a.since ELSE excluded.since END
-""")
+"""
 
 
-async def alarm(db: AsyncConnection, alarms: Mapping[tuple[str, str], int], now: datetime) -> None:
+async def alarm(db: Connection, alarms: Mapping[tuple[str, str], int], now: datetime) -> None:
     """Raise (kind, key) alarms, or count them up while they stand."""
-    rows = [(*key, times) for key, times in alarms.items()]
-    if rows:
-        await db.execute(_ALARM, columns(rows, ("kind", "key", "count")) | {"now": now})
+    if alarms:
+        await db.execute(_ALARM, *columns((*key, times) for key, times in alarms.items()), now)
 
 
-_KEEP_UNREAD = text("""
+_KEEP_UNREAD = """
 INSERT INTO unread AS u (digest, gateway, account, reason, method, headers, query, body, first_at, last_at)
-SELECT *, :now, :now FROM unnest(CAST(:digest AS uuid[]), CAST(:gateway AS text[]), CAST(:account AS text[]),
-    CAST(:reason AS text[]), CAST(:method AS text[]), CAST(:headers AS jsonb[]), CAST(:query AS text[]),
-    CAST(:body AS bytea[])) AS v (d) ORDER BY d
+SELECT *, $9, $9 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::jsonb[], $7::text[],
+    $8::bytea[]) AS v (d) ORDER BY d
 ON CONFLICT (digest) DO UPDATE SET times = u.times + 1, last_at = excluded.last_at
-""")
+"""
 
 
-async def keep_unread(db: AsyncConnection, kept: Iterable[Kept], now: datetime) -> None:
-    rows = [*{one.digest: one for one in kept}.values()]
-    if rows:
-        await db.execute(_KEEP_UNREAD, columns(rows, Kept._fields) | {"now": now})
+async def keep_unread(db: Connection, kept: Iterable[Kept], now: datetime) -> None:
+    if rows := {one.digest: one for one in kept}.values():
+        await db.execute(_KEEP_UNREAD, *columns(rows), now)
 
 
 # The feed ----------------------------------------------------------------------------------------------------------
 
 # The lock comes before the first sequence value is taken and goes with the commit: so the feed's order is the order of
 # commits, and a reader of "seq > cursor" passes nothing that is still in flight.
-_PUBLISH = text(f"""
+_PUBLISH = f"""
 WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock({FEED_LOCK})),
 added AS (
     INSERT INTO changes (number, sender, list, kind, before, after, reason, cause, occurred_at, committed_at)
-    SELECT v.*, clock_timestamp() FROM turn, unnest(CAST(:number AS text[]), CAST(:sender AS text[]),
-        CAST(:list AS text[]), CAST(:kind AS text[]), CAST(:before AS text[]), CAST(:after AS text[]),
-        CAST(:reason AS text[]), CAST(:cause AS jsonb[]), CAST(:occurred_at AS timestamptz[])) AS v
+    SELECT v.*, clock_timestamp() FROM turn, unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
+        $6::text[], $7::text[], $8::jsonb[], $9::timestamptz[]) AS v
     RETURNING seq)
 SELECT pg_notify('{CHANNEL}', '') FROM (SELECT count(*) FROM added) AS _
-""")  # noqa: S608 - two constants of this file
+"""  # noqa: S608 - two constants of this file
 
 
-async def publish(db: AsyncConnection, changes: Sequence[Change]) -> None:
+async def publish(db: Connection, changes: Sequence[Change]) -> None:
     """The last statement of a transaction, and only when something truly changed."""
-    rows = [
-        (c.number, c.sender, c.list, c.kind, c.before, c.after, c.reason,
-         _CAUSE.dump_json(c.cause, exclude_defaults=True).decode(), c.occurred_at)
-        for c in changes
-    ]  # fmt: skip
-    if rows:
-        names = ("number", "sender", "list", "kind", "before", "after", "reason", "cause", "occurred_at")
-        await db.execute(_PUBLISH, columns(rows, names))
+    if changes:
+        rows = (
+            (c.number, c.sender, c.list, c.kind, c.before, c.after, c.reason, _json(c.cause), c.occurred_at)
+            for c in changes
+        )
+        await db.fetch(_PUBLISH, *columns(rows))

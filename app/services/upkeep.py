@@ -1,4 +1,4 @@
-"""What time asks for: lapses told to the feed, partitions made ahead, old days dropped, the catalogue shown in Postgres.
+"""What time asks for: lapses told to the feed, partitions made ahead, old days dropped, the catalogue shown.
 
 Every step is safe to run in any number of processes at once, and to be killed at any point.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import astuple
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from app.models.number import Cause, Verdict
 from app.models.policy import Policy
 from app.services import store
 from app.services.apply import apply
-from app.services.connection import is_lost
+from app.services.connection import Connection, is_lost, transaction
 
 if TYPE_CHECKING:
     from app.config import Settings
@@ -60,44 +61,44 @@ async def run(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None
 
 # Lapses ------------------------------------------------------------------------------------------------------------
 
-_LAPSED = text("SELECT number FROM numbers WHERE until <= clock_timestamp() ORDER BY number LIMIT :limit")
+_LAPSED = "SELECT number FROM numbers WHERE until <= clock_timestamp() ORDER BY number LIMIT $1"
 
 
 async def tell_lapses(engine: AsyncEngine, policy: Policy) -> int:
     """Tell the feed what has lapsed, each dated at its lapse. Readers have seen it since that instant."""
     total = 0
     while True:
-        async with engine.begin() as db:
-            numbers = (await db.execute(_LAPSED, {"limit": AT_ONCE})).scalars().all()
+        async with transaction(engine) as db:
+            numbers = [row["number"] for row in await db.fetch(_LAPSED, AT_ONCE)]
             if not numbers:
                 return total
             await _settle_again(db, numbers, policy, Cause("lapse"))
         total += len(numbers)
 
 
-_WAITING_WRONGLY = text("""
+_WAITING_WRONGLY = """
 SELECT number FROM numbers
-WHERE state NOT IN ('active', 'unseen') AND number > :after
-  AND (waiting_for = :stale OR (reason = 'stale_carrier' AND (until IS NULL) = CAST(:alone AS boolean)))
-ORDER BY number LIMIT :limit
-""")
+WHERE state NOT IN ('active', 'unseen') AND number > $1
+  AND (waiting_for = $2 OR (reason = 'stale_carrier' AND (until IS NULL) = $3))
+ORDER BY number LIMIT $4
+"""
 
 
 async def follow_policy(engine: AsyncEngine, policy: Policy) -> None:
-    """A lookup provider was configured, or taken away, since these numbers began to wait: they wait for another thing."""
+    """A lookup provider was configured, or taken away, since these numbers began to wait: they wait anew."""
     stale = "no_lookup_provider" if policy.lookups else "lookup"
     after = ""
     while True:
-        async with engine.begin() as db:
-            ask = {"stale": stale, "alone": not policy.lookups, "after": after, "limit": AT_ONCE}
-            numbers = (await db.execute(_WAITING_WRONGLY, ask)).scalars().all()
+        async with transaction(engine) as db:
+            rows = await db.fetch(_WAITING_WRONGLY, after, stale, not policy.lookups, AT_ONCE)
+            numbers = [row["number"] for row in rows]
             if not numbers:
                 return
             await _settle_again(db, numbers, policy, Cause("policy"))
         after = numbers[-1]
 
 
-async def _settle_again(db: AsyncConnection, numbers: Sequence[str], policy: Policy, cause: Cause) -> None:
+async def _settle_again(db: Connection, numbers: Sequence[str], policy: Policy, cause: Cause) -> None:
     now = datetime.now(UTC)
     applied = await apply(db, [Verdict(number, now, cause) for number in numbers], policy, now)
     await store.publish(db, [change for changed in applied.changes for change in changed])
@@ -152,26 +153,21 @@ def _name(day: date) -> str:
 
 # The catalogue -----------------------------------------------------------------------------------------------------
 
-_SHOW_CODES = text("""
-INSERT INTO codes SELECT * FROM unnest(CAST(:space AS text[]), CAST(:code AS text[]), CAST(:meaning AS text[]),
-    CAST(:level AS text[]), CAST(:permanence AS text[]), CAST(:reason AS text[]), CAST(:confidence AS text[]),
-    CAST(:source AS text[])) AS v (space, code, meaning, level, permanence, reason, confidence, source)
+_SHOW_CODES = """
+INSERT INTO codes SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
+    $7::text[], $8::text[]) AS v (space, code, meaning, level, permanence, reason, confidence, source)
 ON CONFLICT (space, code) DO UPDATE SET meaning = excluded.meaning, level = excluded.level,
     permanence = excluded.permanence, reason = excluded.reason, confidence = excluded.confidence,
     source = excluded.source
 WHERE codes IS DISTINCT FROM excluded
-""")
-_HIDE_CODES = text("""
-DELETE FROM codes WHERE (space, code) NOT IN (SELECT * FROM unnest(CAST(:space AS text[]), CAST(:code AS text[])))
-""")
+"""
+_HIDE_CODES = "DELETE FROM codes WHERE (space, code) NOT IN (SELECT * FROM unnest($1::text[], $2::text[]))"
 
 
 async def show_codes(engine: AsyncEngine, meaning: Meaning) -> None:
     """The code tables in `published.codes`, as this process reads them."""
-    names = ("space", "code", "meaning", "level", "permanence", "reason", "confidence", "source")
-    rows = [tuple(getattr(code, name) for name in names) for code in meaning.catalogue.codes.values()]
-    given = store.columns(rows, names)
-    async with engine.begin() as db:
-        await db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        await db.execute(_HIDE_CODES, {name: given[name] for name in ("space", "code")})
-        await db.execute(_SHOW_CODES, given)
+    rows = [*store.columns(map(astuple, meaning.catalogue.codes.values()))]
+    async with transaction(engine) as db:
+        await db.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        await db.execute(_HIDE_CODES, *rows[:2])
+        await db.execute(_SHOW_CODES, *rows)

@@ -24,12 +24,12 @@ CREATE TABLE messages (
 CREATE INDEX messages_registered_at ON messages USING brin (registered_at);
 
 CREATE TABLE unnamed (
-    gateway text, account text, message_id text, key uuid, receipt jsonb NOT NULL, received_at timestamptz NOT NULL,
+    gateway text, account text, message_id text, key uuid, receipt json NOT NULL, received_at timestamptz NOT NULL,
     PRIMARY KEY (gateway, account, message_id, key)
 );
 
 CREATE TABLE numbers (
-    number text PRIMARY KEY, facts jsonb NOT NULL DEFAULT '{}', steps jsonb NOT NULL DEFAULT '[]',
+    number text PRIMARY KEY, facts json, steps jsonb NOT NULL DEFAULT '[]',
     state text NOT NULL DEFAULT 'unseen', reason text, waiting_for text, until timestamptz, dead_since timestamptz,
     carrier jsonb, changed_at timestamptz, last_receipt_at timestamptz
 ) WITH (fillfactor = 80);
@@ -42,7 +42,7 @@ CREATE TABLE sender_blocks (
 );
 
 CREATE TABLE subscriptions (
-    number text, sender text, list text, facts jsonb NOT NULL, consent text NOT NULL, opted_in_at timestamptz,
+    number text, sender text, list text, facts json NOT NULL, consent text NOT NULL, opted_in_at timestamptz,
     reason text, code_space text, code text, at timestamptz NOT NULL, PRIMARY KEY (number, sender, list)
 );
 CREATE INDEX subscriptions_list ON subscriptions (sender, list, number);

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import asyncpg
 import httpx
@@ -58,9 +59,13 @@ class Postgres:
         return make_url(self.url).set(database=name).render_as_string(hide_password=False)
 
     async def tell(self, command: str, role: str = ROLE) -> None:
+        await self.ask(command, role)
+
+    async def ask(self, question: str, role: str = ROLE) -> Any:
+        """The first value of the answer."""
         session = await asyncpg.connect(self.home.url(role, ROLE, "postgresql"))
         try:
-            await session.execute(command)
+            return await session.fetchval(question)
         finally:
             await session.close()
 

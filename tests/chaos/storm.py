@@ -16,7 +16,7 @@ from app.main import meaning_of
 from app.services.intake import Meaning
 from tests.chaos.facts import World
 from tests.chaos.ground import STARTS, Postgres, Served
-from tests.chaos.load import Follower, Load, Log, Stream, until
+from tests.chaos.load import RESUMES, Follower, Load, Log, Stream, until
 from tests.chaos.truth import Kept, kept, lost, stored, unanswered, wrong
 
 Tell = Callable[[str], None]
@@ -43,10 +43,11 @@ class Outcome:
     def figures(self) -> str:
         """A line for people."""
         answers = ", ".join(f"{total:,} × {status}" for status, total in sorted(self.log.answers.items()))
+        away = f"away {min(self.away):.1f}–{max(self.away):.1f} s; " if self.away else ""
         return (
             f"{len(self.away)} times; {self.log.count:,} facts taken in {self.seconds:.0f} s "
             f"({answers}; {self.log.broken.total():,} broken connections); slowest answer {self.log.slowest:.1f} s; "
-            f"away {min(self.away):.1f}–{max(self.away):.1f} s; {len(self.held.receipts):,} receipts, "
+            f"{away}{len(self.held.receipts):,} receipts, "
             f"{len(self.held.changes):,} changes; {len(self.wrong)} wrong"
         )
 
@@ -109,18 +110,18 @@ async def kill_postgres(server: Postgres, services: Sequence[Served], url: str, 
 async def stop_service(service: Served, url: str, stops: int, seed: int, tell: Tell = print) -> Outcome:
     """SIGTERM. Whatever the service took it has committed and answered, and then it has ended, event streams and all."""
     found: list[str] = []
-    seen: list[Log] = []
+    log = Log()
 
     async def down() -> float:
         seconds = await service.ended(signal.SIGTERM, STOPS)
         if service.process.returncode:
             found.append(f"it ended with {service.process.returncode}: {service.last_words()}")
-        found.extend(await _left_unanswered(seen[0], url))
+        found.extend(await _left_unanswered(log, url))
         service.start()
         await service.ready()
         return seconds
 
-    outcome = await _storm([service], url, [down], stops, seed, tell, seen)
+    outcome = await _storm([service], url, [down], stops, seed, tell, log)
     outcome.wrong += found
     if outcome.stream.breaks:
         outcome.wrong.append(f"an event stream broke off {outcome.stream.breaks} times and did not end")
@@ -137,19 +138,23 @@ async def _left_unanswered(log: Log, url: str) -> list[str]:
     return []
 
 
+async def kill_nobody(services: Sequence[Served], url: str, seed: int, *, facts: int, clients: int) -> Outcome:
+    """The load alone: so many facts told by so many clients at once."""
+    return await _storm(services, url, [], 0, seed, facts=facts, clients=clients)
+
+
 async def _storm(services: Sequence[Served], url: str, downs: Sequence[Callable[[], Awaitable[float]]], kills: int,
-                 seed: int, tell: Tell, seen: list[Log] | None = None) -> Outcome:  # fmt: skip
+                 seed: int, tell: Tell = print, log: Log | None = None, *, facts: int = BETWEEN[1],
+                 clients: int = 12) -> Outcome:  # fmt: skip
     began, urls = monotonic(), [one.url for one in services]
-    load, follower, stream = Load(World(seed), urls, seed), Follower(urls), Stream(urls[0])
-    if seen is not None:
-        seen.append(load.log)
+    load, follower, stream = Load(World(seed), urls, seed, log), Follower(urls), Stream(urls[0])
     storm = _Storm(load, url, Random(seed), tell, kills)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(stream.following())
         await stack.enter_async_context(follower.following())
-        async with load.running() as log:
+        async with load.running(clients) as log:
             await asyncio.gather(*(storm.rage(down) for down in downs))
-            await load.taken(BETWEEN[1])
+            await load.taken(facts, within=2 * RESUMES)
         held = await kept(url)
         await _read_to_the_end(stream, held)
     found = [*storm.found, *wrong(log, held, meaning()), *_followed(follower.seen, held, "cursor")]

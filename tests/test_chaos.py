@@ -1,0 +1,69 @@
+"""A short piece of chaos: kills at random moments under load, and stops. `make chaos` goes on for longer (tests/chaos)."""
+
+from __future__ import annotations
+
+import signal
+
+import psutil
+import pytest
+
+from app.services.embedded.cluster import survivors
+from tests.chaos.ground import Postgres, folder, postgres, served
+from tests.chaos.storm import STOPS, kill_nobody, kill_postgres, kill_services, stop_service
+from tests.chaos.truth import lost, stored
+
+KILLS = 20
+pytestmark = pytest.mark.timeout(600)
+
+
+async def test_of_services_killed_at_random_under_load_no_answer_is_lost_and_no_effect_doubled():
+    with folder() as path:
+        async with postgres(path) as server:
+            url = await server.database()
+            async with served(path, 2, database_url=url) as services:
+                outcome = await kill_services(services, url, KILLS, seed=1)
+    assert outcome.wrong == []
+    assert len(outcome.away) == KILLS
+    assert outcome.log.broken.total() >= KILLS, "each was killed under load"
+
+
+async def test_of_a_postgres_killed_at_random_under_load_no_answer_is_lost_and_no_effect_doubled():
+    """The embedded one. Its service lives on, tells who comes meanwhile to come back, and its event stream stays open."""
+    with folder() as path:
+        async with served(path, data_dir=str(path / "data")) as services:
+            server = Postgres(path / "data")
+            await server.recover_quickly()
+            before = services[0].process.pid
+            outcome = await kill_postgres(server, services, server.url, KILLS, seed=2)
+            assert services[0].process.pid == before
+            assert services[0].process.poll() is None
+    assert outcome.wrong == []
+    assert len(outcome.away) == KILLS
+    assert outcome.log.answers[503] >= KILLS, "each was killed under load"
+    assert not outcome.log.broken, "everyone who came was answered"
+    assert (outcome.stream.ends, outcome.stream.breaks) == (0, 0)
+
+
+async def test_a_service_that_is_stopped_under_load_has_committed_and_answered_all_that_it_took():
+    with folder() as path:
+        async with postgres(path) as server:
+            url = await server.database()
+            async with served(path, database_url=url) as services:
+                outcome = await stop_service(services[0], url, stops=5, seed=3)
+    assert outcome.wrong == []
+    assert outcome.stream.ends >= 5, "event streams end with the service, and are taken up again"
+
+
+async def test_ctrl_c_leaves_no_process_and_what_was_answered_is_there_at_the_next_start():
+    with folder() as path:
+        async with served(path, data_dir=str(path / "data")) as (service,):
+            server = Postgres(path / "data")
+            outcome = await kill_nobody([service], server.url, seed=5, facts=50, clients=4)
+            family = [psutil.Process(service.process.pid), *psutil.Process(service.process.pid).children(recursive=True)]
+            assert len(family) > 5, "the service, the watcher, and PostgreSQL's own"
+            await service.ended(signal.SIGINT, STOPS, group=True)
+            assert psutil.wait_procs(family, timeout=STOPS)[1] == []
+            assert survivors(server.home) == []
+            service.start()
+            await service.ready()
+            assert outcome.wrong == [*lost(outcome.log, await stored(server.url))] == []
