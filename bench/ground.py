@@ -22,7 +22,7 @@ from sqlalchemy import make_url
 from app.models.number import Cause, OptIn, Verdict
 from app.services import store
 from app.services.apply import apply
-from app.services.connection import connect
+from app.services.connection import connect, transaction
 from app.services.database import serving
 from app.services.embedded.home import locate
 from bench.load import CannotMeasure
@@ -72,7 +72,7 @@ async def subscribe(url: str, population: int) -> None:
             Verdict(number(place), now, Cause("call"), sender=sender_of(place), list=LIST, opted_in=given)
             for place in range(first, min(first + AT_ONCE, population))
         ]
-        async with engine.begin() as db:
+        async with transaction(engine) as db:
             applied = await apply(db, verdicts, policy, now)
             await store.publish(db, [change for changes in applied.changes for change in changes])
     await engine.dispose()

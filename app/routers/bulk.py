@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from app.models import api
 from app.models.phone import e164
 from app.routers.answers import JSON, NDJSON, asked_of, dumps
-from app.routers.body import OTHERS_MOST, WITHIN, NotCompressed, read_body
+from app.routers.body import RECEIPTS_MOST, WITHIN, NotCompressed, read_body
 from app.routers.problems import Problem
 from app.services import status
 from app.services.connection import is_lost
@@ -64,7 +64,7 @@ async def object_(request: Request) -> Response:
 
 async def _json(request: Request) -> Any:  # noqa: ANN401 - whatever came
     try:
-        return orjson.loads(await read_body(request, OTHERS_MOST))
+        return orjson.loads(await read_body(request, RECEIPTS_MOST))
     except (NotCompressed, orjson.JSONDecodeError) as error:
         raise Problem(400, 'the body is not JSON: send {"numbers": […]}') from error
 

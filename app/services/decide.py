@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from itertools import groupby
 from typing import NamedTuple
 
@@ -237,11 +238,16 @@ def newest(old: Fact | None, new: Fact) -> Fact:
     return new if old is None else max(old, new, key=lambda f: (f.at, f.guard, not f.lookup, _cause_key(f.cause)))
 
 
+_guard, _at = attrgetter("guard"), attrgetter("at")
+
+
 def _later(old: Fact | None, new: Fact | None) -> Fact | None:
     """The one that outlives more: by guard, then as `newest`."""
     if old is None or new is None:
         return old or new
-    return max(old, new, key=lambda f: (f.guard, f.at, f.reason, _cause_key(f.cause)))
+    if old.guard != new.guard:
+        return max(old, new, key=_guard)
+    return max(old, new, key=lambda f: (f.at, f.reason, _cause_key(f.cause)))
 
 
 def _latest(old: datetime | None, new: datetime | None) -> datetime | None:
@@ -255,7 +261,9 @@ def _opted_key(opt_in: OptIn) -> tuple[datetime, str, str]:
 def _served_by(old: Carrier | None, new: Carrier | None) -> Carrier | None:
     if old is None or new is None:
         return old or new
-    return max(old, new, key=lambda c: (c.at, c.source, c.name_raw or "", c.mcc or "", c.mnc or ""))
+    if old.at != new.at:
+        return max(old, new, key=_at)
+    return max(old, new, key=lambda c: (c.source, c.name_raw or "", c.mcc or "", c.mnc or ""))
 
 
 # What is shown -----------------------------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ class Served:
                 with suppress(httpx.TransportError):
                     if (await http.get(f"{self.url}/readyz")).is_success:
                         return
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.1)
 
     async def kill(self) -> None:
         """At once, and nobody is told."""

@@ -18,7 +18,7 @@ GIVES_UP = 15.0
 """Seconds in which an answer must come: gateways wait no longer. Whatever takes longer is a fault."""
 RESUMES = 60.0
 """Seconds within which a fact that is told again and again must be taken: else work did not resume."""
-PAUSE = 0.05
+PAUSE = 0.2
 BUSY, CONFLICT = 503, 409
 
 

@@ -20,7 +20,7 @@ from tests.chaos.load import RESUMES, Follower, Load, Log, Stream, until
 from tests.chaos.truth import Kept, kept, lost, stored, unanswered, wrong
 
 Tell = Callable[[str], None]
-BETWEEN = (15, 120)
+BETWEEN = (10, 90)
 """Facts that are taken between two kills: a random moment, and always under load."""
 STOPS = 10.0
 """Seconds in which a service that is told to stop has ended."""
