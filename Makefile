@@ -9,7 +9,7 @@ LOCK = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile pyproject.tom
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench lock clean
+.PHONY: help run demo test lint bench chaos lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -18,7 +18,7 @@ run: $(VENV)/.run ## set up and serve on http://127.0.0.1:8000 (Ctrl-C stops all
 	@SENDABLE_AUTH=$${SENDABLE_AUTH:-off} exec $(BIN)/sendable serve
 
 demo: $(VENV)/.run ## a running service, fed a realistic day of traffic
-	@SENDABLE_AUTH=$${SENDABLE_AUTH:-off} exec $(BIN)/sendable demo
+	@SENDABLE_AUTH=$${SENDABLE_AUTH:-off} exec $(BIN)/sendable demo $(ARGS)
 
 test: $(VENV)/.dev ## the whole test suite, against a real PostgreSQL
 	@exec $(BIN)/python -m pytest $(ARGS)
@@ -32,6 +32,9 @@ lint: $(VENV)/.dev ## format, lint, types, import contracts, the Dockerfile
 
 bench: $(VENV)/.dev ## the benchmark, with its own peers and ceilings
 	@exec $(BIN)/python -m bench $(ARGS)
+
+chaos: $(VENV)/.dev ## the long run of kills: make chaos ARGS="--kills 200"
+	@exec $(BIN)/python -m tests.chaos $(ARGS)
 
 lock: $(VENV)/.dev ## renew the hash locks, for every platform, to the newest releases
 	$(LOCK) --group build --upgrade --output-file requirements.txt

@@ -21,6 +21,9 @@ from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.config import Settings
+from app.main import create_app, meaning_of
+from app.services import upkeep
+from app.services.connection import connect
 from app.services.database import serving
 from app.services.embedded.home import locate
 from app.services.migrate import upgrade
@@ -52,6 +55,7 @@ async def template(server: str) -> AsyncIterator[str]:
     name = f"sendable_template_{os.getpid()}"
     async with _database(server, name) as url:
         await upgrade(url)
+        await _prepare(url)
         yield name
 
 
@@ -59,6 +63,14 @@ async def template(server: str) -> AsyncIterator[str]:
 async def database_url(server: str, template: str) -> AsyncIterator[str]:
     async with _database(server, f"sendable_test_{os.getpid()}_{next(_numbers)}", f"TEMPLATE {template}") as url:
         yield url
+
+
+async def _prepare(url: str) -> None:
+    """What the service does at its first start, once for all: partitions, the catalogue."""
+    engine = connect(url)
+    settings = Settings()
+    await upkeep.prepare(engine, settings, meaning_of(settings))
+    await engine.dispose()
 
 
 @asynccontextmanager
@@ -100,8 +112,6 @@ def start(database_url: str) -> Start:
 
     @asynccontextmanager
     async def started(**settings: Any) -> AsyncIterator[Service]:
-        from app.main import create_app
-
         app = create_app(Settings.model_validate({"database_url": database_url, "auth": "off"} | settings))
         transport = httpx.ASGITransport(app)
         async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:

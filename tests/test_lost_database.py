@@ -5,11 +5,14 @@ it is back, work goes on by itself in the same process.
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
+from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
@@ -23,7 +26,7 @@ from app.models.number import OptIn
 from app.services.store import FEED_LOCK
 from tests.chaos.facts import Fact, OptedIn, Posted, Request, World
 from tests.chaos.ground import Postgres, Served, folder, postgres, served
-from tests.chaos.load import GIVES_UP, Load, Log
+from tests.chaos.load import GIVES_UP, Load, Log, until
 from tests.chaos.storm import meaning
 from tests.chaos.truth import kept, wrong
 from tests.chaos.wire import Wire, wire
@@ -40,6 +43,8 @@ ALL = (
     "receipt_keys, receipts, messages, unnamed, numbers, sender_blocks, subscriptions, lookups, hourly_counts, alarms, "
     "unread, changes"
 )
+GRACE = 30.0
+"""Seconds after which a container that was told to stop is killed."""
 _worlds = count(1)
 
 
@@ -104,17 +109,18 @@ class Ground:
             pass
         assert wrong(self.log, await kept(self.url), meaning()) == []
         assert self.service.process.poll() is None, "the same process goes on"
-        assert await self._pool_in_use() == 0
+        await until_in_use(self.http, 0)
 
-    async def _pool_in_use(self) -> float:
-        """Of its connections, none is left that a lost database has kept. Upkeep may hold one for a moment."""
-        async with asyncio.timeout(BACK):
-            while True:
-                lines = (await self.http.get("/metrics")).text.splitlines()
-                used = next(float(line.split()[1]) for line in lines if line.startswith("sendable_pool_in_use "))
-                if not used:
-                    return used
-                await asyncio.sleep(0.1)
+
+async def until_in_use(http: httpx.AsyncClient, connections: int) -> None:
+    """Until the service has so many connections in use, or more; 0: none. Raises TimeoutError."""
+    async with asyncio.timeout(BACK):
+        while True:
+            lines = (await http.get("/metrics")).text.splitlines()
+            used = next(float(line.split()[1]) for line in lines if line.startswith("sendable_pool_in_use "))
+            if used >= connections and (connections or not used):
+                return
+            await asyncio.sleep(0.05)
 
 
 def refused(heard: Sequence[Heard]) -> bool:
@@ -243,12 +249,6 @@ async def test_a_connection_whose_driver_has_lost_its_way_is_dropped(ground: Gro
 
 
 @contextmanager
-def frozen(ground: Ground) -> Iterator[None]:
-    with ground.server.frozen():
-        yield
-
-
-@contextmanager
 def hanging(ground: Ground) -> Iterator[None]:
     with ground.wire.hanging():
         yield
@@ -260,7 +260,7 @@ def cut(ground: Ground) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("away", [frozen, hanging, cut])
+@pytest.mark.parametrize("away", [hanging, cut])
 async def test_while_it_does_not_answer_everyone_hears_503_soon_and_the_work_goes_on(
     ground: Ground, world: World, away: Callable[[Ground], Iterator[None]]
 ):
@@ -273,6 +273,24 @@ async def test_while_it_does_not_answer_everyone_hears_503_soon_and_the_work_goe
         later = asyncio.gather(ground.write(facts), ground.read())  # over connections that are to be made
         assert [one.status_code for one in await ground.probe()] == [200, 503, 200], "nobody must restart us for it"
         assert refused([one for some in await later for one in some])
+    await ground.goes_on(world)
+
+
+async def test_a_service_that_is_told_to_stop_while_the_database_is_frozen_answers_everyone_and_ends(
+    ground: Ground, world: World, tmp_path: Path
+):
+    facts = a_write_of_each_kind(world)
+    async with served(tmp_path, database_url=ground.url) as (service,):
+        async with httpx.AsyncClient(base_url=service.url, timeout=60, trust_env=False) as http:
+            going = replace(ground, service=service, http=http)
+            await going.read()
+            with ground.server.frozen():
+                asked = asyncio.gather(going.write(facts), going.read())
+                await until_in_use(http, 1)
+                ended = asyncio.create_task(service.ended(signal.SIGTERM, GRACE))
+                assert refused([one for some in await asked for one in some])
+                await ended
+            assert service.process.returncode == 0
     await ground.goes_on(world)
 
 
@@ -321,3 +339,45 @@ async def test_while_it_takes_no_writes_they_hear_503_and_readers_their_answers(
         assert refused(await ground.write(facts))
         assert {one.status for one in await ground.read()} == {200}
     await ground.goes_on(world)
+
+
+# A disk that is really full ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A file system of its own, as large as an empty database needs and some; only root may make one."""
+    with folder() as path:
+        size = "size=192m,mode=0711"
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", size, "none", path], capture_output=True, check=False).returncode:
+            pytest.skip("only who may mount file systems can fill one")
+        try:
+            yield path
+        finally:
+            subprocess.run(["umount", "--lazy", path], check=True)
+
+
+async def test_a_full_disk_is_told_as_503_loses_nothing_and_is_over_when_there_is_room(small_disk: Path, tmp_path: Path):
+    async with postgres(small_disk) as server:
+        url = await server.database()
+        async with served(tmp_path, database_url=url) as (service,):
+            load = Load(World(next(_worlds)), [service.url])
+            ballast = small_disk / "ballast"
+            async with load.running(8) as log:
+                await load.taken(20)
+                fill(ballast)
+                await until(lambda: log.answers[503] > 20, BACK * 2)
+                async with httpx.AsyncClient(base_url=service.url, timeout=60, trust_env=False) as http:
+                    answers = [(await http.request(one.method, one.path, content=one.body)).status_code for one in READERS]
+                ballast.unlink()
+                await load.taken(100)
+            assert wrong(log, await kept(url), meaning()) == []
+            assert set(answers) <= {200, 503}
+            assert service.told("DiskFullError")
+
+
+def fill(ballast: Path) -> None:
+    """Write until there is no byte left."""
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4_096))

@@ -16,7 +16,8 @@ from tests.conftest import Start
 
 def difference(connection: Connection) -> list[object]:
     context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
-    return [found for found in compare_metadata(context, metadata) if "alembic_version" not in str(found)]
+    ours = ("alembic_version", "receipts_2")  # Alembic's own table, and the partitions, which are made by day
+    return [found for found in compare_metadata(context, metadata) if not any(name in str(found) for name in ours)]
 
 
 async def test_the_migrations_build_exactly_the_tables_that_the_code_knows(database_url: str) -> None:

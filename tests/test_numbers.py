@@ -13,7 +13,8 @@ from typing import Any
 
 import phonenumbers
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -36,7 +37,9 @@ async def post(service: Service, *receipts: dict[str, Any]) -> None:
     assert (await service.client.post("/v1/receipts/native", json=[*receipts])).status_code == 200
 
 
-async def opt_in(service: Service, number: str = WHO, sender: str = "12345", name: str = "spring", days: float = 30) -> None:
+async def opt_in(
+    service: Service, number: str = WHO, sender: str = "12345", name: str = "spring", days: float = 30
+) -> None:
     call = {"consented_at": (datetime.now(UTC) - timedelta(days=days)).isoformat(), "source": "web form"}
     put = await service.client.put(f"/v1/senders/{sender}/lists/{name}/subscribers/{number}", json=call)
     assert put.json()["consent"] == "opted_in"
@@ -53,7 +56,15 @@ async def status(service: Service, number: str = WHO, **query: str) -> Any:
 
 @pytest.mark.parametrize(
     "written",
-    ["+15555551234", "%2B15555551234", " 15555551234", "%2015555551234", "5555551234", "(555)%20555-1234", "1-555-555-1234"],
+    [
+        "+15555551234",
+        "%2B15555551234",
+        " 15555551234",
+        "%2015555551234",
+        "5555551234",
+        "(555)%20555-1234",
+        "1-555-555-1234",
+    ],
 )
 async def test_a_number_is_read_in_every_form_that_the_contract_names(service: Service, written: str) -> None:
     answer = await service.client.get(f"/v1/numbers/{written}")
@@ -150,7 +161,9 @@ async def test_senders_are_read_in_their_one_form(service: Service) -> None:
     [("list=spring", "sender"), ("sender=", "sender"), ("sender=%00", "sender"), ("sender=12345&list=", "list"),
      ("sender=12345&list=a%00b", "list"), ("sender=" + "x" * 65, "sender")],
 )  # fmt: skip
-async def test_a_wrong_sender_or_list_is_422_and_names_the_parameter(service: Service, query: str, parameter: str) -> None:
+async def test_a_wrong_sender_or_list_is_422_and_names_the_parameter(
+    service: Service, query: str, parameter: str
+) -> None:
     answer = await service.client.get(f"/v1/numbers/{WHO}?{query}")
     assert (answer.status_code, answer.json()["errors"][0]["parameter"]) == (422, parameter)
 
@@ -277,7 +290,10 @@ async def test_lines_cut_anywhere_and_compressed_read_the_same(service: Service)
         for start, end in zip([0, *places], [*places, len(whole)], strict=True):
             yield whole[start:end]
 
-    for told in (await ask_lines(service, cut(body)), await ask_lines(service, cut(packed), **{"content-encoding": "gzip"})):
+    for told in (
+        await ask_lines(service, cut(body)),
+        await ask_lines(service, cut(packed), **{"content-encoding": "gzip"}),
+    ):
         assert [one["number"] for one in told] == numbers
 
 
@@ -411,7 +427,9 @@ async def reasons(service: Service) -> dict[str, tuple[str, str]]:
     wanted = {"porting": "porting_in_progress", "suspended": "suspended", "invalid": "invalid_number"}
     found = {}
     for state, reason in wanted.items():
-        rows = await service.sql("SELECT space, code FROM published.codes WHERE reason = :reason LIMIT 1", reason=reason)
+        rows = await service.sql(
+            "SELECT space, code FROM published.codes WHERE reason = :reason LIMIT 1", reason=reason
+        )
         found[state] = (rows[0][0], rows[0][1])
     return found
 
@@ -455,7 +473,9 @@ async def agree(service: Service, told: dict[str, Any]) -> None:
     lists = [(number, one) for number, answer in told.items() for one in answer["lists"]]
     may = {(number, one["sender"], one["list"]) for number, one in lists if one["sendable"]}
     assert may == set(await service.sql("SELECT number, sender, list FROM published.sendable"))
-    out = {(number, one["sender"], one["list"], time(one["at"])) for number, one in lists if one["consent"] == "opted_out"}
+    out = {
+        (number, one["sender"], one["list"], time(one["at"])) for number, one in lists if one["consent"] == "opted_out"
+    }
     assert out == set(await service.sql("SELECT number, sender, list, at FROM published.opt_outs"))
     for sender in ("12345", "67890"):
         asked = {number: await status(service, number, sender=sender) for number in told}

@@ -46,7 +46,9 @@ def operations(document: Document) -> Iterator[tuple[str, Document]]:
 
 
 @pytest.mark.parametrize("auth", ["off", "on"])
-async def test_schemathesis_finds_nothing_wrong_in_the_whole_document(tmp_path: Path, database_url: str, auth: str) -> None:
+async def test_schemathesis_finds_nothing_wrong_in_the_whole_document(
+    tmp_path: Path, database_url: str, auth: str
+) -> None:
     settings = {"database_url": database_url, "auth": auth, "first_key": FIRST_KEY}
     async with serving(tmp_path / "log", **settings) as served:
         process = await asyncio.create_subprocess_exec(
@@ -69,7 +71,9 @@ def test_every_route_is_in_the_document(app: FastAPI, document: Document) -> Non
     for context in iter_route_contexts(app.routes):
         route = getattr(context, "starlette_route", None) or context
         path = re.sub(r":\w+}", "}", route.path)
-        served |= {f"{method} {path}" for method in route.methods or () if method != "HEAD" and not NO_API.fullmatch(path)}
+        served |= {
+            f"{method} {path}" for method in route.methods or () if method != "HEAD" and not NO_API.fullmatch(path)
+        }
     assert served == {name for name, _ in operations(document)}
 
 
@@ -83,7 +87,9 @@ def test_every_call_says_what_it_is_for(document: Document) -> None:
         assert operation["operationId"] not in seen, name
         seen.add(operation["operationId"])
         for parameter in operation.get("parameters", ()):
-            assert parameter["in"] != "path" or parameter.get("description") or parameter["schema"].get("examples"), name
+            assert parameter["in"] != "path" or parameter.get("description") or parameter["schema"].get("examples"), (
+                name
+            )
 
 
 def test_every_error_is_a_problem_and_every_call_names_its_own(document: Document) -> None:
@@ -91,7 +97,9 @@ def test_every_error_is_a_problem_and_every_call_names_its_own(document: Documen
         responses = operation["responses"]
         errors = {int(status) for status in responses if int(status) >= 400}
         assert errors >= {405, 500, 503}, name
-        assert ("security" in operation and bool(operation["security"])) == ({401, 403} <= errors and 401 in errors), name
+        assert ("security" in operation and bool(operation["security"])) == ({401, 403} <= errors and 401 in errors), (
+            name
+        )
         if "requestBody" in operation:
             assert errors >= {400, 408, 413, 422}, name
         for status in errors:

@@ -81,8 +81,12 @@ async def test_receipts_go_by_pages_newest_first(service: Service, query: dict[s
 
 async def test_the_newest_are_found_even_when_they_are_old(service: Service) -> None:
     await post(service, receipt(1))
-    yesterday = "INSERT INTO receipts SELECT (r).* FROM (SELECT jsonb_populate_record(r, jsonb_build_object('received_at',"
-    await service.sql(f"{yesterday} r.received_at - interval '20 hours', 'message_id', 'old')) r FROM receipts r) a RETURNING 1")
+    yesterday = (
+        "INSERT INTO receipts SELECT (r).* FROM (SELECT jsonb_populate_record(r, jsonb_build_object('received_at',"
+    )
+    await service.sql(
+        f"{yesterday} r.received_at - interval '20 hours', 'message_id', 'old')) r FROM receipts r) a RETURNING 1"
+    )
     assert [item["message_id"] for item in await whole(service, "/v1/receipts", limit=1)] == ["m1", "old"]
 
 
@@ -158,7 +162,9 @@ async def test_a_filter_that_is_none_is_422(service: Service, query: str) -> Non
     assert (answer.status_code, answer.json()["errors"][0]["parameter"]) == (422, query.partition("=")[0])
 
 
-async def test_a_whole_list_is_streamed_as_lines_and_as_a_table(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_whole_list_is_streamed_as_lines_and_as_a_table(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reading, "AT_ONCE", 2)
     await subscribe(service, *range(1, 8))
     items = (await get(service, SPRING))["items"]
@@ -228,7 +234,9 @@ async def test_an_override_shows_in_the_rule(start: Start, tmp_path: Any) -> Non
 
 async def test_alarms_that_stand_come_first(service: Service) -> None:
     for code in ("A1", "A2", "A2"):
-        await post(service, receipt(status="undeliverable", code=code, message_id=f"m-{code}-{len(code)}-{id(object())}"))
+        await post(
+            service, receipt(status="undeliverable", code=code, message_id=f"m-{code}-{len(code)}-{id(object())}")
+        )
     await service.sql("UPDATE alarms SET cleared_at = now() WHERE key LIKE '%A2' RETURNING 1")
     first, second = (await get(service, "/v1/alarms"))["items"]
     assert (first["kind"], first["key"], first["cleared"]) == ("unknown_code", "native/openmarket/A1", None)
@@ -240,7 +248,9 @@ async def test_alarms_that_stand_come_first(service: Service) -> None:
 async def test_what_could_not_be_read_is_listed_and_given_back_byte_for_byte(service: Service) -> None:
     bodies = [b"\xff\x00 nonsense", b"{]", b"[1]"]
     for body in bodies:
-        answer = await service.client.post("/v1/receipts/native", content=body, headers={"x-own": "mark", "x-token": "s"})
+        answer = await service.client.post(
+            "/v1/receipts/native", content=body, headers={"x-own": "mark", "x-token": "s"}
+        )
         assert answer.headers["sendable-unread"] == "1"
     await service.client.post("/v1/receipts/native", content=bodies[0], headers={"x-own": "mark"})
     items = await whole(service, "/v1/unread", limit=2)

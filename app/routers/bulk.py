@@ -129,7 +129,9 @@ async def _told(part: Sequence[Entry], rows: asyncio.Task[Rows], *, first: bool)
             raise
         return [{"number": entry.given, "error": "nothing can be read just now: ask again"} for entry in part]
     return [
-        status.answer(found[entry.number], entry.asked) if entry.number else {"number": entry.given, "error": entry.error}
+        status.answer(found[entry.number], entry.asked)
+        if entry.number
+        else {"number": entry.given, "error": entry.error}
         for entry in part
     ]
 
@@ -147,7 +149,8 @@ async def _framed(first: list[dict[str, Any]], parts: AsyncIterator[list[dict[st
 
 class Duplex(StreamingResponse):
     """A response that is sent while its request still arrives: Starlette's own listens for the end of the connection,
-    and would take the body's parts away meanwhile."""
+    and would take the body's parts away meanwhile.
+    """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI calls it
         await self.stream_response(send)

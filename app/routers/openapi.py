@@ -1,5 +1,6 @@
 """The API's document, completed: what FastAPI cannot see (thin routes, the gateways' callbacks, every error), and `/docs`,
-whose page and scripts come from here and from nowhere else."""
+whose page and scripts come from here and from nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -219,7 +220,9 @@ def _document(app: FastAPI) -> Document:
         if app.state.settings.auth == "off":
             operation.pop("security", None)
         _complete(operation)
-    _, found = models_json_schema([(m, "serialization") for m in _BY_HAND], ref_template=SCHEMAS.format(model="{model}"))
+    _, found = models_json_schema(
+        [(m, "serialization") for m in _BY_HAND], ref_template=SCHEMAS.format(model="{model}")
+    )
     document["components"]["schemas"] |= found["$defs"]
     for unused in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(unused, None)

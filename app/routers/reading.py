@@ -216,5 +216,3 @@ async def unread_callback(request: Request, id: Annotated[int, Path(ge=1, le=rea
     if row is None:
         raise Problem(404, "there is none of this id: it was read since, or never was")
     return answer(row._asdict() | {"headers": orjson.Fragment(row.headers), "body": b64encode(row.body).decode()})
-
-

@@ -98,7 +98,7 @@ _UNSEEN = Present("unseen")
 _SENDABLE = frozenset({"active", "unseen"})
 
 
-def answer(row: Row[Any], asked: Asked) -> dict[str, Any]:
+def answer(row: Sequence[Any], asked: Asked) -> dict[str, Any]:
     """The answer of `GET /v1/numbers/{number}` (contract.md), from one row of the statement above."""
     number, state, reason, waiting_for, until, steps, carrier, changed_at, last_receipt_at, now, blocked, consents = row
     present = _UNSEEN if state is None else Present(state, reason, waiting_for, until, changed_at)
