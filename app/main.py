@@ -16,7 +16,7 @@ from app.config import Settings, SettingsError
 from app.gateways import GATEWAYS
 from app.models.receipt import Link
 from app.routers import consent, feed, held, messages, numbers, openapi, operating, problems, reading, receipts
-from app.routers.front import Front
+from app.routers.front import FrontedApp
 from app.services import database, keys, migrate, upkeep
 from app.services.connection import connect
 from app.services.feed import Feed
@@ -41,15 +41,14 @@ def create_app(settings: Settings) -> FastAPI:
             async with _running(app, url, settings, meaning):
                 yield
 
-    app = FastAPI(title="Sendable", description=DESCRIPTION, version="0.1.0", lifespan=lifespan, docs_url=None,
-                  redoc_url=None, telemetry=_NO_TRACES)  # fmt: skip
+    app = FrontedApp(title="Sendable", description=DESCRIPTION, version="0.1.0", lifespan=lifespan, docs_url=None,
+                     redoc_url=None, telemetry=_NO_TRACES)  # fmt: skip
     app.state.settings, app.state.meaning, app.state.links = settings, meaning, links
     problems.install(app)
     app.router.routes[:0] = [*receipts.routes, *numbers.routes]
     for router in (messages, numbers, consent, held, feed, reading, operating):
         app.include_router(router.router)
     openapi.install(app)
-    app.add_middleware(Front)
     return app
 
 

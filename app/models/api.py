@@ -1,5 +1,6 @@
-"""The API's answers and questions as its document shows them. Answers go out without passing through these models:
-they are made of values that were checked when they came in.
+"""The API's answers and questions, as its document shows them.
+
+Answers go out without passing through these models: they are made of values that were checked when they came in.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class SenderReach(BaseModel):
 
     sender: Sender
     blocked: bool
-    sendable: bool = Field(description="The number is sendable, the sender is not blocked, and its known lists do not all "
-                                       "refuse")  # fmt: skip
+    sendable: bool = Field(description="The number is sendable, the sender is not blocked, and not all of its "
+                                       "known lists refuse")  # fmt: skip
     reason: Reason
 
 
@@ -173,14 +174,14 @@ class Change(BaseModel):
     from_: str | None = Field(alias="from", examples=["active"])
     to: str | None = Field(examples=["deactivated"])
     reason: str | None = Field(examples=["deactivated"])
-    cause: dict[str, Any] = Field(description="What it rests on: `kind` is receipt, register, lookup, call, person, lapse "
-                                              "or policy; the rest names it", examples=[CAUSE])  # fmt: skip
+    cause: dict[str, Any] = Field(description="What it rests on: `kind` is receipt, register, lookup, call, person, "
+                                              "lapse or policy; the rest names it", examples=[CAUSE])  # fmt: skip
     occurred_at: When
     committed_at: When
 
 
 class ChangePage(BaseModel):
-    """Changes in commit order. `next` is the cursor for the following page: also of an empty page, where it is the same."""
+    """Changes in commit order. `next` leads to the following page; of an empty page it is the cursor that was given."""
 
     items: list[Change]
     next: int = Field(examples=[4711])
@@ -194,7 +195,7 @@ class HistoryPage(BaseModel):
 
 
 class StoredReceipt(BaseModel):
-    """A delivery receipt as it was understood. The code is as the gateway wrote it; `reason` is what it was taken for."""
+    """A delivery receipt as it was understood. `code` is as the gateway wrote it, `reason` what it was taken for."""
 
     gateway: str = Field(examples=["openmarket"])
     account: str | None
@@ -242,7 +243,7 @@ class SubscriberPage(BaseModel):
 
 
 class Rule(BaseModel):
-    """What a reason does in the policy in force. Keys at their default are left out: a reason without any only counts."""
+    """What a reason does in the policy in force. Keys at their default are left out; without any it is only counted."""
 
     model_config = ConfigDict(extra="allow")
 

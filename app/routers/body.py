@@ -26,7 +26,7 @@ class NotCompressed(ValueError):
 
 async def read_body(request: Request, most: int) -> bytes:
     """The body, decompressed. Raises Problem 413 beyond `most` bytes, 408 when it takes too long, NotCompressed."""
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    encoding = _encoding(request)
     try:
         async with asyncio.timeout(WITHIN):
             raw = await _stream(request, most)
@@ -37,6 +37,12 @@ async def read_body(request: Request, most: int) -> bytes:
     if encoding in {"identity", ""}:
         return raw
     return _inflate(raw, encoding, most)
+
+
+def _encoding(request: Request) -> str:
+    """Straight from the scope: asking `headers` for what is not there decodes them all."""
+    values = [value for name, value in request.scope["headers"] if name == b"content-encoding"]
+    return values[0].decode("latin-1").strip().lower() if values else "identity"
 
 
 async def _stream(request: Request, most: int) -> bytes:

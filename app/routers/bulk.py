@@ -32,9 +32,8 @@ LINE_MOST = 8 * 1024
 """Bytes of one line: a number, a sender and a list are a few hundred."""
 PART_MOST = 64 * 1024
 
-QUESTION = {"$ref": "#/components/schemas/BulkQuestion"}
 _LINE = {"anyOf": [{"type": "string"}, {"$ref": "#/components/schemas/LineQuestion"}]}
-LINES_IN = {"itemSchema": _LINE}
+QUESTIONS = {JSON: {"schema": {"$ref": "#/components/schemas/BulkQuestion"}}, NDJSON: {"itemSchema": _LINE}}
 LINES_OUT = {
     "itemSchema": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("NumberStatus", "BadNumber")]}
 }
@@ -100,7 +99,7 @@ def _parts(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
 
 
 async def _answered(engine: AsyncEngine, parts: Iterator[list[Entry]]) -> AsyncIterator[list[dict[str, Any]]]:
-    """The answers, part by part. Raises when the first part cannot be read; those of a later one then say so themselves."""
+    """The answers, part by part. Raises when the first part cannot be read; those of a later one say so themselves."""
     part, waiting = _ask(engine, parts)
     first = True
     while waiting is not None:

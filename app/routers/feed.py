@@ -43,8 +43,8 @@ async def changes(
 ) -> Response:
     """The feed. Whoever goes on from `next` sees every change exactly once, however many processes write.
 
-    With `Accept: text/event-stream` it stays open: an event a change, its `id` the cursor, a comment now and then to show
-    that the stream lives. `EventSource` resumes by itself.
+    With `Accept: text/event-stream` it stays open: an event a change, its `id` the cursor, a comment now and then to
+    show that the stream lives. `EventSource` resumes by itself.
     """
     if wanted(request, JSON, EVENTS) == EVENTS:
         return await _stream(request.app.state.feed, after if last_event_id is None else _event_id(last_event_id))

@@ -1,4 +1,4 @@
-"""The two calls that run thousands of times a second, ahead of the app's other middlewares and its routes.
+"""The two calls that run thousands of times a second, ahead of the app's middlewares and routes.
 
 They keep their routes all the same: for other methods, for their names in the log, and for the API's document.
 """
@@ -7,33 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from app.routers import numbers, problems, receipts
-from app.services.connection import Busy
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 _RECEIPTS, _NUMBERS = "/v1/receipts/", "/v1/numbers/"
 
 
-class Front:
-    """Answers the hot calls itself and leaves every other one to the app."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+class FrontedApp(FastAPI):
+    """FastAPI, but the hot calls are answered at the door: its five middlewares cost a tenth of a receipt's time."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = _endpoint(scope) if scope["type"] == "http" else None
         if endpoint is None:
-            await self._app(scope, receive, send)
+            await super().__call__(scope, receive, send)
             return
+        scope["app"] = self
         try:
             response = await endpoint(Request(scope, receive))
-        except (problems.Problem, Busy) as error:
-            response = problems.of(error, scope["path"])
-        await response(scope, receive, send)
+        except Exception as error:
+            await problems.of(error, scope["path"])(scope, receive, send)
+            if not problems.is_expected(error):
+                raise
+        else:
+            await response(scope, receive, send)
 
 
 def _endpoint(scope: Scope) -> Endpoint | None:

@@ -43,7 +43,7 @@ routes = [Route("/v1/numbers/{number}", number, methods=["GET"])]
 @router.post(
     "/v1/numbers/status", operation_id="numberStatuses", summary="May I text these numbers?",
     response_model=api.BulkAnswer, responses={200: {"content": {NDJSON: bulk.LINES_OUT}}},
-    openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": bulk.QUESTION}, NDJSON: bulk.LINES_IN}}},
+    openapi_extra={"requestBody": {"required": True, "content": bulk.QUESTIONS}},
 )  # fmt: skip
 async def statuses(request: Request, content_type: Annotated[str, Header(include_in_schema=False)] = JSON,
                    _: Reads = None) -> Response:  # fmt: skip

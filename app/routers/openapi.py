@@ -1,11 +1,13 @@
-"""The API's document, completed: what FastAPI cannot see (thin routes, the gateways' callbacks, every error), and `/docs`,
-whose page and scripts come from here and from nowhere else.
+"""The API's document, completed with what FastAPI cannot see: thin routes, the gateways' callbacks, every error.
+
+And `/docs`, whose page and scripts come from here and from nowhere else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
+from http import HTTPStatus
 from importlib.resources import files
 from typing import Any
 
@@ -63,6 +65,10 @@ _FIXES = {
 }
 
 
+_BY_FASTAPI = 422
+"""It documents its own, of another shape."""
+
+
 def _problem(status: int, description: str | None = None) -> Document:
     detail = _FIXES.get(status, PROBLEMS[status])
     example = {"type": "about:blank", "title": "…", "status": status, "detail": detail}
@@ -105,8 +111,8 @@ NUMBER_STATUS = {
     "operationId": "numberStatus",
     "tags": ["numbers"],
     "summary": "May I text this number now?",
-    "description": "Of the number alone, with a sender, or with a list of that sender: `decision` answers exactly what was "
-    "asked. A number nobody has spoken of is `unseen`, and sendable.",
+    "description": "Of the number alone, with a sender, or with a list of that sender: `decision` answers exactly what "
+    "was asked. A number nobody has spoken of is `unseen`, and sendable.",
     "security": [{"key": []}],
     "parameters": [
         _text("number", "path", "E.164; a national number is read with the default region", api.NUMBER),
@@ -117,9 +123,9 @@ NUMBER_STATUS = {
 }
 
 _SIGNED = (
-    "Each vendor proves its origin in its own way: a signature over the body, Basic credentials, or a token as `?token=…`, "
-    "`X-Sendable-Token` or Basic password. The answer is what that vendor counts as success, given once everything is "
-    "committed. What cannot be read is kept and answered the same way, with `Sendable-Unread: 1`."
+    "Each vendor proves its origin in its own way: a signature over the body, Basic credentials, or a token as "
+    "`?token=…`, `X-Sendable-Token` or Basic password. The answer is what that vendor counts as success, given once "
+    "everything is committed. What cannot be read is kept and answered the same way, with `Sendable-Unread: 1`."
 )
 _KANNEL = {"id": "0d8f1c2e", "st": "1", "a": "id:0d8f1c2e stat:DELIVRD err:000", "to": "+15555551234", "from": "12345"}
 _NATIVE = {"message_id": "0d8f1c2e", "number": api.NUMBER, "sender": "12345", "status": "undeliverable", "code": "3041"}
@@ -146,8 +152,10 @@ def _callback(method: str, *, account: bool) -> Document:
         parameters.append(_text("account", "path", "`[gateways.NAME.accounts.ACCOUNT]` of the settings", "eu"))
     if method == "get":
         fields = {"type": "object", "additionalProperties": True}
-        parameters.append({"name": "fields", "in": "query", "style": "form", "explode": True, "schema": fields,
-                           "description": "The receipt, for gateways that call by GET", "example": _KANNEL})  # fmt: skip
+        parameters.append({
+            "name": "fields", "in": "query", "style": "form", "explode": True, "schema": fields, "example": _KANNEL,
+            "description": "The receipt, for gateways that call by GET",
+        })  # fmt: skip
     taken = {"description": "Committed: the body is what this vendor expects", "headers": _UNREAD,
              "content": {"text/plain": {"schema": {"type": "string"}}}}  # fmt: skip
     refused = {"403": "The callback does not prove its origin", "404": "No such gateway, or it is not configured"}
@@ -233,9 +241,9 @@ def _complete(operation: Document) -> None:
     responses = operation["responses"]
     if model := _ANSWERS.get(operation["operationId"]):
         responses["200"]["content"] = {JSON: {"schema": _ref(model)}}
-    declared = {int(status) for status in responses if int(status) >= 400}
+    declared = {int(status) for status in responses if int(status) >= HTTPStatus.BAD_REQUEST}
     for status in sorted(declared | set(_errors(operation))):
-        said = responses.get(str(status), {}).get("description") if status != 422 else None
+        said = responses.get(str(status), {}).get("description") if status != _BY_FASTAPI else None
         responses[str(status)] = _problem(status, said)
     operation["responses"] = dict(sorted(responses.items()))
 

@@ -40,11 +40,19 @@ def answer(problem: Problem) -> Response:
     return Response(orjson.dumps(body), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
-def of(error: Problem | Busy, path: str) -> Response:
+def of(error: Exception, path: str) -> Response:
+    """Any error as an answer."""
     if isinstance(error, Problem):
         return answer(error)
-    metrics.BUSY.labels("receipts" if path.startswith("/v1/receipts/") else "api").inc()
-    return answer(busy())
+    if isinstance(error, Busy) or is_lost(error):
+        metrics.BUSY.labels("receipts" if path.startswith("/v1/receipts/") else "api").inc()
+        return answer(busy())
+    return answer(Problem(500, "Sendable failed on this request; the log says why"))
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether the answer says all: nothing has failed that a log should tell of."""
+    return isinstance(error, Problem | Busy)
 
 
 def busy() -> Problem:
@@ -56,7 +64,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Problem)
     @app.exception_handler(Busy)
-    async def _problem(request: Request, error: Problem | Busy) -> Response:
+    @app.exception_handler(Exception)
+    async def _any(request: Request, error: Exception) -> Response:
         return of(error, request.scope["path"])
 
     @app.exception_handler(RequestValidationError)
@@ -66,12 +75,6 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:
         return answer(Problem(error.status_code, str(error.detail), headers=error.headers))
-
-    @app.exception_handler(Exception)
-    async def _lost(_: Request, error: Exception) -> Response:
-        if is_lost(error):
-            return answer(busy())
-        return answer(Problem(500, "Sendable failed on this request; the log says why"))
 
 
 def _place(error: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What others read beside the numbers: receipts, a list's subscribers, the catalogue, alarms, what could not be read."""
+"""What others read beside the numbers: receipts, lists, the catalogue, alarms, what could not be read."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ Words = Annotated[str | None, Query(max_length=256, pattern=r"^[^\x00]+$")]
 
 @router.get("/v1/receipts", operation_id="storedReceipts", summary="What did the gateways say?", tags=["receipts"],
             response_model=api.ReceiptPage)  # fmt: skip
-async def receipts(request: Request, message_id: Words = None, number: Annotated[str | None, Query()] = None,
-                   gateway: Words = None, after: AfterReceipt = "", limit: Limit = 100, _: Reads = None) -> Response:  # fmt: skip
-    """Stored receipts, newest first: of one message, of one number, of one gateway, or the newest of all. Kept 90 days."""
+async def receipts(request: Request, *, message_id: Words = None, number: str | None = None, gateway: Words = None,
+                   after: AfterReceipt = "", limit: Limit = 100, _: Reads = None) -> Response:  # fmt: skip
+    """Stored receipts, newest first: of a message, a number, a gateway, or the newest of all. They are kept 90 days."""
     who = None if number is None else number_of(request.app.state.settings.region, number)
     given = {"message_id": message_id, "number": who, "gateway": gateway}
     asked = {name: value for name, value in given.items() if value is not None}
@@ -71,16 +71,17 @@ def _place(cursor: str) -> reading.Place:
 _LINES: dict[str, Any] = {"itemSchema": {"$ref": "#/components/schemas/Subscriber"}}
 _TABLE = {
     "schema": {"type": "string"},
-    "example": f"number,consent,state,sendable,reason,at\r\n{api.NUMBER},opted_in,active,true,,2026-03-02T09:15:00Z\r\n",
+    "example": f"number,consent,state,sendable,reason,at\r\n{api.NUMBER},opted_in,active,true,,2026-03-02T09:15:00Z",
 }
 _COLUMNS = ("number", "consent", "state", "sendable", "reason", "at")
 
 
-@router.get("/v1/senders/{sender:path}/lists/{list:path}/subscribers", operation_id="subscribers", summary="Who is on this list?",
-            tags=["consent"], response_model=api.SubscriberPage,
+@router.get("/v1/senders/{sender:path}/lists/{list:path}/subscribers", operation_id="subscribers",
+            summary="Who is on this list?", tags=["consent"], response_model=api.SubscriberPage,
             responses={200: {"content": {NDJSON: _LINES, CSV: _TABLE}}})  # fmt: skip
 async def subscribers(
     request: Request,
+    *,
     sender: Annotated[str, Path(description="Short code, phone number or name, percent-encoded", examples=["12345"])],
     list: Annotated[str, Path(max_length=128, examples=["spring"])],  # noqa: A002 - as the contract calls it
     consent: Consent | None = None,
@@ -101,7 +102,7 @@ async def subscribers(
     # In hex: a `+` that is not encoded reads as a space, and no log of a proxy should show a number.
     reads, start = request.app.state.reads, bytes.fromhex(after).replace(b"\0", b"").decode("latin-1")
     if kind == JSON:
-        rows = await reading.subscribers(reads, *who, asked, start, limit + 1)
+        rows = await reading.subscribers(reads, *who, asked, after=start, limit=limit + 1)
         items = [row._asdict() for row in rows[:limit]]
         return answer({"items": items, "next": items[-1]["number"].encode().hex() if len(rows) > limit else None})
     pages = reading.all_subscribers(reads, *who, asked, start)
@@ -139,7 +140,7 @@ def _cells(row: Row[Any]) -> Iterable[str]:
 @router.get("/v1/codes", operation_id="codes", summary="All codes, or those of a space", tags=["codes"],
             response_model=api.Codes, responses={404: {"description": "There is no space of this name"}})  # fmt: skip
 async def codes(request: Request, space: str | None = None, _: Reads = None) -> Response:
-    """The catalogue: what each vendor's code means, what it is taken for, and what the policy in force does about it."""
+    """The catalogue: what each vendor's code means, what it is taken for, and what the policy in force does then."""
     meaning = request.app.state.meaning
     spaces = meaning.catalogue.spaces()
     if space is not None and space not in spaces:
@@ -190,7 +191,7 @@ _UNITS: Mapping[str, int] = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 @router.get("/v1/alarms", operation_id="alarms", summary="What should a person look at?", tags=["operating"],
             response_model=api.Alarms)  # fmt: skip
-async def alarms(request: Request, cleared: Annotated[bool, Query(description="Show those too that have ended")] = True,
+async def alarms(request: Request, *, cleared: Annotated[bool, Query(description="Show those too that ended")] = True,
                  limit: Limit = 1_000, _: Reads = None) -> Response:  # fmt: skip
     """Unknown codes, errors of ours, what waits for a person: those that stand first, newest first."""
     rows = await reading.alarms(request.app.state.reads, limit, cleared=cleared)
@@ -208,7 +209,8 @@ async def unread(request: Request, after: AfterId = reading.NEWEST, limit: Limit
 
 
 @router.get("/v1/unread/{id}", operation_id="unreadCallback", summary="One of them, as it came", tags=["operating"],
-            response_model=api.UnreadCallback, responses={404: {"description": "There is none of this id"}})  # fmt: skip
+            response_model=api.UnreadCallback,
+            responses={404: {"description": "There is none of this id"}})  # fmt: skip
 async def unread_callback(request: Request, id: Annotated[int, Path(ge=1, le=reading.NEWEST, examples=[17])],  # noqa: A002
                           _: Annotated[None, Security(scope("admin"))] = None) -> Response:  # fmt: skip
     """With its headers, query and body (base64): it may hold phone numbers."""

@@ -62,10 +62,10 @@ def _link(request: Request) -> tuple[Gateway, Link]:
 def _callback(request: Request, link: Link, body: bytes) -> Callback:
     scope = request.scope
     query = scope["query_string"].decode("latin-1")
-    base = link.public_url or f"{scope['scheme']}://{request.headers.get('host', '')}"
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    base = link.public_url or f"{scope['scheme']}://{headers.get('host', '')}"
     path = scope.get("raw_path", b"").decode("latin-1") or scope["path"]
     url = f"{base}{path}?{query}" if query else f"{base}{path}"
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     return Callback(scope["method"], url, headers, query, body)
 
 

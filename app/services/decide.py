@@ -271,7 +271,7 @@ def _served_by(old: Carrier | None, new: Carrier | None) -> Carrier | None:
 
 def show(number: Number, policy: Policy, now: datetime) -> Shown:
     """What readers see, a pure function of the facts and of now."""
-    if not number.conditions and not any(reach.blocks for reach in number.senders.values()):
+    if not number.conditions and not [reach for reach in number.senders.values() if reach.blocks]:
         return Shown(_SEEN if number.seen else _UNSEEN, {}, number.carrier, None, None)
     standing = [*_standing(number, policy, now)]
     blocks = {sender: fact for sender, reach in number.senders.items() if (fact := block(number, reach, policy))}

@@ -36,7 +36,7 @@ Changes = Sequence[Row[Any]]
 
 
 async def page(engine: AsyncEngine, after: int, limit: int) -> Changes:
-    """The changes behind a cursor in the order of their commits: none of them will ever come before one that was read."""
+    """The changes behind a cursor in the order of their commits: none will ever come before one that was read."""
     async with engine.connect() as db:
         return (await db.execute(_PAGE, {"after": after, "limit": limit})).all()
 

@@ -96,9 +96,9 @@ ORDER BY number LIMIT :limit
 _FILTERS = {"state": " AND state = :state", "sendable": " AND (reason IS NULL) = CAST(:sendable AS boolean)"}
 
 
-async def subscribers(engine: AsyncEngine, sender: str, list_: str, wanted: Mapping[str, Any], after: str,
-                      limit: int) -> Rows:  # fmt: skip
-    """Who is on a list, in order of number. `wanted` filters by consent, state or sendable; the suspended stay listed."""
+async def subscribers(engine: AsyncEngine, sender: str, list_: str, wanted: Mapping[str, Any], *,
+                      after: str, limit: int) -> Rows:  # fmt: skip
+    """Who is on a list, in order of number. `wanted` filters by consent, state or sendable."""
     statement = _SUBSCRIBERS.format(
         consent=" AND s.consent = :consent" if "consent" in wanted else "",
         filters="".join(clause for name, clause in _FILTERS.items() if name in wanted),
@@ -113,7 +113,7 @@ async def all_subscribers(engine: AsyncEngine, sender: str, list_: str, wanted: 
                           after: str) -> AsyncIterator[Rows]:  # fmt: skip
     """A whole list in pages, however long it is; the first one even when it is empty."""
     while True:
-        rows = await subscribers(engine, sender, list_, wanted, after, AT_ONCE)
+        rows = await subscribers(engine, sender, list_, wanted, after=after, limit=AT_ONCE)
         yield rows
         if len(rows) < AT_ONCE:
             return
@@ -135,7 +135,8 @@ async def alarms(engine: AsyncEngine, limit: int, *, cleared: bool) -> Rows:
 
 
 _UNREAD = """
-SELECT id, gateway, nullif(account, '') AS account, reason, method, octet_length(body) AS size, first_at, last_at, times
+SELECT id, gateway, nullif(account, '') AS account, reason, method, octet_length(body) AS size, first_at, last_at,
+       times
 FROM unread WHERE id < :before ORDER BY id DESC LIMIT :limit
 """
 
@@ -146,8 +147,8 @@ async def unread(engine: AsyncEngine, before: int, limit: int) -> Rows:
 
 
 _ONE_UNREAD = """
-SELECT id, gateway, nullif(account, '') AS account, reason, method, octet_length(body) AS size, first_at, last_at, times,
-       headers, query, body
+SELECT id, gateway, nullif(account, '') AS account, reason, method, octet_length(body) AS size, first_at, last_at,
+       times, headers, query, body
 FROM unread WHERE id = :id
 """
 

@@ -19,13 +19,18 @@ from tests.chaos.ground import STARTS, Postgres, Served
 from tests.chaos.load import RESUMES, Follower, Load, Log, Stream, until
 from tests.chaos.truth import Kept, kept, lost, stored, unanswered, wrong
 
-Tell = Callable[[str], None]
+Tell = Callable[[int, str], None]
+"""Hears after each kill how many there have been, and what stands so far."""
 BETWEEN = (10, 90)
 """Facts that are taken between two kills: a random moment, and always under load."""
 STOPS = 10.0
 """Seconds in which a service that is told to stop has ended."""
 _ARRIVES = 10.0
 """Seconds until a client has read what a service sent before it ended."""
+
+
+def _nobody(_: int, __: str) -> None:
+    """Nobody listens."""
 
 
 @dataclass(slots=True)
@@ -73,10 +78,10 @@ class _Storm:
             answered = Log(taken=Counter(self.load.log.taken))
             self.away.append(await down())
             self.found += lost(answered, await stored(self.url))
-            self.tell(f"{len(self.away)} times, {self.load.log.count:,} facts taken, {len(self.found)} lost")
+            self.tell(len(self.away), f"{self.load.log.count:,} facts taken, {len(self.found)} lost")
 
 
-async def kill_services(services: Sequence[Served], url: str, kills: int, seed: int, tell: Tell = print) -> Outcome:
+async def kill_services(services: Sequence[Served], url: str, kills: int, seed: int, tell: Tell = _nobody) -> Outcome:
     """`kill -9` of the services, each at moments of its own, while any of the others goes on."""
 
     def down(victim: Served) -> Callable[[], Awaitable[float]]:
@@ -93,7 +98,7 @@ async def kill_services(services: Sequence[Served], url: str, kills: int, seed: 
 
 
 async def kill_postgres(server: Postgres, services: Sequence[Served], url: str, kills: int, seed: int,
-                        tell: Tell = print) -> Outcome:  # fmt: skip
+                        tell: Tell = _nobody) -> Outcome:  # fmt: skip
     """`kill -9` of the postmaster. The services live on, and have to find it again by themselves."""
 
     async def down() -> float:
@@ -107,7 +112,7 @@ async def kill_postgres(server: Postgres, services: Sequence[Served], url: str, 
     return await _storm(services, url, [down], kills, seed, tell)
 
 
-async def stop_service(service: Served, url: str, stops: int, seed: int, tell: Tell = print) -> Outcome:
+async def stop_service(service: Served, url: str, stops: int, seed: int, tell: Tell = _nobody) -> Outcome:
     """SIGTERM. Whatever the service took it has committed and answered, and then it has ended, event streams and all."""
     found: list[str] = []
     log = Log()
@@ -144,7 +149,7 @@ async def kill_nobody(services: Sequence[Served], url: str, seed: int, *, facts:
 
 
 async def _storm(services: Sequence[Served], url: str, downs: Sequence[Callable[[], Awaitable[float]]], kills: int,
-                 seed: int, tell: Tell = print, log: Log | None = None, *, facts: int = BETWEEN[1],
+                 seed: int, tell: Tell = _nobody, log: Log | None = None, *, facts: int = BETWEEN[1],
                  clients: int = 12) -> Outcome:  # fmt: skip
     began, urls = monotonic(), [one.url for one in services]
     load, follower, stream = Load(World(seed), urls, seed, log), Follower(urls), Stream(urls[0])
