@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import socket
 
+import asyncpg
+import httpx
 import psutil
 import pytest
 
 from app.services.embedded.cluster import survivors
-from tests.chaos.ground import Postgres, folder, postgres, served
+from app.services.store import FEED_LOCK
+from tests.chaos.facts import Request
+from tests.chaos.ground import Postgres, Served, folder, postgres, served
+from tests.chaos.load import GIVES_UP, until
 from tests.chaos.storm import STOPS, kill_nobody, kill_postgres, kill_services, stop_service
 from tests.chaos.truth import lost, stored
 
@@ -52,6 +59,43 @@ async def test_a_service_that_is_stopped_under_load_has_committed_and_answered_a
                 outcome = await stop_service(services[0], url, stops=5, seed=3)
     assert outcome.wrong == []
     assert outcome.stream.ends >= 5, "event streams end with the service, and are taken up again"
+
+
+async def test_who_waits_for_a_commit_when_the_service_is_told_to_stop_still_gets_the_answer():
+    with folder() as path:
+        async with postgres(path) as server:
+            url = await server.database()
+            async with served(path, database_url=url) as (service,):
+                feed = await asyncpg.connect(url)
+                await feed.execute(f"SELECT pg_advisory_lock({FEED_LOCK})")
+                asked = [asyncio.create_task(tell(service, one)) for one in TOLD]
+                async with asyncio.timeout(STOPS):  # one receipt's group and both calls wait; the other receipts queue
+                    while await feed.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 3:
+                        await asyncio.sleep(0.01)
+                ended = asyncio.create_task(service.ended(signal.SIGTERM, STOPS))
+                await until(lambda: not listens(service), STOPS)
+                assert not any(task.done() for task in [*asked, ended])
+                await feed.close()
+                assert [(await task).status_code for task in asked] == [200] * len(TOLD)
+                await ended
+                assert service.process.returncode == 0
+
+
+GONE = b'{"message_id": "%d", "number": "+1555555014%d", "sender": "12345", "status": "undeliverable", "code": "352"}'
+TOLD = (
+    *(Request("POST", "/v1/receipts/native", GONE % (place, place)) for place in range(4)),
+    *(Request("DELETE", f"/v1/senders/12345/lists/spring/subscribers/+1555555013{place}") for place in range(2)),
+)
+
+
+async def tell(service: Served, request: Request) -> httpx.Response:
+    async with httpx.AsyncClient(timeout=GIVES_UP, trust_env=False) as http:
+        return await http.request(request.method, service.url + request.path, content=request.body)
+
+
+def listens(service: Served) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", service.port)) == 0
 
 
 async def test_ctrl_c_leaves_no_process_and_what_was_answered_is_there_at_the_next_start():
