@@ -1,4 +1,4 @@
-"""Settings: one frozen value, read once. Environment first (`SENDABLE_*`), then the TOML file that SENDABLE_CONFIG names.
+"""Settings: one frozen value, read once. Environment first (`SENDABLE_*`), then the file that SENDABLE_CONFIG names.
 
 Whatever is wrong stops the start with one line that says which key, and how to mend it.
 """
@@ -28,6 +28,7 @@ class SettingsError(ValueError):
 
 
 Duration = Annotated[timedelta, BeforeValidator(lambda value: duration(value) if isinstance(value, str) else value)]
+SHORTEST_KEY = 24
 _FOREIGN = ("SENDABLE_TEST_", "SENDABLE_SERVICE_", "SENDABLE_PORT_")
 """Names that others put there: the tests, and Kubernetes for a service called `sendable`."""
 
@@ -89,7 +90,7 @@ class SenderTable(_Table):
 
 
 class Settings(_Table):
-    """Everything that can be set. `policy_file` is SENDABLE_POLICY; `lookup` present means: a provider is configured."""
+    """Everything that can be set. `policy_file` is SENDABLE_POLICY; with `lookup` a provider is configured."""
 
     database_url: SecretStr | None = None
     data_dir: Path = Path(".sendable")
@@ -120,7 +121,7 @@ class Settings(_Table):
     @field_validator("first_key")
     @classmethod
     def _long(cls, key: SecretStr | None) -> SecretStr | None:
-        if key and len(key.get_secret_value()) < 24:
+        if key and len(key.get_secret_value()) < SHORTEST_KEY:
             raise ValueError("is too short to be a key: use at least 24 random characters")
         return key
 

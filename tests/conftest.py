@@ -108,13 +108,16 @@ Start = Callable[..., AbstractAsyncContextManager[Service]]
 
 @pytest.fixture
 def start(database_url: str) -> Start:
-    """Starts the service on this test's database, with the settings given: `async with start(lookup={}) as service`."""
+    """A way to run the service on the database of this test: `async with start(lookup={}) as service`."""
 
     @asynccontextmanager
     async def started(**settings: Any) -> AsyncIterator[Service]:
         app = create_app(Settings.model_validate({"database_url": database_url, "auth": "off"} | settings))
         transport = httpx.ASGITransport(app)
-        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+        ):
             yield Service(client, app)
 
     return started

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 
 import asyncpg
 import httpx
@@ -73,7 +72,7 @@ async def test_who_waits_for_a_commit_when_the_service_is_told_to_stop_still_get
                     while await feed.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 3:
                         await asyncio.sleep(0.01)
                 ended = asyncio.create_task(service.ended(signal.SIGTERM, STOPS))
-                await until(lambda: not listens(service), STOPS)
+                await until(lambda: bool(service.told("Waiting for connections to close")), STOPS)
                 assert not any(task.done() for task in [*asked, ended])
                 await feed.close()
                 assert [(await task).status_code for task in asked] == [200] * len(TOLD)
@@ -91,11 +90,6 @@ TOLD = (
 async def tell(service: Served, request: Request) -> httpx.Response:
     async with httpx.AsyncClient(timeout=GIVES_UP, trust_env=False) as http:
         return await http.request(request.method, service.url + request.path, content=request.body)
-
-
-def listens(service: Served) -> bool:
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", service.port)) == 0
 
 
 async def test_ctrl_c_leaves_no_process_and_what_was_answered_is_there_at_the_next_start():

@@ -78,7 +78,9 @@ async def test_an_opt_out_is_remembered_where_no_list_exists_yet(service: Servic
     assert (await lists(service))["12345", "imported"] == "opted_out"
 
 
-async def test_a_newer_opt_in_lifts_the_senders_block_and_says_so_and_the_next_receipt_blocks_again(service: Service) -> None:
+async def test_a_newer_opt_in_lifts_the_senders_block_and_says_so_and_the_next_receipt_blocks_again(
+    service: Service,
+) -> None:
     await opt_in(service, at=ago(days=2))
     await receipt(service, "573", occurred_at=ago(days=1))
     back = (await opt_in(service, at=ago(hours=1))).json()
@@ -139,7 +141,9 @@ async def test_senders_are_compared_without_case_and_numbers_in_any_form(service
     ({"consented_at": "2026-11-01T00:00:00Z", "source": " "}, "/source"),
     ({"consented_at": "2026-11-01T00:00:00Z", "source": "a\0b"}, "/source"),
 ])  # fmt: skip
-async def test_a_call_that_cannot_be_taken_says_what_is_wrong(service: Service, call: dict[str, str], where: str) -> None:
+async def test_a_call_that_cannot_be_taken_says_what_is_wrong(
+    service: Service, call: dict[str, str], where: str
+) -> None:
     answer = await service.client.put(f"/v1/senders/12345/lists/spring/subscribers/{WHO}", json=call)
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
     assert where in answer.text

@@ -12,6 +12,8 @@ import pytest
 from tests.conftest import Service, Start
 
 WHO = "+15555551234"
+EVERYTHING = ("receipts", "receipt_keys", "messages", "unnamed", "numbers", "sender_blocks", "subscriptions", "changes",
+              "hourly_counts", "alarms")  # fmt: skip
 
 
 def ago(**span: int) -> str:
@@ -19,7 +21,13 @@ def ago(**span: int) -> str:
 
 
 def sent(message_id: str = "m1", **said: Any) -> dict[str, Any]:
-    entry = {"gateway": "native", "message_id": message_id, "number": WHO, "sender": "12345", "sent_at": ago(minutes=10)}
+    entry = {
+        "gateway": "native",
+        "message_id": message_id,
+        "number": WHO,
+        "sender": "12345",
+        "sent_at": ago(minutes=10),
+    }
     return entry | said
 
 
@@ -60,15 +68,13 @@ async def test_either_order_of_arrival_ends_the_same(start: Start, said: dict[st
         async with start() as service:
             await subscribe(service, consented)
             calls = [
-                lambda: post(service, occurred_at=occurred, **said),  # noqa: B023
-                lambda: register(service, sent(sent_at=at, carrier="AT&T")),  # noqa: B023
+                lambda: post(service, occurred_at=occurred, **said),
+                lambda: register(service, sent(sent_at=at, carrier="AT&T")),
             ]
             for call in calls if receipt_first else reversed(calls):
                 await call()
             ends.append(await end_of(service))
-            for table in ("receipts", "receipt_keys", "messages", "unnamed", "numbers", "sender_blocks", "subscriptions",
-                          "changes", "hourly_counts", "alarms"):  # fmt: skip
-                await service.sql(f"TRUNCATE {table}")
+            await service.sql(f"TRUNCATE {', '.join(EVERYTHING)}")
     assert ends[0] == ends[1]
 
 

@@ -19,7 +19,7 @@ from app.main import meaning_of
 from app.models.catalogue import Code
 from app.models.phone import e164, sender_id
 from app.models.policy import Policy, Rule
-from app.services.status import Asked, answer, read_many
+from app.services.status import Asked, read_many, told
 
 policy = typer.Typer(no_args_is_help=True, help="What each reason does.")
 numbers = typer.Typer(no_args_is_help=True, help="What is known of a number.")
@@ -141,7 +141,7 @@ def show_number(
         raise Refused(str(error)) from error
 
     async def look(engine: AsyncEngine, _: Settings) -> dict[str, Any]:
-        return answer((await read_many(engine, [wanted]))[wanted], asked)
+        return told((await read_many(engine, [wanted]))[wanted], asked)
 
     found = with_database(look)
     if json:

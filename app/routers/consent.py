@@ -5,17 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
-import orjson
 from fastapi import APIRouter, Path, Query, Request, Security
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field
 from starlette.responses import Response
 
 from app.models.number import Cause, Fact, OptIn
-from app.models.phone import e164, sender_id
+from app.routers.answers import answer, list_of, number_of, sender_of
 from app.routers.auth import scope
 from app.routers.problems import Problem
 from app.services import consent
-from app.services.consent import Stands
+from app.services.consent import Place, Stands
 
 router = APIRouter(tags=["consent"])
 AHEAD = timedelta(minutes=5)
@@ -75,7 +74,7 @@ async def opt_in(request: Request, sender: Sender, list: ListName, number: Phone
         raise Problem(422, "consented_at lies more than 5 minutes ahead: give the moment at which the person agreed")
     state = request.app.state
     given = OptIn(call.consented_at, call.source, call.evidence)
-    stands = await consent.opt_in(state.engine, *who, given, state.meaning.policy)
+    stands = await consent.opt_in(state.engine, who, given, state.meaning.policy)
     if stands.consent == "opted_out":
         detail = "a newer opt-out stands: only an opt-in that the person gave after it counts"
         raise Problem(409, detail, consent=stands.consent, reason=stands.reason, at=stands.at)
@@ -83,7 +82,7 @@ async def opt_in(request: Request, sender: Sender, list: ListName, number: Phone
 
 
 @router.delete(PATH, operation_id="optOut", summary="Opt a number out", response_model=Subscribed)
-async def opt_out(request: Request, sender: Sender, list: ListName, number: PhoneNumber,  # noqa: A002, PLR0913, PLR0917
+async def opt_out(request: Request, sender: Sender, list: ListName, number: PhoneNumber,  # noqa: A002, PLR0917
                   scope: Literal["list", "sender", "all"] = "list",
                   reason: Annotated[str, Query(pattern="^[a-z][a-z0-9_]{0,63}$")] = "unsubscribed",
                   at: Moment | None = None,
@@ -95,18 +94,13 @@ async def opt_out(request: Request, sender: Sender, list: ListName, number: Phon
         raise Problem(422, "at lies more than 5 minutes ahead: leave it out, or give the moment of the opt-out")
     state = request.app.state
     fact = Fact(at or now, at or now, reason, Cause("call", source="api"))
-    return _answer(who, await consent.opt_out(state.engine, *who, fact, scope, state.meaning.policy))
+    return _answer(who, await consent.opt_out(state.engine, who, fact, scope, state.meaning.policy))
 
 
-def _who(request: Request, sender: str, list_: str, number: str) -> tuple[str, str, str]:
-    try:
-        region = request.app.state.settings.region
-        return e164(number, region), sender_id(sender, region), _clean(list_)
-    except ValueError as error:
-        raise Problem(422, str(error)) from error
+def _who(request: Request, sender: str, list_: str, number: str) -> Place:
+    region = request.app.state.settings.region
+    return Place(number_of(region, number), sender_of(region, sender), list_of(list_))
 
 
-def _answer(who: tuple[str, str, str], stands: Stands) -> Response:
-    number, sender, list_ = who
-    body = {"number": number, "sender": sender, "list": list_, **stands._asdict()}
-    return Response(orjson.dumps(body), media_type="application/json")
+def _answer(who: Place, stands: Stands) -> Response:
+    return answer(who._asdict() | stands._asdict())

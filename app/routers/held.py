@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Query, Request, Security
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
-from app.models.phone import e164
+from app.routers.answers import answer, number_of
 from app.routers.auth import scope
-from app.routers.problems import Problem
 from app.services import held
 from app.services.held import Which
 
@@ -39,16 +37,16 @@ class Choice(BaseModel):
 
 
 @router.get("/v1/held", operation_id="listHeld", summary="List held numbers")
-async def list_held(request: Request, code: Word | None = None, code_space: Word | None = None, reason: Word | None = None,  # noqa: PLR0913, PLR0917
-                    waiting_for: Word | None = None, after: Word = "",
+async def list_held(request: Request, code: Word | None = None, code_space: Word | None = None,  # noqa: PLR0917
+                    reason: Word | None = None, waiting_for: Word | None = None, after: Word = "",
                     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
                     _: Annotated[None, Security(scope("numbers:read"))] = None) -> Response:  # fmt: skip
     """Held numbers and what each waits for, in order of number."""
     which = Which(None, code, code_space, reason, waiting_for)
     rows = await held.held(request.app.state.reads, which, after, limit)
-    items: list[dict[str, Any]] = [dict(row._mapping) for row in rows]
+    items: list[dict[str, Any]] = [row._asdict() for row in rows]
     body = {"items": items, "next": items[-1]["number"] if len(items) == limit else None}
-    return Response(orjson.dumps(body), media_type="application/json")
+    return answer(body)
 
 
 @router.post("/v1/held/release", operation_id="releaseHeld", summary="Let held numbers be texted again")
@@ -66,12 +64,9 @@ async def opt_out(request: Request, choice: Choice, _: Admin = None) -> Response
 
 
 def _which(request: Request, choice: Choice) -> Which:
-    try:
-        number = e164(choice.number, request.app.state.settings.region) if choice.number else None
-    except ValueError as error:
-        raise Problem(422, str(error), errors=[{"pointer": "/number", "detail": str(error)}]) from error
+    number = number_of(request.app.state.settings.region, choice.number) if choice.number else None
     return Which(number, choice.code, choice.code_space, choice.reason)
 
 
 def _count(total: int) -> Response:
-    return Response(orjson.dumps({"numbers": total}), media_type="application/json")
+    return answer({"numbers": total})

@@ -12,10 +12,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from starlette.responses import Response
 
 from app.gateways import GATEWAYS
+from app.models.phone import e164, sender_id
+from app.routers.answers import answer
 from app.routers.auth import scope
 from app.routers.body import RECEIPTS_MOST, NotCompressed, read_body
 from app.routers.problems import Problem
-from app.models.phone import e164, sender_id
 from app.services.register import Sent, register
 
 router = APIRouter(tags=["messages"])
@@ -65,12 +66,11 @@ async def messages(request: Request, _: Annotated[None, Security(scope("messages
     if errors and not sent:
         raise Problem(422, "no entry is a sent message", errors=errors[:ERRORS_TOLD])
     applied = await register(state.engine, sent, state.meaning) if sent else 0
-    answer = {"registered": len(sent), "receipts_applied": applied, "errors": errors[:ERRORS_TOLD]}
-    return Response(orjson.dumps(answer), media_type="application/json")
+    return answer({"registered": len(sent), "receipts_applied": applied, "errors": errors[:ERRORS_TOLD]})
 
 
 def _entries(body: bytes) -> Iterator[Any]:
-    """The entries of a JSON array, of one JSON object, or of NDJSON. A broken line is an entry of its own: a bad one."""
+    """The entries of a JSON array, of one JSON object, or of NDJSON. A broken line is a bad entry of its own."""
     text = body.strip()
     if text.startswith(b"["):
         yield from orjson.loads(text)

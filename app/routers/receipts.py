@@ -32,7 +32,9 @@ async def receive(request: Request) -> Response:
     callback = _callback(request, link, body)
     if link.secrets and not prove(gateway, callback, link):
         metrics.FORGED.labels(gateway.name).inc()
-        raise Problem(403, "the request does not prove that it comes from this gateway: check the secret in its settings")
+        raise Problem(
+            403, "the request does not prove that it comes from this gateway: check the secret in its settings"
+        )
     said = [broken] if broken else read(gateway, callback, link)
     receipts = [one for one in said if type(one) is Receipt]
     unread = [_kept(callback, link, one) for one in said if type(one) is Broken] if len(receipts) < len(said) else []
@@ -55,7 +57,9 @@ def _link(request: Request) -> tuple[Gateway, Link]:
     if gateway is None:
         raise Problem(404, f"there is no gateway of this name; there are {', '.join(GATEWAYS)}")
     if link is None:
-        raise Problem(404, "this gateway or account is not configured: give it a secret under [gateways] in the settings")
+        raise Problem(
+            404, "this gateway or account is not configured: give it a secret under [gateways] in the settings"
+        )
     return gateway, link
 
 

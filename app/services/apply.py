@@ -1,5 +1,6 @@
 """Verdicts applied: lock what they touch, settle them one by one, save what changed. The caller owns the transaction,
-and publishes the changes as its last statement."""
+and publishes the changes as its last statement.
+"""
 
 from __future__ import annotations
 

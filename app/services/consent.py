@@ -24,28 +24,37 @@ class Stands(NamedTuple):
     was_blocked: bool
 
 
-async def opt_in(engine: AsyncEngine, number: str, sender: str, list_: str, given: OptIn, policy: Policy) -> Stands:
+class Place(NamedTuple):
+    """Whose consent, and where: number and sender in their one form."""
+
+    number: str
+    sender: str
+    list: str
+
+
+async def opt_in(engine: AsyncEngine, place: Place, given: OptIn, policy: Policy) -> Stands:
     """Keep an opt-in. An opt-out that is as new or newer stands all the same: the list then stands as opted out."""
     cause = Cause("call", source=given.source, evidence=given.evidence)
-    verdict = Verdict(number, given.at, cause, sender=sender, list=list_, opted_in=given)
-    return await _call(engine, verdict, policy, sender, list_)
+    number, sender, name = place
+    verdict = Verdict(number, given.at, cause, sender=sender, list=name, opted_in=given)
+    return await _call(engine, place, verdict, policy)
 
 
-async def opt_out(engine: AsyncEngine, number: str, sender: str, list_: str, fact: Fact, scope: Scope,
-                  policy: Policy) -> Stands:  # fmt: skip
+async def opt_out(engine: AsyncEngine, place: Place, fact: Fact, scope: Scope, policy: Policy) -> Stands:
     """Keep an opt-out. It outlives every opt-in that is not newer, also on lists that do not exist yet."""
-    verdict = Verdict(number, fact.at, fact.cause, sender=sender, list=list_, out=fact, scope=scope)
-    return await _call(engine, verdict, policy, sender, list_)
+    number, sender, name = place
+    verdict = Verdict(number, fact.at, fact.cause, sender=sender, list=name, out=fact, scope=scope)
+    return await _call(engine, place, verdict, policy)
 
 
-async def _call(engine: AsyncEngine, verdict: Verdict, policy: Policy, sender: str, list_: str) -> Stands:
+async def _call(engine: AsyncEngine, place: Place, verdict: Verdict, policy: Policy) -> Stands:
     now = datetime.now(UTC)
     async with transaction(engine) as db:
         applied = await apply(db, [verdict], policy, now)
         await store.publish(db, applied.changes[0])
-    before, held = applied.before[verdict.number], applied.held[verdict.number]
-    subscription = held.lists[sender, list_]
+    before, held = applied.before[place.number], applied.held[place.number]
+    subscription = held.lists[place.sender, place.list]
     stands, out = consent(held.number, subscription)
     opted_in_at = subscription.opted_in.at if subscription.opted_in else verdict.at
-    unblocked = sender in before.shown.blocks and sender not in held.shown.blocks
+    unblocked = place.sender in before.shown.blocks and place.sender not in held.shown.blocks
     return Stands(stands, out.at if out else opted_in_at, out.reason if out else None, unblocked)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter
 from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 from app.models.catalogue import Code

@@ -29,15 +29,15 @@ class Which(NamedTuple):
 
 
 _HELD = text("""
-SELECT number, reason, waiting_for, until, changed_at AS since, steps -> 0 -> 'fact' -> 'cause' ->> 'gateway' AS gateway,
-       steps -> 0 -> 'fact' -> 'cause' ->> 'code_space' AS code_space, steps -> 0 -> 'fact' -> 'cause' ->> 'code' AS code
-FROM numbers
+SELECT number, reason, waiting_for, until, changed_at AS since, cause ->> 'gateway' AS gateway,
+       cause ->> 'code_space' AS code_space, cause ->> 'code' AS code
+FROM numbers CROSS JOIN LATERAL (SELECT steps -> 0 -> 'fact' -> 'cause' AS cause) AS shown
 WHERE state = 'held' AND (until IS NULL OR until > clock_timestamp())
   AND (CAST(:number AS text) IS NULL OR number = :number)
   AND (CAST(:reason AS text) IS NULL OR reason = :reason)
   AND (CAST(:waiting_for AS text) IS NULL OR waiting_for = :waiting_for)
-  AND (CAST(:code AS text) IS NULL OR steps -> 0 -> 'fact' -> 'cause' ->> 'code' = :code)
-  AND (CAST(:space AS text) IS NULL OR steps -> 0 -> 'fact' -> 'cause' ->> 'code_space' = :space)
+  AND (CAST(:code AS text) IS NULL OR cause ->> 'code' = :code)
+  AND (CAST(:space AS text) IS NULL OR cause ->> 'code_space' = :space)
   AND number > :after
 ORDER BY number LIMIT :limit
 """)
@@ -65,7 +65,8 @@ async def _decide(engine: AsyncEngine, which: Which, policy: Policy, cause: Caus
         now = datetime.now(UTC)
         out = Fact(now, now, "permanent_failure", cause) if opt_out else None
         verdicts = [
-            Verdict(row.number, now, cause, cleared=(("held", now),), out=out, scope="all", released=True) for row in rows
+            Verdict(row.number, now, cause, cleared=(("held", now),), out=out, scope="all", released=True)
+            for row in rows
         ]
         async with transaction(engine) as db:
             applied = await apply(db, verdicts, policy, now)

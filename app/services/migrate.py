@@ -1,5 +1,6 @@
 """Brings the schema to this code's version: under an advisory lock, so that many processes may start at once, and a
-short lock timeout, so that a busy table is waited for outside, not inside, a queue of blocked writers."""
+short lock timeout, so that a busy table is waited for outside, not inside, a queue of blocked writers.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ async def version(engine: AsyncEngine) -> str | None:
 
 
 def head() -> str:
-    """This code's version."""
+    """The version of this code."""
     return ScriptDirectory.from_config(_config()).get_current_head() or ""
 
 
@@ -68,7 +69,9 @@ def _upgrade(connection: Connection) -> None:
     found = _version(connection)
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if found and found not in known:
-        raise SchemaError(f"the database is at version {found}, newer than this code ({head()}): start a newer Sendable")
+        raise SchemaError(
+            f"the database is at version {found}, newer than this code ({head()}): start a newer Sendable"
+        )
     connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
     config = _config()
     config.attributes["connection"] = connection
@@ -77,5 +80,3 @@ def _upgrade(connection: Connection) -> None:
 
 def _busy(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE
-
-

@@ -17,12 +17,24 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 AT_ONCE = 1_000
 """Numbers that one query asks for."""
 
+# PostgreSQL writes a number's carrier and lists as they are answered: it does so while Python shapes the rows before,
+# and most of it goes out unread. Each list is judged by its own consent alone; the rest is for the functions below.
 _STATUS = text("""
-SELECT w.number, n.state, n.reason, n.waiting_for, n.until, n.steps, n.carrier, n.changed_at, n.last_receipt_at,
+SELECT w.number, n.state, n.reason, n.waiting_for, n.until, n.steps, n.changed_at, n.last_receipt_at,
        clock_timestamp() AS now,
+       CASE WHEN n.carrier IS NOT NULL THEN json_build_object(
+           'name', coalesce(n.carrier -> 'name', n.carrier -> 'name_raw'), 'name_raw', n.carrier -> 'name_raw',
+           'mcc', n.carrier -> 'mcc', 'mnc', n.carrier -> 'mnc', 'line_type', n.carrier -> 'line_type',
+           'ported', n.carrier -> 'ported', 'ported_at', n.carrier -> 'ported_at', 'source', n.carrier -> 'source',
+           'as_of', n.carrier -> 'at') END AS carrier,
        (SELECT json_object_agg(b.sender, b.reason) FROM sender_blocks b WHERE b.number = w.number) AS blocks,
-       (SELECT json_agg(json_build_array(s.sender, s.list, s.consent, s.reason, s.at,
-                n.dead_since IS NULL OR s.opted_in_at > n.dead_since) ORDER BY s.sender, s.list)
+       (SELECT json_agg(json_build_object(
+                'sender', s.sender, 'list', s.list, 'consent', s.consent,
+                'sendable', s.consent = 'opted_in' AND (n.dead_since IS NULL OR s.opted_in_at > n.dead_since),
+                'reason', CASE WHEN s.consent = 'opted_out' THEN s.reason
+                    -- The number came back by an opt-in to another list: this one is older than its last deactivation.
+                    WHEN s.opted_in_at <= n.dead_since THEN 'deactivated' END,
+                'at', to_char(s.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')) ORDER BY s.sender, s.list)
         FROM subscriptions s WHERE s.number = w.number) AS lists
 FROM unnest(CAST(:numbers AS text[])) AS w (number) LEFT JOIN numbers n USING (number)
 """)
@@ -76,11 +88,9 @@ class Reader:
 
 
 # Shaping -----------------------------------------------------------------------------------------------------------
-# Ten thousand answers are made in one breath: rows are unpacked once, and nothing is built that is not sent.
 
 Axis = Literal["number", "sender", "consent"]
-Judged = tuple[Axis | None, dict[str, Any]]
-"""Which axis forbids it, and what is told of it."""
+Told = dict[str, Any]
 
 
 class Present(NamedTuple):
@@ -96,37 +106,46 @@ class Present(NamedTuple):
 
 _UNSEEN = Present("unseen")
 _SENDABLE = frozenset({"active", "unseen"})
+_YES: Told = {"sendable": True, "axis": None, "reason": None}
+_NO_LISTS = orjson.Fragment(b"[]")
 
 
-def answer(row: Sequence[Any], asked: Asked) -> dict[str, Any]:
-    """The answer of `GET /v1/numbers/{number}` (contract.md), from one row of the statement above."""
-    number, state, reason, waiting_for, until, steps, carrier, changed_at, last_receipt_at, now, blocked, consents = row
+def answer(row: Sequence[Any], asked: Asked) -> Told:
+    """The answer of `GET /v1/numbers/{number}` (contract.md), from one row of the statement above, to be written out:
+    parts of it are JSON already.
+    """
+    number, state, reason, waiting_for, until, steps, changed_at, last_receipt_at, now, carrier, blocked, lists = row
     present = _UNSEEN if state is None else Present(state, reason, waiting_for, until, changed_at)
     if state is not None and steps != "[]":
         present = _present(present, orjson.loads(steps), now)
-    blocks: Mapping[str, str] = orjson.loads(blocked) if blocked else {}
-    lists = [_list(consent, present, blocks) for consent in orjson.loads(consents)] if consents else []
-    own = lists if asked.sender is None else [one for one in lists if one[1]["sender"] == asked.sender]
-    shown = own if asked.list is None else [one for one in own if one[1]["list"] == asked.list]
-    sender = None if asked.sender is None else _sender(asked.sender, present, blocks, own)
+    sendable = present.state in _SENDABLE
+    sender, shown, decision = None, orjson.Fragment(lists) if lists else _NO_LISTS, _YES
+    if asked.sender is not None or blocked or not sendable:
+        sender, shown, decision = _judged(asked, present, orjson.loads(blocked or "{}"), orjson.loads(lists or "[]"))
     return {
         "number": number,
         "state": present.state,
-        "sendable": present.state in _SENDABLE,
+        "sendable": sendable,
         "reason": present.reason,
         "waiting_for": present.waiting_for,
         "until": present.until,
-        "carrier": _carrier(carrier) if carrier else None,
-        "sender": sender[1] if sender else None,
-        "lists": [told for _, told in shown],
-        "decision": _decision(asked, present, sender, shown),
+        "carrier": orjson.Fragment(carrier) if carrier else None,
+        "sender": sender,
+        "lists": shown,
+        "decision": decision,
         "evidence": _evidence(present.fact) if present.fact else None,
         "changed_at": present.changed_at,
         "last_receipt_at": last_receipt_at,
     }
 
 
-def _present(told: Present, steps: Sequence[Mapping[str, Any]], now: datetime) -> Present:
+def told(row: Sequence[Any], asked: Asked) -> Told:
+    """The same as plain values, to be looked into."""
+    plain: Told = orjson.loads(orjson.dumps(answer(row, asked), option=orjson.OPT_UTC_Z))
+    return plain
+
+
+def _present(before: Present, steps: Sequence[Mapping[str, Any]], now: datetime) -> Present:
     """The first of the steps that has not lapsed; it began when the one before it ended."""
     lapsed = None
     for step in steps:
@@ -134,72 +153,56 @@ def _present(told: Present, steps: Sequence[Mapping[str, Any]], now: datetime) -
         if until is None or until > now:
             break
         lapsed = until
-    return Present(step["state"], step.get("reason"), step.get("waiting_for"), until, lapsed or told.changed_at,
+    return Present(step["state"], step.get("reason"), step.get("waiting_for"), until, lapsed or before.changed_at,
                    step.get("fact"))  # fmt: skip
 
 
-def _list(consent: Sequence[Any], present: Present, blocks: Mapping[str, str]) -> Judged:
-    sender, name, wish, reason, at, fresh = consent
-    axis: Axis | None = None
-    why = None
-    if present.state not in _SENDABLE:
-        axis, why = "number", present.reason
-    elif sender in blocks:
-        axis, why = "sender", blocks[sender]
-    elif wish == "opted_out":
-        axis, why = "consent", reason
-    elif not fresh:
-        # The number came back by an opt-in to another list: this list's consent is older than its last deactivation.
-        axis, why = "consent", "deactivated"
-    return axis, {
-        "sender": sender, "list": name, "consent": wish, "sendable": axis is None, "reason": why,
-        "at": at.replace("+00:00", "Z"),
+def _judged(asked: Asked, present: Present, blocks: Mapping[str, str],
+            lists: list[Told]) -> tuple[Told | None, list[Told], Told]:  # fmt: skip
+    """The sender asked for, the lists to show, and the decision, by all three axes."""
+    if asked.sender is not None:
+        lists = [one for one in lists if one["sender"] == asked.sender]
+    axes = [_judge(one, present, blocks) for one in lists]
+    if asked.sender is None:
+        number: Axis | None = None if present.state in _SENDABLE else "number"
+        return None, lists, {"sendable": number is None, "axis": number, "reason": present.reason}
+    axis, why = _sender(asked.sender, present, blocks, lists, axes)
+    sender = {
+        "sender": asked.sender, "blocked": asked.sender in blocks, "sendable": axis is None, "reason": why,
     }  # fmt: skip
+    if asked.list is not None:
+        at = next((place for place, one in enumerate(lists) if one["list"] == asked.list), None)
+        lists = [] if at is None else [lists[at]]
+        if axis in {None, "consent"}:
+            # A list without any consent on it is not sendable: nobody has said yes.
+            axis, why = ("consent", "no_consent") if at is None else (axes[at], lists[0]["reason"])
+    return sender, lists, {"sendable": axis is None, "axis": axis, "reason": why}
 
 
-def _sender(sender: str, present: Present, blocks: Mapping[str, str], own: Sequence[Judged]) -> Judged:
-    axis: Axis | None = None
-    why = None
+def _judge(one: Told, present: Present, blocks: Mapping[str, str]) -> Axis | None:
+    """What forbids a list: the number and the sender come before its own consent."""
     if present.state not in _SENDABLE:
-        axis, why = "number", present.reason
-    elif sender in blocks:
-        axis, why = "sender", blocks[sender]
-    elif own and all(of == "consent" for of, _ in own):
-        axis, why = "consent", max((told for _, told in own), key=_when)["reason"]
-    return axis, {"sender": sender, "blocked": sender in blocks, "sendable": axis is None, "reason": why}
+        one["sendable"], one["reason"] = False, present.reason
+        return "number"
+    if one["sender"] in blocks:
+        one["sendable"], one["reason"] = False, blocks[one["sender"]]
+        return "sender"
+    return None if one["sendable"] else "consent"
 
 
-def _when(told: Mapping[str, Any]) -> str:
-    """Times of one zone are in order as text, once the `Z` is gone, which would stand behind a fraction."""
-    return str(told["at"][:-1])
+def _sender(sender: str, present: Present, blocks: Mapping[str, str], lists: Sequence[Told],
+            axes: Sequence[Axis | None]) -> tuple[Axis | None, str | None]:  # fmt: skip
+    """What forbids a sender: its lists only when there are some and all of them refuse; then the newest says why."""
+    if present.state not in _SENDABLE:
+        return "number", present.reason
+    if sender in blocks:
+        return "sender", blocks[sender]
+    if lists and all(axis == "consent" for axis in axes):
+        return "consent", max(lists, key=lambda one: str(one["at"]))["reason"]
+    return None, None
 
 
-_NO_CONSENT: Judged = ("consent", {"reason": "no_consent"})
-
-
-def _decision(asked: Asked, present: Present, sender: Judged | None, shown: Sequence[Judged]) -> dict[str, Any]:
-    """Exactly what was asked. A list without any consent on it is not sendable: nobody has said yes."""
-    axis: Axis | None = None if present.state in _SENDABLE else "number"
-    why = present.reason
-    if sender:
-        axis, why = sender[0], sender[1]["reason"]
-    if asked.list is not None and axis in {None, "consent"}:
-        axis, told = shown[0] if shown else _NO_CONSENT
-        why = told["reason"]
-    return {"sendable": axis is None, "axis": axis, "reason": why}
-
-
-def _carrier(carrier: str) -> dict[str, Any]:
-    known = orjson.loads(carrier)
-    raw = known.get("name_raw")
-    return {
-        "name": known.get("name") or raw, "name_raw": raw, "mcc": known.get("mcc"), "mnc": known.get("mnc"),
-        "line_type": known.get("line_type"), "ported": known.get("ported"), "ported_at": known.get("ported_at"),
-        "source": known["source"], "as_of": known["at"],
-    }  # fmt: skip
-
-
-def _evidence(fact: Mapping[str, Any]) -> dict[str, Any]:
+def _evidence(fact: Mapping[str, Any]) -> Told:
     cause = fact["cause"]
     return {
         "gateway": cause.get("gateway"), "code_space": cause.get("code_space"), "code": cause.get("code"),

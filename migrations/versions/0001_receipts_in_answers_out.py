@@ -1,4 +1,4 @@
-"""Receipts in, answers out: the first tables, the published views, the reader's role"""
+"""Receipts in, answers out: the first tables, the published views, the reader's role."""
 
 from alembic import op
 
