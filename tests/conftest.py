@@ -108,7 +108,7 @@ Start = Callable[..., AbstractAsyncContextManager[Service]]
 
 @pytest.fixture
 def start(database_url: str) -> Start:
-    """A way to run the service on the database of this test: `async with start(lookup={}) as service`."""
+    """Run the service on the database of this test, with settings of its own."""
 
     @asynccontextmanager
     async def started(**settings: Any) -> AsyncIterator[Service]:

@@ -12,7 +12,7 @@ import pytest
 
 from app.services.embedded.cluster import survivors
 from app.services.store import FEED_LOCK
-from tests.chaos.facts import Request
+from tests.chaos.facts import Request, World
 from tests.chaos.ground import Postgres, Served, folder, postgres, served
 from tests.chaos.load import GIVES_UP, until
 from tests.chaos.storm import STOPS, kill_nobody, kill_postgres, kill_services, stop_service
@@ -96,7 +96,7 @@ async def test_ctrl_c_leaves_no_process_and_what_was_answered_is_there_at_the_ne
     with folder() as path:
         async with served(path, data_dir=str(path / "data")) as (service,):
             server = Postgres(path / "data")
-            outcome = await kill_nobody([service], server.url, seed=5, facts=50, clients=4)
+            outcome = await kill_nobody([service], server.url, World(5), facts=50, clients=4)
             family = [psutil.Process(service.process.pid), *psutil.Process(service.process.pid).children(recursive=True)]
             assert len(family) > 5, "the service, the watcher, and PostgreSQL's own"
             await service.ended(signal.SIGINT, STOPS, group=True)

@@ -20,7 +20,7 @@ def receipt(**said: Any) -> dict[str, Any]:
     return {"message_id": "m1", "number": WHO, "sender": "12345", "status": "undeliverable", "code": "560"} | said
 
 
-async def post(service: Service, body: Any, **query: str) -> Any:
+async def post(service: Service, body: Any, query: dict[str, str] | None = None) -> Any:
     return await service.client.post("/v1/receipts/native", json=body, params=query)
 
 
@@ -153,8 +153,8 @@ async def test_one_receipt_that_the_database_refuses_does_not_fail_its_neighbour
 async def test_a_forged_receipt_is_refused_and_an_unconfigured_gateway_is_not_there(start: Start) -> None:
     async with start(auth="on", gateways={"native": {"secrets": ["s3cret", "older"]}}) as service:
         assert (await post(service, receipt())).status_code == 403
-        assert (await post(service, receipt(), **{"token": "wrong"})).status_code == 403
-        assert (await post(service, receipt(), **{"token": "older"})).status_code == 200
+        assert (await post(service, receipt(), {"token": "wrong"})).status_code == 403
+        assert (await post(service, receipt(), {"token": "older"})).status_code == 200
         for gateway in ("twilio", "carrier-pigeon", "native/elsewhere"):
             answer = await service.client.post(f"/v1/receipts/{gateway}", json=[])
             assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")

@@ -7,7 +7,7 @@ facts does not depend on the order in which they arrive.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -109,11 +109,14 @@ Fact = Posted | Registered | OptedIn | OptedOut
 
 class World:
     """A world that goes on until `end`, and then tells what it has begun. Everything in it happened within the hours
-    before `now`, and lapses only days after."""
+    before, and lapses only days after."""
 
-    def __init__(self, seed: int, now: datetime | None = None) -> None:
+    def __init__(self, seed: int, *, numbers: Sequence[str] = NUMBERS, batches: float = 0.1) -> None:
+        """`batches` is the share of callbacks that tell of many numbers at once."""
         self._random = Random(seed)
-        self._now = now or datetime.now(UTC)
+        self._now = datetime.now(UTC)
+        self._numbers = numbers
+        self._batches = batches
         self._name = f"{seed:x}"
         self._told = 0
         self._waiting: list[Fact] = []
@@ -144,27 +147,27 @@ class World:
             return [self._opted_in()]
         if draw < 0.20:
             return [self._opted_out()]
-        if draw < 0.28:
+        if self._random.random() < self._batches:
             return [self._batch()]
         return self._message()
 
     def _opted_in(self) -> Fact:
         sender, list_ = self._random.choice(LISTS)
         given = OptIn(self._moment(), "web form", f"form {self._id()}")
-        return OptedIn(self._random.choice(NUMBERS), sender, list_, given, self._copies())
+        return OptedIn(self._random.choice(self._numbers), sender, list_, given, self._copies())
 
     def _opted_out(self) -> Fact:
         sender, list_ = self._random.choice(LISTS)
         scope: Scope = self._random.choice(("list", "list", "sender", "all"))
-        return OptedOut(self._random.choice(NUMBERS), sender, list_, self._moment(), scope, self._copies())
+        return OptedOut(self._random.choice(self._numbers), sender, list_, self._moment(), scope, self._copies())
 
     def _message(self) -> list[Fact]:
         """One sent message: its receipts, and its entry in the register where a receipt does not name all."""
         lacks = self._random.choice(("nothing", "nothing", "nothing", "id", "sender", "number", "both", "ticket"))
-        number, sender, sent_at = self._random.choice(NUMBERS), self._random.choice(SENDERS), self._moment()
+        number, sender, sent_at = self._random.choice(self._numbers), self._random.choice(SENDERS), self._moment()
         message = self._id()
         if lacks == "ticket":
-            number = self._random.choice(NUMBERS[::2])
+            number = self._random.choice(self._numbers[::2])
             told = [self._openmarket(message) for _ in range(self._random.choice((1, 1, 2)))]
         else:
             told = [self._native([one]) for one in self._receipts(message, number, sender, sent_at, lacks)]
@@ -178,7 +181,7 @@ class World:
         """Receipts about several numbers in one callback, now and then with an element that nobody can read."""
         many = []
         for _ in range(self._random.randint(2, 12)):
-            number, sender = self._random.choice(NUMBERS), self._random.choice(SENDERS)
+            number, sender = self._random.choice(self._numbers), self._random.choice(SENDERS)
             many += self._receipts(self._id(), number, sender, self._moment(), "nothing")
         if self._random.random() < 0.3:
             many.insert(self._random.randrange(len(many)), {"message_id": self._id(), "status": None})

@@ -143,16 +143,16 @@ async def _left_unanswered(log: Log, url: str) -> list[str]:
     return []
 
 
-async def kill_nobody(services: Sequence[Served], url: str, seed: int, *, facts: int, clients: int) -> Outcome:
+async def kill_nobody(services: Sequence[Served], url: str, world: World, *, facts: int, clients: int) -> Outcome:
     """The load alone: so many facts told by so many clients at once."""
-    return await _storm(services, url, [], 0, seed, facts=facts, clients=clients)
+    return await _storm(services, url, [], 0, 1, world=world, facts=facts, clients=clients)
 
 
 async def _storm(services: Sequence[Served], url: str, downs: Sequence[Callable[[], Awaitable[float]]], kills: int,
-                 seed: int, tell: Tell = _nobody, log: Log | None = None, *, facts: int = BETWEEN[1],
-                 clients: int = 12) -> Outcome:  # fmt: skip
+                 seed: int, tell: Tell = _nobody, log: Log | None = None, *, world: World | None = None,
+                 facts: int = BETWEEN[1], clients: int = 12) -> Outcome:  # fmt: skip
     began, urls = monotonic(), [one.url for one in services]
-    load, follower, stream = Load(World(seed), urls, seed, log), Follower(urls), Stream(urls[0])
+    load, follower, stream = Load(world or World(seed), urls, seed, log), Follower(urls), Stream(urls[0])
     storm = _Storm(load, url, Random(seed), tell, kills)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(stream.following())
