@@ -47,7 +47,7 @@ async def test_of_a_postgres_killed_at_random_under_load_no_answer_is_lost_and_n
     assert len(outcome.away) == KILLS
     assert outcome.log.answers[503] >= KILLS, "each was killed under load"
     assert not outcome.log.broken, "everyone who came was answered"
-    assert (outcome.stream.ends, outcome.stream.breaks) == (0, 0)
+    assert [(one.ends, one.breaks) for one in outcome.streams] == [(0, 0)]
 
 
 async def test_a_service_that_is_stopped_under_load_has_committed_and_answered_all_that_it_took():
@@ -57,7 +57,7 @@ async def test_a_service_that_is_stopped_under_load_has_committed_and_answered_a
             async with served(path, database_url=url) as services:
                 outcome = await stop_service(services[0], url, stops=5, seed=3)
     assert outcome.wrong == []
-    assert outcome.stream.ends >= 5, "event streams end with the service, and are taken up again"
+    assert outcome.streams[0].ends >= 5, "event streams end with the service, and are taken up again"
 
 
 async def test_who_waits_for_a_commit_when_the_service_is_told_to_stop_still_gets_the_answer():

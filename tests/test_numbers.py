@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 import random
 import re
 from collections.abc import AsyncIterator
@@ -489,6 +490,7 @@ def time(text_: str | None) -> datetime | None:
     return None if text_ is None else datetime.fromisoformat(text_)
 
 
+@pytest.mark.skipif("SENDABLE_TEST_DATABASE_URL" in os.environ, reason="another server asks the reader for a password")
 async def test_the_reader_reads_the_views_and_nothing_else(service: Service, database_url: str) -> None:
     await post(service, receipt())
     tables = await service.sql(

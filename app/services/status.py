@@ -19,6 +19,7 @@ AT_ONCE = 1_000
 
 # PostgreSQL writes a number's carrier and lists as they are answered: it does so while Python shapes the rows before,
 # and most of it goes out unread. Each list is judged by its own consent alone; the rest is for the functions below.
+# Our connections are in UTC: a time as JSON ends in `+00:00` there, which is cut off for the `Z`.
 _STATUS = text("""
 SELECT w.number, n.state, n.reason, n.waiting_for, n.until, n.steps, n.changed_at, n.last_receipt_at,
        clock_timestamp() AS now,
@@ -34,7 +35,7 @@ SELECT w.number, n.state, n.reason, n.waiting_for, n.until, n.steps, n.changed_a
                 'reason', CASE WHEN s.consent = 'opted_out' THEN s.reason
                     -- The number came back by an opt-in to another list: this one is older than its last deactivation.
                     WHEN s.opted_in_at <= n.dead_since THEN 'deactivated' END,
-                'at', to_char(s.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')) ORDER BY s.sender, s.list)
+                'at', left(to_json(s.at) #>> '{}', -6) || 'Z') ORDER BY s.sender, s.list)
         FROM subscriptions s WHERE s.number = w.number) AS lists
 FROM unnest(CAST(:numbers AS text[])) AS w (number) LEFT JOIN numbers n USING (number)
 """)
@@ -119,7 +120,9 @@ def answer(row: Sequence[Any], asked: Asked) -> Told:
     if state is not None and steps != "[]":
         present = _present(present, orjson.loads(steps), now)
     sendable = present.state in _SENDABLE
-    sender, shown, decision = None, orjson.Fragment(lists) if lists else _NO_LISTS, _YES
+    sender: Told | None = None
+    shown: list[Told] | orjson.Fragment = orjson.Fragment(lists) if lists else _NO_LISTS
+    decision = _YES
     if asked.sender is not None or blocked or not sendable:
         sender, shown, decision = _judged(asked, present, orjson.loads(blocked or "{}"), orjson.loads(lists or "[]"))
     return {
@@ -198,7 +201,8 @@ def _sender(sender: str, present: Present, blocks: Mapping[str, str], lists: Seq
     if sender in blocks:
         return "sender", blocks[sender]
     if lists and all(axis == "consent" for axis in axes):
-        return "consent", max(lists, key=lambda one: str(one["at"]))["reason"]
+        newest = max(lists, key=lambda one: str(one["at"][:-1]))  # in order as text, once the `Z` is gone
+        return "consent", newest["reason"]
     return None, None
 
 

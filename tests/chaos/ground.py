@@ -59,11 +59,11 @@ class Postgres:
         return make_url(self.url).set(database=name).render_as_string(hide_password=False)
 
     async def tell(self, command: str, role: str = ROLE) -> None:
-        await self.ask(command, role)
+        await self.ask(command, self.home.url(role, ROLE, "postgresql"))
 
-    async def ask(self, question: str, role: str = ROLE) -> Any:
-        """The first value of the answer."""
-        session = await asyncpg.connect(self.home.url(role, ROLE, "postgresql"))
+    async def ask(self, question: str, url: str | None = None) -> Any:
+        """The first value of the first row."""
+        session = await asyncpg.connect(url or self.url)
         try:
             return await session.fetchval(question)
         finally:
@@ -73,6 +73,15 @@ class Postgres:
         """A recovery begins with an fsync of each of 1,000 files, which takes seconds: this is one call for all."""
         if sys.platform == "linux":
             await self.tell("ALTER SYSTEM SET recovery_init_sync_method = 'syncfs'", role="postgres")
+
+    async def restarted_with(self, setting: str) -> None:
+        """A setting that only a start reads."""
+        await self.tell(f"ALTER SYSTEM SET {setting}", role="postgres")
+        before = self.pid
+        self.stop()
+        async with asyncio.timeout(STARTS):
+            while not (await self.answers() and self.pid != before):
+                await asyncio.sleep(0.05)
 
     @property
     def pid(self) -> int:

@@ -142,7 +142,7 @@ class Follower:
                 more = await self._page(http, self._urls[turn % len(self._urls)])
             except httpx.HTTPError:
                 self.refused, more = self.refused + 1, 0
-            await asyncio.sleep(0 if more else PAUSE)
+            await asyncio.sleep(0 if more else 0.05)
 
     async def _page(self, http: httpx.AsyncClient, url: str) -> int:
         """The next page; the number of its changes. A page that is not taken whole moves no cursor."""

@@ -43,7 +43,7 @@ class Outcome:
     wrong: list[str]
     away: list[float]
     seconds: float
-    stream: Stream
+    streams: list[Stream]
 
     def figures(self) -> str:
         """A line for people."""
@@ -128,8 +128,7 @@ async def stop_service(service: Served, url: str, stops: int, seed: int, tell: T
 
     outcome = await _storm([service], url, [down], stops, seed, tell, log)
     outcome.wrong += found
-    if outcome.stream.breaks:
-        outcome.wrong.append(f"an event stream broke off {outcome.stream.breaks} times and did not end")
+    outcome.wrong += [f"an event stream broke off {one.breaks} times and did not end" for one in outcome.streams if one.breaks]
     return outcome
 
 
@@ -152,19 +151,22 @@ async def _storm(services: Sequence[Served], url: str, downs: Sequence[Callable[
                  seed: int, tell: Tell = _nobody, log: Log | None = None, *, world: World | None = None,
                  facts: int = BETWEEN[1], clients: int = 12) -> Outcome:  # fmt: skip
     began, urls = monotonic(), [one.url for one in services]
-    load, follower, stream = Load(world or World(seed), urls, seed, log), Follower(urls), Stream(urls[0])
+    load, follower, streams = Load(world or World(seed), urls, seed, log), Follower(urls), [*map(Stream, urls)]
     storm = _Storm(load, url, Random(seed), tell, kills)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(stream.following())
+        for stream in streams:
+            await stack.enter_async_context(stream.following())
         await stack.enter_async_context(follower.following())
         async with load.running(clients) as log:
             await asyncio.gather(*(storm.rage(down) for down in downs))
             await load.taken(facts, within=2 * RESUMES)
         held = await kept(url)
-        await _read_to_the_end(stream, held)
+        for stream in streams:
+            await _read_to_the_end(stream, held)
     found = [*storm.found, *wrong(log, held, meaning()), *_followed(follower.seen, held, "cursor")]
-    found += [*stream.faults, *_followed(stream.seen, held, "stream")]
-    return Outcome(log, held, found, storm.away, monotonic() - began, stream)
+    for stream in streams:
+        found += [*stream.faults, *_followed(stream.seen, held, "stream")]
+    return Outcome(log, held, found, storm.away, monotonic() - began, streams)
 
 
 def meaning() -> Meaning:
