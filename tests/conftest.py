@@ -5,7 +5,10 @@ SENDABLE_TEST_DATABASE_URL names another server than the embedded one; its user 
 
 from __future__ import annotations
 
+import io
+import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,6 +19,7 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -29,6 +33,8 @@ from app.services.embedded.home import locate
 from app.services.migrate import upgrade
 
 _numbers = count(1)
+NUMBER = re.compile(rb"(?:\+|%2B|%20)\d{8,15}\b")
+"""Numbers as they are written everywhere here; plain digits would be times and ids too."""
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +53,21 @@ async def server(server_dir: Path) -> AsyncIterator[str]:
         return
     async with serving(server_dir) as url:
         yield url
+    written = b"".join(path.read_bytes() for path in locate(server_dir).log.rglob("*") if path.is_file())
+    assert not NUMBER.search(written), "PostgreSQL's log holds a phone number"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_logged_holds_a_number() -> Iterator[None]:
+    """Everything that any test of the whole run makes us log is looked at when it ends."""
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    handler.setFormatter(logging.Formatter("%(message)s %(exc_info)s"))
+    logging.getLogger().addHandler(handler)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(said))
+    yield
+    logging.getLogger().removeHandler(handler)
+    assert not NUMBER.search(said.getvalue().encode()), "a log line holds a phone number"
 
 
 @pytest.fixture(scope="session")

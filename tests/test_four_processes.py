@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime
+
+from app.models.number import Cause, Change
+from app.services import store
 from tests.chaos.facts import NUMBERS, World
 from tests.chaos.ground import folder, postgres, served
 from tests.chaos.storm import kill_nobody
@@ -18,7 +23,7 @@ SELECT count(*) FROM (
 
 
 async def test_four_processes_neither_deadlock_nor_lose_nor_double_and_the_feed_tells_every_change_once_in_order():
-    world = World(4, numbers=NUMBERS[:12], batches=0.4)
+    world = World(4, numbers=NUMBERS[:24], calls=0.6, batches=0.5)
     with folder() as path:
         async with postgres(path) as server:
             await server.restarted_with("track_commit_timestamp = on")
@@ -36,3 +41,19 @@ async def test_four_processes_neither_deadlock_nor_lose_nor_double_and_the_feed_
     assert deadlocks == 0
     assert out_of_order == 0
     assert len(outcome.held.changes) > FACTS / 10, "the feed had something to tell"
+
+
+async def test_a_change_gets_its_place_in_the_feed_when_the_one_before_it_is_committed(service):
+    """However long that takes: who has read the later one will never be told of the earlier one."""
+    now = datetime.now(UTC)
+    first = Change("+15555550100", "number.state", "unseen", "held", "carrier_unknown", Cause("person"), now)
+    async with service.app.state.engine.begin() as db:
+        await store.publish(db, [first])
+        second = asyncio.create_task(service.client.delete("/v1/senders/12345/lists/spring/subscribers/+15555550101"))
+        async with asyncio.timeout(10):
+            while not await service.sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+                assert not second.done(), "it did not wait its turn"
+        assert (await service.client.get("/v1/changes")).json()["items"] == []
+    assert (await second).status_code == 200
+    told = (await service.client.get("/v1/changes")).json()["items"]
+    assert [change["number"] for change in told] == ["+15555550100", "+15555550101"]

@@ -47,6 +47,7 @@ receipts = Table(
     Column("sent_at", _TIME),
     Index("receipts_message_id", "message_id", "received_at"),
     Index("receipts_number", "number", "received_at"),
+    Index("receipts_received_at", "received_at", postgresql_using="brin"),
     postgresql_partition_by="RANGE (received_at)",
 )
 

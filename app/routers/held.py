@@ -43,6 +43,8 @@ async def list_held(request: Request, code: Word | None = None, code_space: Word
                     _: Annotated[None, Security(scope("numbers:read"))] = None) -> Response:  # fmt: skip
     """Held numbers and what each waits for, in order of number."""
     which = Which(None, code, code_space, reason, waiting_for)
+    if after.startswith(" "):
+        after = "+" + after.lstrip()  # a plus that stood bare in the query
     rows = await held.held(request.app.state.reads, which, after, limit)
     items: list[dict[str, Any]] = [row._asdict() for row in rows]
     body = {"items": items, "next": items[-1]["number"] if len(items) == limit else None}

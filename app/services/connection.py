@@ -32,13 +32,14 @@ class Busy(Exception):
 
 # 25006: a demoted primary still answers but takes no writes (seen to last for days after a failover).
 _GONE_STATES = ("08", "57P01", "57P02", "57P03", "25006")
-# A full disk, no memory, no more connections; files that cannot be read. Another connection would hear the same.
-_NO_ROOM_STATES = ("53", "58")
+# Deadlocks, full disks, too many connections, locks and statements given up, files that cannot be read: another
+# connection would hear the same.
+_AGAIN_STATES = ("40", "53", "55P03", "57014", "58")
 
 
 def is_lost(error: BaseException) -> bool:
     """Whether the database, not the data, is at fault: what failed may be tried again as it was."""
-    return _is_gone(error) or _state(error).startswith(_NO_ROOM_STATES)
+    return _is_gone(error) or _state(error).startswith(_AGAIN_STATES)
 
 
 def _is_gone(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ CREATE TABLE receipts (
 ) PARTITION BY RANGE (received_at);
 CREATE INDEX receipts_message_id ON receipts (message_id, received_at);
 CREATE INDEX receipts_number ON receipts (number, received_at);
+CREATE INDEX receipts_received_at ON receipts USING brin (received_at);
 
 CREATE TABLE receipt_keys (key uuid PRIMARY KEY, arrived_at timestamptz NOT NULL);
 CREATE INDEX receipt_keys_arrived_at ON receipt_keys USING brin (arrived_at);

@@ -111,11 +111,13 @@ class World:
     """A world that goes on until `end`, and then tells what it has begun. Everything in it happened within the hours
     before, and lapses only days after."""
 
-    def __init__(self, seed: int, *, numbers: Sequence[str] = NUMBERS, batches: float = 0.1) -> None:
-        """`batches` is the share of callbacks that tell of many numbers at once."""
+    def __init__(self, seed: int, *, numbers: Sequence[str] = NUMBERS, calls: float = 0.2,
+                 batches: float = 0.1) -> None:  # fmt: skip
+        """`calls` is the share of opt-ins and opt-outs; `batches`, of the rest, that of many receipts in one callback."""
         self._random = Random(seed)
         self._now = datetime.now(UTC)
         self._numbers = numbers
+        self._calls = calls
         self._batches = batches
         self._name = f"{seed:x}"
         self._told = 0
@@ -142,11 +144,8 @@ class World:
         self._waiting += facts
 
     def _happening(self) -> list[Fact]:
-        draw = self._random.random()
-        if draw < 0.16:
-            return [self._opted_in()]
-        if draw < 0.20:
-            return [self._opted_out()]
+        if self._random.random() < self._calls:
+            return [self._opted_in() if self._random.random() < 0.8 else self._opted_out()]
         if self._random.random() < self._batches:
             return [self._batch()]
         return self._message()
