@@ -101,6 +101,10 @@ SELECT (SELECT count(*) FROM receipts) AS receipts,
 """
 
 
+QUIET_FOR = 1.5
+"""Seconds without a new row after which a load has ended: a large group is decided on for a good part of one."""
+
+
 async def stored(url: str) -> int:
     """Receipts in the table, once no more are coming: what was on its way when the load ended is waited for."""
     session, before = await _session(url), -1
@@ -110,7 +114,7 @@ async def stored(url: str) -> int:
             if not now["busy"] and now["receipts"] == before:
                 return before
             before = now["receipts"]
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(QUIET_FOR)
     finally:
         await session.close()
 

@@ -299,12 +299,15 @@ async def test_a_service_that_is_told_to_stop_while_the_database_is_frozen_answe
 
 @asynccontextmanager
 async def demoted(ground: Ground) -> AsyncIterator[None]:
-    """As after a failover: the node that we are connected to still answers, and takes no writes (25006)."""
-    await ground.tell_server("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
+    """As after a failover: sessions lead to a node that answers and takes no writes (25006). Those that are made later
+    lead to the new primary; the others stay as they are for as long as they are kept.
+    """
+    await ground.tell_server("ALTER ROLE sendable SET default_transaction_read_only = on")
+    ground.wire.drop()
     try:
         yield
     finally:
-        await ground.tell_server("ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()")
+        await ground.tell_server("ALTER ROLE sendable RESET default_transaction_read_only")
 
 
 @asynccontextmanager
