@@ -1,4 +1,4 @@
-"""A short piece of chaos: kills at random moments under load, and stops. `make chaos` goes on for longer (tests/chaos)."""
+"""A short piece of chaos: kills at random moments under load, and stops. `make chaos` is longer (tests/chaos)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.services.embedded.cluster import survivors
 from app.services.store import FEED_LOCK
 from tests.chaos.facts import Request, World
 from tests.chaos.ground import Postgres, Served, folder, postgres, served
-from tests.chaos.load import GIVES_UP, until
+from tests.chaos.load import GIVES_UP, until, until_so
 from tests.chaos.storm import STOPS, kill_nobody, kill_postgres, kill_services, stop_service
 from tests.chaos.truth import lost, stored
 
@@ -34,7 +34,7 @@ async def test_of_services_killed_at_random_under_load_no_answer_is_lost_and_no_
 
 
 async def test_of_a_postgres_killed_at_random_under_load_no_answer_is_lost_and_no_effect_doubled():
-    """The embedded one. Its service lives on, tells who comes meanwhile to come back, and its event stream stays open."""
+    """The embedded one. Its service lives on, tells who comes to come back, and its event stream stays open."""
     with folder() as path:
         async with served(path, data_dir=str(path / "data")) as services:
             server = Postgres(path / "data")
@@ -68,11 +68,9 @@ async def test_who_waits_for_a_commit_when_the_service_is_told_to_stop_still_get
                 feed = await asyncpg.connect(url)
                 await feed.execute(f"SELECT pg_advisory_lock({FEED_LOCK})")
                 asked = [asyncio.create_task(tell(service, one)) for one in TOLD]
-                async with asyncio.timeout(STOPS):  # one receipt's group and both calls wait; the other receipts queue
-                    while await feed.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 3:
-                        await asyncio.sleep(0.01)
+                await until_so(lambda: feed.fetchval(THREE_WAIT), STOPS)
                 ended = asyncio.create_task(service.ended(signal.SIGTERM, STOPS))
-                await until(lambda: bool(service.told("Waiting for connections to close")), STOPS)
+                await until(lambda: service.told("Waiting for connections to close"), STOPS)
                 assert not any(task.done() for task in [*asked, ended])
                 await feed.close()
                 assert [(await task).status_code for task in asked] == [200] * len(TOLD)
@@ -80,6 +78,8 @@ async def test_who_waits_for_a_commit_when_the_service_is_told_to_stop_still_get
                 assert service.process.returncode == 0
 
 
+THREE_WAIT = "SELECT count(*) >= 3 FROM pg_locks WHERE NOT granted"
+"""The group of the first receipts and both calls; the other receipts queue."""
 GONE = b'{"message_id": "%d", "number": "+1555555014%d", "sender": "12345", "status": "undeliverable", "code": "352"}'
 TOLD = (
     *(Request("POST", "/v1/receipts/native", GONE % (place, place)) for place in range(4)),
@@ -97,7 +97,8 @@ async def test_ctrl_c_leaves_no_process_and_what_was_answered_is_there_at_the_ne
         async with served(path, data_dir=str(path / "data")) as (service,):
             server = Postgres(path / "data")
             outcome = await kill_nobody([service], server.url, World(5), facts=50, clients=4)
-            family = [psutil.Process(service.process.pid), *psutil.Process(service.process.pid).children(recursive=True)]
+            parent = psutil.Process(service.process.pid)
+            family = [parent, *parent.children(recursive=True)]
             assert len(family) > 5, "the service, the watcher, and PostgreSQL's own"
             await service.ended(signal.SIGINT, STOPS, group=True)
             assert psutil.wait_procs(family, timeout=STOPS)[1] == []

@@ -20,7 +20,7 @@ SELECT count(*) FROM (
     FROM changes
 ) AS changes WHERE at < before
 """
-"""Changes that were committed before one with a lower place in the feed: a reader of the feed may have passed that one."""
+"""Changes that were committed before one with a lower place in the feed: a reader may have passed that one."""
 
 
 async def test_four_processes_neither_deadlock_nor_lose_nor_double_and_the_feed_tells_every_change_once_in_order():

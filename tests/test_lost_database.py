@@ -1,5 +1,5 @@
-"""A database that is lost, in every shape: whoever asks hears 503 and when to come back, soon, and nothing is lost; when
-it is back, work goes on by itself in the same process.
+"""A database that is lost, in every shape: whoever asks hears 503 and when to come back, soon, and nothing is lost;
+when it is back, work goes on by itself in the same process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import asyncpg
 import httpx
-import orjson
 import pytest
 from sqlalchemy import make_url
 
@@ -26,7 +25,7 @@ from app.models.number import OptIn
 from app.services.store import FEED_LOCK
 from tests.chaos.facts import Fact, OptedIn, Posted, Request, World
 from tests.chaos.ground import Postgres, Served, folder, postgres, served
-from tests.chaos.load import GIVES_UP, Load, Log, until
+from tests.chaos.load import GIVES_UP, Load, Log, until, until_so
 from tests.chaos.storm import meaning
 from tests.chaos.truth import kept, wrong
 from tests.chaos.wire import Wire, wire
@@ -100,11 +99,12 @@ class Ground:
         for command in commands:
             await self.server.tell(command, role="postgres")
 
+    async def answers(self) -> bool:
+        return {one.status for one in await self.read()} == {200}
+
     async def goes_on(self, world: World) -> None:
         """Everyone is answered again, what was refused is taken when it comes again, and nothing happened twice."""
-        async with asyncio.timeout(BACK):
-            while {one.status for one in await self.read()} != {200}:
-                await asyncio.sleep(0.05)
+        await until_so(self.answers, BACK)
         async with Load(world, [self.service.url], log=self.log).running(4):
             pass
         assert wrong(self.log, await kept(self.url), meaning()) == []
@@ -112,15 +112,19 @@ class Ground:
         await until_in_use(self.http, 0)
 
 
+def http_to(service: Served) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=service.url, timeout=60, trust_env=False)
+
+
 async def until_in_use(http: httpx.AsyncClient, connections: int) -> None:
     """Until the service has so many connections in use, or more; 0: none. Raises TimeoutError."""
-    async with asyncio.timeout(BACK):
-        while True:
-            lines = (await http.get("/metrics")).text.splitlines()
-            used = next(float(line.split()[1]) for line in lines if line.startswith("sendable_pool_in_use "))
-            if used >= connections and (connections or not used):
-                return
-            await asyncio.sleep(0.05)
+
+    async def so() -> bool:
+        lines = (await http.get("/metrics")).text.splitlines()
+        used = next(float(line.split()[1]) for line in lines if line.startswith("sendable_pool_in_use "))
+        return used >= connections if connections else not used
+
+    await until_so(so, BACK)
 
 
 def refused(heard: Sequence[Heard]) -> bool:
@@ -150,8 +154,7 @@ async def standing() -> AsyncIterator[Ground]:
             url = await server.database()
             over = f"postgresql://sendable@127.0.0.1:{line.port}/{make_url(url).database}"
             (service,) = await stack.enter_async_context(served(path, database_url=over))
-            http = httpx.AsyncClient(base_url=service.url, timeout=60, trust_env=False)
-            await stack.enter_async_context(http)
+            http = await stack.enter_async_context(http_to(service))
             yield Ground(server, line, service, url, http)
 
 
@@ -182,9 +185,7 @@ async def blocked(ground: Ground, world: World) -> AsyncIterator[list[asyncio.Ta
             facts = a_write_of_each_kind(world)
             ground.log.said += facts
             asked += [asyncio.create_task(ground.ask(fact.request(), fact)) for fact in facts]
-            async with asyncio.timeout(GIVES_UP):
-                while await holder.fetchval(WAITING) < len(asked):
-                    await holder.execute("SELECT pg_stat_clear_snapshot()")
+            await until_so(lambda: holder.fetchval(WAITING, len(asked)), GIVES_UP)
             yield asked
     except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError):
         pass  # its own session was lost with the others
@@ -192,14 +193,16 @@ async def blocked(ground: Ground, world: World) -> AsyncIterator[list[asyncio.Ta
         holder.terminate()
 
 
-WAITING = """
-SELECT count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND application_name = 'sendable' AND wait_event_type = 'Lock'
-"""
+WAITING = "SELECT count(*) >= $1 FROM pg_locks WHERE NOT granted"
 
 
 async def terminate(ground: Ground) -> None:
-    await ground.tell_server("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'sendable'")
+    await ground.tell_server(TERMINATE)
+
+
+TERMINATE = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'sendable'
+"""
 
 
 async def kill(ground: Ground) -> None:
@@ -225,17 +228,15 @@ async def test_whoever_is_in_the_middle_of_a_statement_hears_503_and_the_work_go
 
 
 async def test_a_connection_whose_driver_has_lost_its_way_is_dropped(ground: Ground, world: World):
-    """asyncpg's InternalClientError: here at a row that nobody asked for, while a statement waits for the feed's lock."""
-    body = orjson.dumps({"message_id": "m", "number": "+15555550199", "sender": "12345", "status": "undeliverable", "code": "352"})
+    """By an InternalClientError of asyncpg: here at a row that nobody asked for, while a statement waits for a lock."""
+    body = b'{"message_id": "m", "number": "+15555550199", "sender": "12345", "status": "undeliverable", "code": "352"}'
     opted_in = OptedIn("+15555550198", "12345", "spring", OptIn(datetime.now(UTC), "web form"))
     facts = [opted_in, Posted("native", body, body)]
     holder = await asyncpg.connect(ground.url)
     try:
         await holder.execute(f"SELECT pg_advisory_lock({FEED_LOCK})")
         asked = asyncio.create_task(ground.write(facts))
-        async with asyncio.timeout(GIVES_UP):
-            while await holder.fetchval(WAITING) < len(facts):
-                await asyncio.sleep(0.02)
+        await until_so(lambda: holder.fetchval(WAITING, len(facts)), GIVES_UP)
         ground.wire.talk_nonsense()
     finally:
         await holder.close()
@@ -281,16 +282,16 @@ async def test_a_service_that_is_told_to_stop_while_the_database_is_frozen_answe
 ):
     facts = a_write_of_each_kind(world)
     async with served(tmp_path, database_url=ground.url) as (service,):
-        async with httpx.AsyncClient(base_url=service.url, timeout=60, trust_env=False) as http:
-            going = replace(ground, service=service, http=http)
-            await going.read()
-            with ground.server.frozen():
-                asked = asyncio.gather(going.write(facts), going.read())
-                await until_in_use(http, 1)
-                ended = asyncio.create_task(service.ended(signal.SIGTERM, GRACE))
-                assert refused([one for some in await asked for one in some])
-                await ended
-            assert service.process.returncode == 0
+        going = replace(ground, service=service, http=http_to(service))
+        await going.read()
+        with ground.server.frozen():
+            asked = asyncio.gather(going.write(facts), going.read())
+            await until_in_use(going.http, 1)
+            ended = asyncio.create_task(service.ended(signal.SIGTERM, GRACE))
+            assert refused([one for some in await asked for one in some])
+            await ended
+        assert service.process.returncode == 0
+        await going.http.aclose()
     await ground.goes_on(world)
 
 
@@ -336,9 +337,6 @@ async def test_while_it_takes_no_writes_they_hear_503_and_readers_their_answers(
 ):
     async with closed(ground):
         facts = a_write_of_each_kind(world)
-        async with asyncio.timeout(BACK):  # until every session has heard of it
-            while {one.status for one in await ground.write(facts)} != {503}:
-                await asyncio.sleep(0.05)
         assert refused(await ground.write(facts))
         assert {one.status for one in await ground.read()} == {200}
     await ground.goes_on(world)
@@ -351,8 +349,8 @@ async def test_while_it_takes_no_writes_they_hear_503_and_readers_their_answers(
 def small_disk() -> Iterator[Path]:
     """A file system of its own, as large as an empty database needs and some; only root may make one."""
     with folder() as path:
-        size = "size=192m,mode=0711"
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", size, "none", path], capture_output=True, check=False).returncode:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=192m,mode=0711", "none", path]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
             pytest.skip("only who may mount file systems can fill one")
         try:
             yield path
@@ -360,7 +358,9 @@ def small_disk() -> Iterator[Path]:
             subprocess.run(["umount", "--lazy", path], check=True)
 
 
-async def test_a_full_disk_is_told_as_503_loses_nothing_and_is_over_when_there_is_room(small_disk: Path, tmp_path: Path):
+async def test_a_full_disk_is_told_as_503_loses_nothing_and_is_over_when_there_is_room(
+    small_disk: Path, tmp_path: Path
+):
     async with postgres(small_disk) as server:
         url = await server.database()
         async with served(tmp_path, database_url=url) as (service,):
@@ -370,12 +370,12 @@ async def test_a_full_disk_is_told_as_503_loses_nothing_and_is_over_when_there_i
                 await load.taken(20)
                 fill(ballast)
                 await until(lambda: log.answers[503] > 20, BACK * 2)
-                async with httpx.AsyncClient(base_url=service.url, timeout=60, trust_env=False) as http:
-                    answers = [(await http.request(one.method, one.path, content=one.body)).status_code for one in READERS]
+                async with http_to(service) as http:
+                    said = [await http.request(one.method, one.path, content=one.body) for one in READERS]
                 ballast.unlink()
                 await load.taken(100)
             assert wrong(log, await kept(url), meaning()) == []
-            assert set(answers) <= {200, 503}
+            assert {one.status_code for one in said} <= {200, 503}
             assert service.told("DiskFullError")
 
 

@@ -1,3 +1,3 @@
-"""Chaos: real services and a real PostgreSQL under load, killed and cut off at random, and the proof that nothing that was
-answered is lost and nothing that was said counts twice. The suite runs a short piece of it; `make chaos` runs for long.
+"""Chaos: real services and a real PostgreSQL under load, killed and cut off at random, and the proof that nothing that
+was answered is lost and nothing that was said counts twice. The suite runs a short piece of it, `make chaos` a long.
 """

@@ -1,5 +1,7 @@
 """`make chaos`, or `python -m tests.chaos [--kills N] [--seed N] [--only WHAT]`: chaos for as long as you like."""
 
+# ruff: noqa: T201 - a program that prints
+
 from __future__ import annotations
 
 import argparse
@@ -21,48 +23,48 @@ SHOWN = 20
 
 
 async def services(kills: int, seed: int, tell: Tell) -> Outcome:
-    """kill -9 of two services on a PostgreSQL of our own"""
+    """Two services on a PostgreSQL of our own, killed with -9."""
     with folder() as path:
         async with postgres(path) as server:
             url = await server.database()
             async with served(path, 2, database_url=url) as two:
-                return await kill_services(two, url, kills, seed, tell)
+                return await kill_services(two, url, kills, seed, tell=tell)
 
 
 async def embedded(kills: int, seed: int, tell: Tell) -> Outcome:
-    """kill -9 of the embedded PostgreSQL"""
+    """The embedded PostgreSQL, killed with -9 under its service."""
     with folder() as path:
         async with served(path, data_dir=str(path / "data")) as one:
             server = Postgres(path / "data")
             await server.recover_quickly()
-            return await kill_postgres(server, one, server.url, kills, seed, tell)
+            return await kill_postgres(server, one, server.url, kills, seed, tell=tell)
 
 
 async def owner(kills: int, seed: int, tell: Tell) -> Outcome:
-    """kill -9 of a service, and with it of the embedded PostgreSQL that it owns"""
+    """A service killed with -9, and with it the embedded PostgreSQL that it owns."""
     with folder() as path:
         async with served(path, data_dir=str(path / "data")) as one:
             server = Postgres(path / "data")
             await server.recover_quickly()
-            return await kill_services(one, server.url, kills, seed, tell)
+            return await kill_services(one, server.url, kills, seed, tell=tell)
 
 
 async def beside(kills: int, seed: int, tell: Tell) -> Outcome:
-    """kill -9 of a PostgreSQL of our own, under three services"""
+    """A PostgreSQL of our own, killed with -9 under three services."""
     with folder() as path:
         async with postgres(path) as server:
             url = await server.database()
             async with served(path, 3, database_url=url) as three:
-                return await kill_postgres(server, three, url, kills, seed, tell)
+                return await kill_postgres(server, three, url, kills, seed, tell=tell)
 
 
 async def stops(kills: int, seed: int, tell: Tell) -> Outcome:
-    """SIGTERM of a service"""
+    """A service told to stop by SIGTERM."""
     with folder() as path:
         async with postgres(path) as server:
             url = await server.database()
             async with served(path, database_url=url) as (one,):
-                return await stop_service(one, url, kills, seed, tell)
+                return await stop_service(one, url, kills, seed, tell=tell)
 
 
 STORMS: dict[str, Callable[[int, int, Tell], Awaitable[Outcome]]] = {
@@ -90,7 +92,7 @@ async def run(names: list[str], kills: int, seed: int) -> dict[str, Outcome]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Kills at random moments under load.")
     parser.add_argument("--kills", type=int, default=200, help="of each kind [200]")
-    parser.add_argument("--seed", type=int, default=SystemRandom().randrange(10_000), help="of the world and the moments")
+    parser.add_argument("--seed", type=int, default=SystemRandom().randrange(10_000), help="of facts and moments")
     parser.add_argument("--only", action="append", choices=STORMS, metavar="WHAT", help=f"one of {', '.join(STORMS)}")
     return parser.parse_args()
 
@@ -100,13 +102,14 @@ def main() -> int:
     given = _arguments()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     names = given.only or [*STORMS]
-    print(f"python -m tests.chaos --kills {given.kills} --seed {given.seed}" + "".join(f" --only {one}" for one in names))
+    only = "".join(f" --only {name}" for name in given.only or ())
+    print(f"python -m tests.chaos --kills {given.kills} --seed {given.seed}{only}", flush=True)
     try:
         outcomes = asyncio.run(run(names, given.kills, given.seed))
     except KeyboardInterrupt:
         return 130
     for name, outcome in outcomes.items():
-        print(f"{STORMS[name].__doc__}: {outcome.figures()}")
+        print(f"{STORMS[name].__doc__} {outcome.figures()}")
         for line in outcome.wrong[:SHOWN]:
             print(f"  WRONG: {line}")
     return 1 if any(one.wrong for one in outcomes.values()) else 0

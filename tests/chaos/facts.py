@@ -47,7 +47,8 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Posted:
     """A callback of a gateway. `again` is what it posts when it repeats itself: with a later time, as some do.
-    `insists`: it goes on until it is answered; else it posts once and gives up."""
+    `insists`: it goes on until it is answered; else it posts once and gives up.
+    """
 
     gateway: str
     body: bytes
@@ -109,12 +110,13 @@ Fact = Posted | Registered | OptedIn | OptedOut
 
 class World:
     """A world that goes on until `end`, and then tells what it has begun. Everything in it happened within the hours
-    before, and lapses only days after."""
+    before, and lapses only days after.
+    """
 
     def __init__(self, seed: int, *, numbers: Sequence[str] = NUMBERS, calls: float = 0.2,
                  batches: float = 0.1) -> None:  # fmt: skip
-        """`calls` is the share of opt-ins and opt-outs; `batches`, of the rest, that of many receipts in one callback."""
-        self._random = Random(seed)
+        """`calls`: the share of opt-ins and opt-outs. `batches`: of the rest, that of many receipts in one callback."""
+        self._random = Random(seed)  # noqa: S311 - chance, not secrets
         self._now = datetime.now(UTC)
         self._numbers = numbers
         self._calls = calls

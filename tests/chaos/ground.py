@@ -25,7 +25,7 @@ from sqlalchemy import make_url
 from app.services.database import serving
 from app.services.embedded import cluster
 from app.services.embedded.home import ROLE, Home, locate
-from tests.chaos.load import until
+from tests.chaos.load import until, until_so
 
 STARTS = 60.0
 """Seconds for a start on a busy machine, the recovery of its database included."""
@@ -46,7 +46,7 @@ def folder() -> Iterator[Path]:
 
 
 class Postgres:
-    """A server that can be killed, stopped, frozen and told things. It comes back by itself, as any supervisor's does."""
+    """A server that can be killed, stopped, frozen and told things. It comes back by itself, as a supervisor's does."""
 
     def __init__(self, data_dir: Path) -> None:
         self.home: Home = locate(data_dir)
@@ -77,23 +77,30 @@ class Postgres:
     async def restarted_with(self, setting: str) -> None:
         """A setting that only a start reads."""
         await self.tell(f"ALTER SYSTEM SET {setting}", role="postgres")
-        before = self.pid
+        before = self.process_id()
         self.stop()
-        async with asyncio.timeout(STARTS):
-            while not (await self.answers() and self.pid != before):
-                await asyncio.sleep(0.05)
+        await until(lambda: self.process_id() not in {None, before}, STARTS)
+        await until_so(self.answers, STARTS)
 
-    @property
-    def pid(self) -> int:
-        return int((self.home.data / "postmaster.pid").read_text().split()[0])
+    def process_id(self) -> int | None:
+        """The postmaster's; None while there is none."""
+        try:
+            return int((self.home.data / "postmaster.pid").read_text().split()[0])
+        except (FileNotFoundError, IndexError):
+            return None
 
     def kill(self) -> None:
         """As a power cut: the postmaster at once, and with it every session."""
-        os.kill(self.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
 
     def stop(self) -> None:
         """A fast stop: sessions are told that an administrator ends them (57P01)."""
-        os.kill(self.pid, signal.SIGINT)
+        self._signal(signal.SIGINT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        found = self.process_id()
+        assert found, "there is no server to tell"
+        os.kill(found, number)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -1,10 +1,10 @@
-"""Clients: they post facts to any of several processes, repeat themselves as gateways do, and write down every answer."""
+"""Clients: they post facts to any of several processes, repeat themselves as gateways do, and note every answer."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -24,8 +24,9 @@ BUSY, CONFLICT = 503, 409
 
 @dataclass(slots=True)
 class Log:
-    """What was said and what was answered. `taken`: how often each fact got a 2xx (or the 409 of an opt-in that is kept,
-    and outdone). `faults`: answers that no client should ever get."""
+    """What was said and what was answered. `taken`: how often each fact got a 2xx (or the 409 of an opt-in that is
+    kept, and outdone). `faults`: answers that no client should ever get.
+    """
 
     said: list[Fact] = field(default_factory=list)
     taken: Counter[Fact] = field(default_factory=Counter)
@@ -58,7 +59,7 @@ class Load:
         self.log = log or Log()
         self._world = world
         self._urls = urls
-        self._random = Random(seed)
+        self._random = Random(seed)  # noqa: S311 - chance, not secrets
 
     @asynccontextmanager
     async def running(self, clients: int = 12) -> AsyncIterator[Log]:
@@ -77,7 +78,7 @@ class Load:
                 await asyncio.wait(talking)
 
     async def taken(self, more: int, within: float = RESUMES) -> None:
-        """Until so many more facts have been taken: time measured in work. Raises TimeoutError when work does not go on."""
+        """Until so many more facts have been taken: time measured in work. Raises TimeoutError when none goes on."""
         await until(lambda goal=self.log.count + more: self.log.count >= goal, within)  # type: ignore[misc]
 
     async def _talk(self) -> None:
@@ -113,7 +114,7 @@ class Load:
 
 
 class Follower:
-    """Reads the feed by its cursor, from one process after the other, while it is written: what it has seen, in order."""
+    """Reads the feed by its cursor, from one process after the other, while it is written. `seen`: in that order."""
 
     def __init__(self, urls: Sequence[str]) -> None:
         self.seen: list[int] = []
@@ -146,10 +147,11 @@ class Follower:
 
     async def _page(self, http: httpx.AsyncClient, url: str) -> int:
         """The next page; the number of its changes. A page that is not taken whole moves no cursor."""
-        answer = (await http.get(f"{url}/v1/changes", params={"after": self._cursor, "limit": 500})).raise_for_status().json()
-        self.seen += [change["seq"] for change in answer["items"]]
-        self._cursor = answer["next"]
-        return len(answer["items"])
+        answer = await http.get(f"{url}/v1/changes", params={"after": self._cursor, "limit": 500})
+        page = answer.raise_for_status().json()
+        self.seen += [change["seq"] for change in page["items"]]
+        self._cursor = page["next"]
+        return len(page["items"])
 
 
 class Stream:
@@ -200,8 +202,15 @@ class Stream:
         self.ends += 1
 
 
-async def until(true: Callable[[], bool], within: float) -> None:
+async def until(true: Callable[[], object], within: float) -> None:
     """Until a condition about other processes holds: those set no events. Raises TimeoutError."""
     async with asyncio.timeout(within):
         while not true():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.01)
+
+
+async def until_so(true: Callable[[], Awaitable[object]], within: float) -> None:
+    """The same where the answer has to be asked for."""
+    async with asyncio.timeout(within):
+        while not await true():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.05)

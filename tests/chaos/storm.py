@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from random import Random
 from time import monotonic
@@ -16,7 +16,7 @@ from app.main import meaning_of
 from app.services.intake import Meaning
 from tests.chaos.facts import World
 from tests.chaos.ground import STARTS, Postgres, Served
-from tests.chaos.load import RESUMES, Follower, Load, Log, Stream, until
+from tests.chaos.load import RESUMES, Follower, Load, Log, Stream, until, until_so
 from tests.chaos.truth import Kept, kept, lost, stored, unanswered, wrong
 
 Tell = Callable[[int, str], None]
@@ -36,7 +36,8 @@ def _nobody(_: int, __: str) -> None:
 @dataclass(slots=True)
 class Outcome:
     """What a storm leaves. `wrong` is empty, or the storm has found something; `away` is the seconds until the killed
-    one answered again, or until the stopped one had ended."""
+    one answered again, or until the stopped one had ended.
+    """
 
     log: Log
     held: Kept
@@ -47,8 +48,8 @@ class Outcome:
 
     def figures(self) -> str:
         """A line for people."""
-        answers = ", ".join(f"{total:,} × {status}" for status, total in sorted(self.log.answers.items()))
-        away = f"away {min(self.away):.1f}–{max(self.away):.1f} s; " if self.away else ""
+        answers = ", ".join(f"{total:,} times {status}" for status, total in sorted(self.log.answers.items()))
+        away = f"away {min(self.away):.1f} to {max(self.away):.1f} s; " if self.away else ""
         return (
             f"{len(self.away)} times; {self.log.count:,} facts taken in {self.seconds:.0f} s "
             f"({answers}; {self.log.broken.total():,} broken connections); slowest answer {self.log.slowest:.1f} s; "
@@ -81,7 +82,9 @@ class _Storm:
             self.tell(len(self.away), f"{self.load.log.count:,} facts taken, {len(self.found)} lost")
 
 
-async def kill_services(services: Sequence[Served], url: str, kills: int, seed: int, tell: Tell = _nobody) -> Outcome:
+async def kill_services(
+    services: Sequence[Served], url: str, kills: int, seed: int, *, tell: Tell = _nobody
+) -> Outcome:
     """`kill -9` of the services, each at moments of its own, while any of the others goes on."""
 
     def down(victim: Served) -> Callable[[], Awaitable[float]]:
@@ -94,26 +97,24 @@ async def kill_services(services: Sequence[Served], url: str, kills: int, seed: 
 
         return kill
 
-    return await _storm(services, url, [down(one) for one in services], kills, seed, tell)
+    return await _storm(services, url, [down(one) for one in services], kills, seed, tell=tell)
 
 
 async def kill_postgres(server: Postgres, services: Sequence[Served], url: str, kills: int, seed: int,
-                        tell: Tell = _nobody) -> Outcome:  # fmt: skip
+                        *, tell: Tell = _nobody) -> Outcome:  # fmt: skip
     """`kill -9` of the postmaster. The services live on, and have to find it again by themselves."""
 
     async def down() -> float:
         began = monotonic()
         server.kill()
-        async with asyncio.timeout(STARTS):
-            while not await server.answers():
-                await asyncio.sleep(0.05)
+        await until_so(server.answers, STARTS)
         return monotonic() - began
 
-    return await _storm(services, url, [down], kills, seed, tell)
+    return await _storm(services, url, [down], kills, seed, tell=tell)
 
 
-async def stop_service(service: Served, url: str, stops: int, seed: int, tell: Tell = _nobody) -> Outcome:
-    """SIGTERM. Whatever the service took it has committed and answered, and then it has ended, event streams and all."""
+async def stop_service(service: Served, url: str, stops: int, seed: int, *, tell: Tell = _nobody) -> Outcome:
+    """SIGTERM. What the service took it has committed and answered, and then it has ended, event streams and all."""
     found: list[str] = []
     log = Log()
 
@@ -126,9 +127,10 @@ async def stop_service(service: Served, url: str, stops: int, seed: int, tell: T
         await service.ready()
         return seconds
 
-    outcome = await _storm([service], url, [down], stops, seed, tell, log)
+    outcome = await _storm([service], url, [down], stops, seed, tell=tell, log=log)
     outcome.wrong += found
-    outcome.wrong += [f"an event stream broke off {one.breaks} times and did not end" for one in outcome.streams if one.breaks]
+    broken = sum(one.breaks for one in outcome.streams)
+    outcome.wrong += [f"event streams broke off {broken} times and did not end"] if broken else []
     return outcome
 
 
@@ -148,25 +150,25 @@ async def kill_nobody(services: Sequence[Served], url: str, world: World, *, fac
 
 
 async def _storm(services: Sequence[Served], url: str, downs: Sequence[Callable[[], Awaitable[float]]], kills: int,
-                 seed: int, tell: Tell = _nobody, log: Log | None = None, *, world: World | None = None,
+                 seed: int, *, tell: Tell = _nobody, log: Log | None = None, world: World | None = None,
                  facts: int = BETWEEN[1], clients: int = 12) -> Outcome:  # fmt: skip
     began, urls = monotonic(), [one.url for one in services]
     load, follower, streams = Load(world or World(seed), urls, seed, log), Follower(urls), [*map(Stream, urls)]
-    storm = _Storm(load, url, Random(seed), tell, kills)
+    storm = _Storm(load, url, Random(seed), tell, kills)  # noqa: S311 - chance, not secrets
     async with AsyncExitStack() as stack:
         for stream in streams:
             await stack.enter_async_context(stream.following())
         await stack.enter_async_context(follower.following())
-        async with load.running(clients) as log:
+        async with load.running(clients):
             await asyncio.gather(*(storm.rage(down) for down in downs))
             await load.taken(facts, within=2 * RESUMES)
         held = await kept(url)
         for stream in streams:
             await _read_to_the_end(stream, held)
-    found = [*storm.found, *wrong(log, held, meaning()), *_followed(follower.seen, held, "cursor")]
+    found = [*storm.found, *wrong(load.log, held, meaning()), *_followed(follower.seen, held, "cursor")]
     for stream in streams:
         found += [*stream.faults, *_followed(stream.seen, held, "stream")]
-    return Outcome(log, held, found, storm.away, monotonic() - began, streams)
+    return Outcome(load.log, held, found, storm.away, monotonic() - began, streams)
 
 
 def meaning() -> Meaning:
@@ -176,10 +178,8 @@ def meaning() -> Meaning:
 
 async def _read_to_the_end(stream: Stream, held: Kept) -> None:
     """A stream looks by itself after 15 s at most. One that does not get there is found wanting by `_followed`."""
-    try:
+    with suppress(TimeoutError):
         await until(lambda: not held.changes or stream.seen[-1:] == [held.changes[-1]["seq"]], 30)
-    except TimeoutError:
-        pass
 
 
 def _followed(seen: Sequence[int], held: Kept, how: str) -> list[str]:

@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 import asyncpg
 from pydantic import TypeAdapter
 
-from app.models.number import Carrier, Cause, Fact as Dated, Number, Subscription, Verdict
+from app.models.number import Carrier, Cause, Number, Subscription, Verdict
+from app.models.number import Fact as Dated
 from app.models.receipt import FAILED, Broken, Receipt, Status
-from app.services.decide import Registered as Known, consent, decide, merge, merge_list, reason_of, show
+from app.services.decide import Registered as Known
+from app.services.decide import consent, decide, merge, merge_list, reason_of, show
 from app.services.intake import Meaning
 from app.services.register import Sent
 from tests.chaos.facts import Fact, OptedIn, OptedOut, Posted, Registered
@@ -46,7 +48,7 @@ class Name(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A receipt that is stored: as its gateway meant it, with its arrival, and what the register knows of its message."""
+    """A receipt that is stored: as its gateway meant it, with its arrival, and what the register knows of it."""
 
     receipt: Receipt
     arrived: datetime
@@ -86,6 +88,7 @@ async def kept(url: str) -> Kept:
     session = await asyncpg.connect(url)
     try:
         async with session.transaction(isolation="repeatable_read", readonly=True):
+
             async def table(name: str, order: str) -> Rows:
                 return await session.fetch(f"SELECT * FROM {name} ORDER BY {order}")  # noqa: S608 - ours
 
@@ -123,8 +126,8 @@ def wrong(log: Log, held: Kept, meaning: Meaning) -> list[str]:
         *_registered(log.said, held),
         *_unread(log, held),
         *_differences("numbers", _shown(numbers, meaning), {row["number"]: _row(row) for row in held.numbers}),
-        *_differences("blocks", _blocks(numbers, meaning), {(r["number"], r["sender"]): (r["reason"], r["at"]) for r in held.blocks}),
-        *_differences("lists", _consents(numbers, lists), {(r["number"], r["sender"], r["list"]): _stands(r) for r in held.lists}),
+        *_differences("blocks", _blocks(numbers, meaning), {tuple(r)[:2]: (r["reason"], r["at"]) for r in held.blocks}),
+        *_differences("lists", _consents(numbers, lists), {tuple(row)[:3]: _stands(row) for row in held.lists}),
         *_differences("lookups", dict.fromkeys(_asked(numbers, meaning)), dict.fromkeys(held.lookups)),
         *_differences("counts", _counts(said, held, meaning), _counted(held)),
         *_differences("alarms", _alarms(said, meaning), {(r["kind"], r["key"]): r["count"] for r in held.alarms}),
@@ -192,7 +195,7 @@ def _said(log: Log, held: Kept, meaning: Meaning) -> Iterator[Said]:
     }  # fmt: skip
     for row in held.receipts:
         if receipt := meant.get(_name(row)):
-            receipt = replace(receipt, occurred_at=row["occurred_at"])  # of repetitions with another time one came first
+            receipt = replace(receipt, occurred_at=row["occurred_at"])  # that of the repetition which came first
             code = meaning.catalogue.find(receipt.code_space, receipt.code)
             failed = receipt.status in FAILED
             entry = register.get((receipt.gateway, receipt.account, receipt.message_id or ""))
@@ -224,6 +227,7 @@ def _registered(said: Iterable[Fact], held: Kept) -> Iterator[str]:
 
 def _unread(log: Log, held: Kept) -> Iterator[str]:
     """What could not be read is kept once, whichever post brought it."""
+
     def raw(facts: Iterable[Fact]) -> set[bytes]:
         posted = (fact for fact in facts if isinstance(fact, Posted))
         return {one.raw for fact in posted for one in fact.understood() if isinstance(one, Broken)}
@@ -234,7 +238,7 @@ def _unread(log: Log, held: Kept) -> Iterator[str]:
     yield from (f"unread: {body!r} is kept {times} times" for body, times in there.items() if times > 1)
 
 
-# Numbers, blocks, lists ------------------------------------------------------------------------------------------------
+# Numbers, blocks, lists -----------------------------------------------------------------------------------------------
 
 
 def _numbers(facts: Iterable[Fact], said: Iterable[Said], meaning: Meaning) -> dict[str, Number]:
@@ -314,7 +318,7 @@ def _stands(row: asyncpg.Record) -> tuple[Any, ...]:
     return (row["consent"], row["opted_in_at"], row["reason"], row["code"], row["at"])
 
 
-# Counts and alarms -----------------------------------------------------------------------------------------------------
+# Counts and alarms ----------------------------------------------------------------------------------------------------
 
 
 def _is_final(receipt: Receipt) -> bool:
@@ -372,12 +376,13 @@ def _alarms(said: Iterable[Said], meaning: Meaning) -> Counter[tuple[str, str]]:
     return raised
 
 
-# The feed --------------------------------------------------------------------------------------------------------------
+# The feed -------------------------------------------------------------------------------------------------------------
 
 
 def _feed(held: Kept, numbers: Mapping[str, Number], meaning: Meaning) -> Iterator[str]:
     """Each change begins where the one before it ended, each changes something, and the last one is what stands."""
     told: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+
     def place(row: asyncpg.Record) -> tuple[Any, ...]:
         return (row["number"], row["kind"].split(".")[0], row["kind"] == "number.carrier", row["sender"], row["list"])
 
