@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import socket
@@ -30,16 +31,21 @@ from tests.chaos.load import until, until_so
 STARTS = 60.0
 """Seconds for a start on a busy machine, the recovery of its database included."""
 _numbers = count(1)
+_NUMBER = re.compile(rb"\b1?555555\d{4}\b")
 _REPOSITORY = Path(__file__).parents[2]
 
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """A new folder which root's stand-in can pass through, so that PostgreSQL stays in it."""
+    """A new folder which root's stand-in can pass through, so that PostgreSQL stays in it. Nothing that was logged in it
+    may hold a phone number, whatever was killed.
+    """
     path = Path(tempfile.mkdtemp(prefix="sendable-chaos-"))
     path.chmod(0o711)
     try:
         yield path
+        logs = [*path.glob("*.log"), *locate(path / "data").log.rglob("*")]
+        assert [one.name for one in logs if one.is_file() and _NUMBER.search(one.read_bytes())] == []
     finally:
         shutil.rmtree(locate(path / "data").path, ignore_errors=True)
         shutil.rmtree(path)
