@@ -85,6 +85,10 @@ def _json(cause: Cause) -> str:
     return _CAUSE.dump_json(cause, exclude_defaults=True).decode()
 
 
+def cause_of(json: str) -> Cause:
+    return _CAUSE.validate_json(json)
+
+
 # Receipts ----------------------------------------------------------------------------------------------------------
 
 _ADD_KEYS = """
