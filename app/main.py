@@ -20,7 +20,7 @@ from app.gateways import GATEWAYS
 from app.lookups import PROVIDERS
 from app.models.duration import duration
 from app.models.receipt import Link
-from app.routers import consent, feed, held, messages, numbers, openapi, operating, problems, reading, receipts
+from app.routers import consent, feed, held, lookups, messages, numbers, openapi, operating, problems, reading, receipts
 from app.routers.front import Front
 from app.services import database, keys, migrate, upkeep
 from app.services.connection import connect
@@ -54,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings, app.state.meaning, app.state.links = settings, meaning, links
     problems.install(app)
     app.router.routes[:0] = [*receipts.routes, *numbers.routes]
-    for router in (messages, numbers, consent, held, feed, reading, operating):
+    for router in (messages, numbers, lookups, consent, held, feed, reading, operating):
         app.include_router(router.router)
     openapi.install(app)
     app.add_middleware(Front)
@@ -141,18 +141,18 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
     app.state.engine, app.state.reads, app.state.intake, app.state.feed = engine, reads, intake, feed_
     app.state.reader = Reader(reads)
     lookup_engine = connect(url, pool=LOOKUP_POOL)  # its own: receipts never wait for a connection that a lookup has
-    lookups = app.state.lookups = Lookups(lookup_engine, meaning, plan)
+    looking_up = app.state.lookups = Lookups(lookup_engine, meaning, plan)
     await upkeep.prepare(engine, settings, meaning)
     if settings.first_key:
         await keys.keep_first(engine, settings.first_key.get_secret_value())
     committing = asyncio.create_task(intake.run())
-    looking = asyncio.create_task(lookups.run())
+    looking = asyncio.create_task(looking_up.run())
     others = [asyncio.create_task(feed_.run()), asyncio.create_task(upkeep.run(engine, settings, meaning))]
     try:
         yield
     finally:
         intake.stop()
-        lookups.stop()
+        looking_up.stop()
         await committing
         await looking
         for task in others:

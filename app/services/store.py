@@ -81,7 +81,7 @@ def columns(rows: Iterable[Sequence[Any]]) -> Iterable[Sequence[Any]]:
     return zip(*rows, strict=True)
 
 
-def _json(cause: Cause) -> str:
+def cause_json(cause: Cause) -> str:
     return _CAUSE.dump_json(cause, exclude_defaults=True).decode()
 
 
@@ -327,7 +327,7 @@ async def _save_blocks(db: Connection, before: Mapping[str, Held], after: Mappin
         if was == now:
             continue
         added += [
-            (number, sender, fact.reason, fact.at, _json(fact.cause))
+            (number, sender, fact.reason, fact.at, cause_json(fact.cause))
             for sender, fact in now.items()
             if was.get(sender) != fact
         ]
@@ -388,7 +388,7 @@ async def save_lookups(db: Connection, before: Mapping[str, Held], after: Mappin
     for number, held in after.items():
         wanted, was = held.shown.lookup, before[number].shown.lookup
         if wanted:
-            asked.append((number, wanted.reason, _json(wanted.cause)))
+            asked.append((number, wanted.reason, cause_json(wanted.cause)))
         elif was:
             dropped.append(number)
     if asked:
@@ -459,7 +459,7 @@ async def publish(db: Connection, changes: Sequence[Change]) -> None:
     """The last statement of a transaction, and only when something truly changed."""
     if changes:
         rows = (
-            (c.number, c.sender, c.list, c.kind, c.before, c.after, c.reason, _json(c.cause), c.occurred_at)
+            (c.number, c.sender, c.list, c.kind, c.before, c.after, c.reason, cause_json(c.cause), c.occurred_at)
             for c in changes
         )
         await db.fetch(_PUBLISH, *columns(rows))

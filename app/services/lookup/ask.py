@@ -201,8 +201,11 @@ class _Attempt:
 def _wait(state: RetryCallState) -> float:
     """As long as the provider asks, and up to a growing random span more: not all of us at once."""
     asked = state.outcome.result() if state.outcome else None
-    spread = random.uniform(0, 0.25 * 2**state.attempt_number)  # noqa: S311 - no secret
-    return float(asked or 0.0) + spread
+    return float(asked or 0.0) + _spread(state.attempt_number)
+
+
+def _spread(attempt: int) -> float:
+    return random.uniform(0, 0.25 * 2**attempt)  # noqa: S311 - no secret
 
 
 def _worst(said: Mapping[str, Found | Failed]) -> Failure | None:
