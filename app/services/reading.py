@@ -49,6 +49,17 @@ async def lookup_answers(engine: AsyncEngine, number: str, before: datetime | No
     return await _all(engine, _LOOKUPS, {"number": number, "before": before, "limit": limit})
 
 
+_LOOKED_UP = """
+SELECT DISTINCT number FROM lookup_answers
+WHERE number = ANY(:numbers) AND asked_at > :since AND outcome IN ('ok', 'not_found', 'invalid_number')
+"""
+
+
+async def looked_up(engine: AsyncEngine, numbers: Sequence[str], since: datetime) -> set[str]:
+    """Of these numbers those that a provider has answered for since then."""
+    return {row.number for row in await _all(engine, _LOOKED_UP, {"numbers": [*numbers], "since": since})}
+
+
 # Receipts ----------------------------------------------------------------------------------------------------------
 
 _RECEIPTS = """

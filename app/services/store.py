@@ -14,6 +14,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
+from app.models.lookup import Found
 from app.models.number import Carrier, Cause, Change, Fact, Number, OptIn, Step, Subscription
 from app.models.policy import Policy
 from app.models.receipt import Receipt
@@ -29,6 +30,7 @@ _NUMBER = TypeAdapter(Number)
 _STEPS = TypeAdapter(tuple[Step, ...])
 _CAUSE = TypeAdapter(Cause)
 _CARRIER = TypeAdapter(Carrier)
+_FOUND = TypeAdapter(Found)
 
 
 class ListFacts(NamedTuple):
@@ -83,6 +85,14 @@ def columns(rows: Iterable[Sequence[Any]]) -> Iterable[Sequence[Any]]:
 
 def cause_json(cause: Cause) -> str:
     return _CAUSE.dump_json(cause, exclude_defaults=True).decode()
+
+
+def found_json(found: Found) -> str:
+    return _FOUND.dump_json(found, exclude_defaults=True).decode()
+
+
+def found_of(json: str) -> Found:
+    return _FOUND.validate_json(json)
 
 
 def cause_of(json: str) -> Cause:
@@ -227,6 +237,14 @@ async def name_receipts(db: Connection, named: Iterable[tuple[Arrival, Registere
 
 
 # Numbers -----------------------------------------------------------------------------------------------------------
+
+_FACTS = "SELECT number, facts FROM numbers WHERE number = ANY($1::text[]) AND facts IS NOT NULL"
+
+
+async def facts(db: Connection, numbers: Sequence[str]) -> dict[str, Number]:
+    """What is known of these numbers, unlocked: to judge whether anybody need be asked, not to decide."""
+    return {row[0]: _NUMBER.validate_json(row[1]) for row in await db.fetch(_FACTS, numbers)}
+
 
 _ADD_NUMBERS = "INSERT INTO numbers (number) SELECT n FROM unnest($1::text[]) n ORDER BY n ON CONFLICT DO NOTHING"
 _LOCK_NUMBERS = """

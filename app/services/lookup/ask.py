@@ -1,4 +1,4 @@
-"""Asks providers: one after the other until the question is answered, each within its pace, its breaker and the budget."""
+"""Asks providers, one after the other until the question is answered: each within its pace, its breaker, the budget."""
 
 from __future__ import annotations
 

@@ -10,17 +10,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from pydantic import TypeAdapter
-
 from app.models.lookup import Failed, Found
-from app.models.number import Number
 from app.services.connection import Connection
 from app.services.lookup.ask import Answer
 from app.services.lookup.budget import NOTHING
-from app.services.store import columns
+from app.services.store import columns, found_json, found_of
 
-_FOUND = TypeAdapter(Found)
-_NUMBER = TypeAdapter(Number)
 BY_HAND = "asked"
 """The reason of a lookup that nothing but a call has asked for."""
 
@@ -55,7 +50,8 @@ SELECT $1, $2, '{"kind": "call"}', clock_timestamp(), clock_timestamp() ON CONFL
 """
 _TAKE = """
 UPDATE lookups SET token = gen_random_uuid(), lease_until = clock_timestamp() + make_interval(secs => $2)
-WHERE number = $1 AND (lease_until IS NULL OR lease_until < clock_timestamp()) RETURNING number, token, step, tries, true
+WHERE number = $1 AND (lease_until IS NULL OR lease_until < clock_timestamp())
+RETURNING number, token, step, tries, true
 """
 
 
@@ -86,7 +82,8 @@ async def still_ours(db: Connection, claims: Iterable[Claim]) -> set[str]:
 
 _RELEASE = """
 UPDATE lookups SET lease_until = NULL
-FROM unnest($1::text[], $2::uuid[]) AS mine (number, token) WHERE lookups.number = mine.number AND lookups.token = mine.token
+FROM unnest($1::text[], $2::uuid[]) AS mine (number, token)
+WHERE lookups.number = mine.number AND lookups.token = mine.token
 """
 
 
@@ -155,7 +152,7 @@ def _row(answer: Answer, kept: datetime | None) -> tuple[Any, ...]:
         answer.provider,
         said.error if isinstance(said, Failed) else "ok",
         said.detail if isinstance(said, Failed) else "",
-        _FOUND.dump_json(said, exclude_defaults=True).decode() if isinstance(said, Found) else None,
+        found_json(said) if isinstance(said, Found) else None,
         answer.price,
         kept,
         answer.config,
@@ -173,17 +170,9 @@ async def kept(db: Connection, numbers: Sequence[str]) -> dict[str, list[Answer]
     """The newest answer of each provider that is still good, by number. They cost nothing more."""
     found: dict[str, list[Answer]] = {}
     for number, at, provider, outcome, detail, record, config in await db.fetch(_KEPT, numbers):
-        said = _FOUND.validate_json(record) if record else Failed(number, outcome, detail)
+        said = found_of(record) if record else Failed(number, outcome, detail)
         found.setdefault(number, []).append(Answer(provider, said, NOTHING, at, config))
     return found
-
-
-_FACTS = "SELECT number, facts FROM numbers WHERE number = ANY($1::text[]) AND facts IS NOT NULL"
-
-
-async def facts(db: Connection, numbers: Sequence[str]) -> dict[str, Number]:
-    """What is held of these numbers, unlocked: to judge whether anybody need be asked."""
-    return {row[0]: _NUMBER.validate_json(row[1]) for row in await db.fetch(_FACTS, numbers)}
 
 
 _CLEAR = "UPDATE alarms SET cleared_at = $2 WHERE kind = ANY($1::text[]) AND cleared_at IS NULL"

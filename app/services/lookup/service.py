@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -89,7 +90,7 @@ class _Done:
 
 
 class _Known(NamedTuple):
-    """What was known when a lookup was claimed: earlier answers that are still good, and the facts they are judged by."""
+    """What was known when a lookup was claimed: answers that are still good, and the facts they are judged by."""
 
     answers: Mapping[str, Sequence[Answer]]
     held: Mapping[str, Number]
@@ -125,8 +126,7 @@ class Lookups:
         """Until `stop`. With no provider configured there is nothing to do: lookups wait."""
         if not self.plan.sources:
             return
-        committing = asyncio.create_task(self._commit_all())
-        try:
+        async with self.open():
             await self._wake()
             while not self._stopping:
                 try:
@@ -134,6 +134,13 @@ class Lookups:
                 except Exception as error:  # noqa: BLE001 - lookups are tried again; they must not end
                     log.warning("lookups not claimed, tried again", lost=is_lost(error), error=type(error).__name__)
                     await self._pause()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Lookups]:
+        """Ready to look numbers up by call; `run` looks for what is due as well."""
+        committing = asyncio.create_task(self._commit_all())
+        try:
+            yield self
             await self._land()
         finally:
             committing.cancel()
@@ -385,7 +392,7 @@ class Lookups:
 
 async def _known(db: Connection, mine: Sequence[Claim]) -> _Known:
     answers = await claims.kept(db, [one.number for one in mine])
-    return _Known(answers, await claims.facts(db, [*answers]) if answers else {})
+    return _Known(answers, await store.facts(db, [*answers]) if answers else {})
 
 
 # Pure, but for the clock that is passed in ---------------------------------------------------------------------------
