@@ -68,7 +68,7 @@ async def answering(says: Says) -> AsyncIterator[Provider]:
         try:
             while await _answer(provider, reader, writer):
                 pass
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             open_.discard(task)

@@ -485,8 +485,11 @@ def _kept_until(answer: Answer, kind: str) -> datetime | None:
     said = answer.said
     if isinstance(said, Failed):
         spans: dict[str, timedelta] = {
-            "not_found": KEPT_UNKNOWN, "invalid_number": KEPT_FIXED, "no_coverage": KEPT_REFUSED, "forbidden": KEPT_REFUSED,
-        }  # fmt: skip
+            "not_found": KEPT_UNKNOWN,
+            "invalid_number": KEPT_FIXED,
+            "no_coverage": KEPT_REFUSED,
+            "forbidden": KEPT_REFUSED,
+        }
         return answer.at + spans[said.error] if said.error in spans else None
     if said.line_type in DEAF:
         return answer.at + KEPT_FIXED

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from functools import cached_property
+from itertools import cycle
 from typing import Any
 
 import httpx
@@ -14,6 +16,8 @@ from app.models.lookup import Call, HttpAnswer
 LARGEST = 1 << 20
 """Bytes of an answer that are read: a batch of a hundred has some 150,000."""
 CONNECT_WITHIN = 3.0
+CLIENTS = 16
+"""A pool looks at each of its connections for each request: 64 in one cost 9.6 ms of our time a call, in sixteen 2."""
 NOTHING = HttpAnswer(200, {}, b"")
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it writes every address
 
@@ -29,14 +33,19 @@ class Unreached(Exception):
 class Transport:
     """Pooled connections to all providers. Follows no redirects: they would carry our key elsewhere."""
 
-    def __init__(self, client: httpx.AsyncClient | None = None) -> None:
-        self._given = client
+    def __init__(self) -> None:
+        self._open: list[httpx.AsyncClient] = []
 
     @cached_property
-    def _client(self) -> httpx.AsyncClient:
-        """Made when it is first needed: its TLS alone takes 30 ms to set up."""
-        limits = httpx.Limits(max_connections=200, max_keepalive_connections=100, keepalive_expiry=30)
-        return self._given or httpx.AsyncClient(follow_redirects=False, trust_env=False, limits=limits)
+    def _clients(self) -> Iterator[httpx.AsyncClient]:
+        """Made when first needed, one TLS context for all: that alone takes 30 ms to set up."""
+        tls = httpx.create_ssl_context(trust_env=False)
+        limits = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30)
+        self._open = [
+            httpx.AsyncClient(follow_redirects=False, trust_env=False, limits=limits, verify=tls)
+            for _ in range(CLIENTS)
+        ]
+        return cycle(self._open)
 
     async def send(self, call: Call, within: float) -> HttpAnswer:
         """The answer, whatever its status; cut where its body ended early. Raises Unreached."""
@@ -57,8 +66,9 @@ class Transport:
         if call.params:
             more["params"] = [*call.params]
         timeout = httpx.Timeout(within, connect=CONNECT_WITHIN)
-        request = self._client.build_request(call.method, call.url, headers=dict(call.headers), timeout=timeout, **more)
-        answer = await self._client.send(request, auth=call.basic, stream=True)
+        client = next(self._clients)
+        request = client.build_request(call.method, call.url, headers=dict(call.headers), timeout=timeout, **more)
+        answer = await client.send(request, auth=call.basic, stream=True)
         try:
             body, cut = await _body(answer)
         finally:
@@ -66,8 +76,8 @@ class Transport:
         return HttpAnswer(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, body, cut)
 
     async def close(self) -> None:
-        if "_client" in self.__dict__:
-            await self._client.aclose()
+        for client in self._open:
+            await client.aclose()
 
 
 async def _body(answer: httpx.Response) -> tuple[bytes, bool]:
