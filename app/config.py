@@ -10,6 +10,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -89,8 +90,29 @@ class SenderTable(_Table):
     policy: Mode | None = None
 
 
+class LookupTable(_Table):
+    """`[lookup]`; its other keys are tables, `[lookup.NAME]`, which main.py reads as each provider needs them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    providers: tuple[str, ...] = ()
+    budget_per_day: Decimal | None = Field(None, ge=0)
+    budget_per_number: Decimal | None = Field(None, ge=0)
+    timetable: tuple[Duration, ...] | None = None
+
+    @field_validator("timetable")
+    @classmethod
+    def _from_now_on(cls, steps: tuple[timedelta, ...] | None) -> tuple[timedelta, ...] | None:
+        if steps is not None and (not steps or steps[0] or list(steps) != sorted(set(steps))):
+            raise ValueError('must begin with "0s" and go on with longer and longer ones, for example ["0s", "4h", "1d"]')
+        return steps
+
+    def tables(self) -> dict[str, Any]:
+        return self.model_extra or {}
+
+
 class Settings(_Table):
-    """Everything that can be set. `policy_file` is SENDABLE_POLICY; with `lookup` a provider is configured."""
+    """Everything that can be set. `policy_file` is SENDABLE_POLICY; `lookup` present: lookups are to be made."""
 
     database_url: SecretStr | None = None
     data_dir: Path = Path(".sendable")
@@ -106,7 +128,7 @@ class Settings(_Table):
     policy: PolicyTable = PolicyTable()
     gateways: dict[str, GatewayTable] = {}
     senders: dict[str, SenderTable] = {}
-    lookup: dict[str, Any] | None = None
+    lookup: LookupTable | None = None
 
     @field_validator("database_url")
     @classmethod

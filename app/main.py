@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from decimal import Decimal
 
 import structlog
 from fastapi import FastAPI
@@ -14,16 +17,21 @@ from app.catalogue import CatalogueError, carriers, load
 from app.catalogue.policy import load_policy
 from app.config import Settings, SettingsError
 from app.gateways import GATEWAYS
+from app.lookups import PROVIDERS
+from app.models.duration import duration
 from app.models.receipt import Link
-from app.routers import consent, feed, held, messages, numbers, openapi, operating, problems, reading, receipts
+from app.routers import consent, feed, held, lookups, messages, numbers, openapi, operating, problems, reading, receipts
 from app.routers.front import FrontedApp
 from app.services import database, keys, migrate, upkeep
 from app.services.connection import connect
 from app.services.feed import Feed
 from app.services.intake import Intake, Meaning
+from app.services.lookup.ask import Source
+from app.services.lookup.service import TIMETABLE, Lookups, Plan
 from app.services.status import Reader
 
 log = structlog.get_logger(__name__)
+LOOKUP_POOL = 4
 DESCRIPTION = "May I text this number now, from this sender, through which carrier, and if not, why not?"
 
 _NO_TRACES: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
@@ -32,13 +40,13 @@ _NO_TRACES: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False
 
 def create_app(settings: Settings) -> FastAPI:
     """The service. Raises SettingsError, CatalogueError or PolicyError, each with one line that says how to mend it."""
-    meaning, links = meaning_of(settings), links_of(settings)
+    meaning, links, plan = meaning_of(settings), links_of(settings), plan_of(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with _database(settings) as url:
             await migrate.upgrade(url)
-            async with _running(app, url, settings, meaning):
+            async with _running(app, url, settings, meaning, plan):
                 yield
 
     app = FrontedApp(title="Sendable", description=DESCRIPTION, version="0.1.0", lifespan=lifespan, docs_url=None,
@@ -46,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings, app.state.meaning, app.state.links = settings, meaning, links
     problems.install(app)
     app.router.routes[:0] = [*receipts.routes, *numbers.routes]
-    for router in (messages, numbers, consent, held, feed, reading, operating):
+    for router in (messages, numbers, lookups, consent, held, feed, reading, operating):
         app.include_router(router.router)
     openapi.install(app)
     return app
@@ -74,6 +82,46 @@ def links_of(settings: Settings) -> Mapping[tuple[str, str], Link]:
     return {(name, ""): Link(name, region=settings.region) for name in GATEWAYS} | links
 
 
+def plan_of(settings: Settings) -> Plan:
+    """Whom to ask for lookups, as their tables say. Raises SettingsError for what no call could be made with."""
+    table = settings.lookup
+    if table is None:
+        return Plan(home=settings.region)
+    for name in (*table.providers, *table.tables()):
+        if name not in PROVIDERS:
+            raise SettingsError(f"`lookup.{name}` is no lookup provider of Sendable; there are {', '.join(PROVIDERS)}")
+    if len({*table.providers}) < len(table.providers):
+        raise SettingsError("`lookup.providers` names a provider twice: name each once, the one you trust most first")
+    sources = tuple(_source(name, table.tables().get(name, {})) for name in table.providers)
+    return Plan(sources, table.budget_per_day, table.budget_per_number, table.timetable or TIMETABLE, settings.region)
+
+
+def _source(name: str, table: object) -> Source:
+    provider = PROVIDERS[name]
+    if not isinstance(table, dict):
+        raise SettingsError(f"`lookup.{name}` must be a table: write [lookup.{name}] and its keys below it")
+    given = dict(table)
+    if missing := [key for key in provider.needs if not given.get(key)]:
+        raise SettingsError(f"`lookup.{name}.{missing[0]}` is missing: {name} needs {', '.join(provider.needs)}")
+    try:
+        price, pace = Decimal(str(given.pop("price", provider.price))), float(given.pop("per_second", provider.per_second))
+        within = duration(str(given.pop("timeout", "8s"))).total_seconds()
+        if not price.is_finite() or price < 0 or not 0 < pace < math.inf or within <= 0:
+            raise ValueError("price must be 0 or more, per_second and timeout more than 0")
+    except (ArithmeticError, ValueError) as error:
+        raise SettingsError(f"`lookup.{name}` has a price, per_second or timeout that is none: {_plainly(error)}") from None
+    try:
+        provider.build(["+15555551234"], {**given, "now": datetime.now(UTC)})
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        why = str(error) if name == "http" and isinstance(error, ValueError) else type(error).__name__
+        raise SettingsError(f"`lookup.{name}` makes no request ({why}): see docs/lookups.md for its keys") from None
+    return Source(provider, given, price, pace, within)
+
+
+def _plainly(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else "write a number, such as 0.0015"
+
+
 @asynccontextmanager
 async def _database(settings: Settings) -> AsyncIterator[str]:
     if settings.database_url:
@@ -84,27 +132,34 @@ async def _database(settings: Settings) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning) -> AsyncIterator[None]:
+async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
+                   plan: Plan) -> AsyncIterator[None]:  # fmt: skip
     engine = connect(url)
     reads = engine.execution_options(isolation_level="AUTOCOMMIT")
     intake, feed_ = Intake(engine, meaning), Feed(url, reads)
     app.state.engine, app.state.reads, app.state.intake, app.state.feed = engine, reads, intake, feed_
     app.state.reader = Reader(reads)
+    lookup_engine = connect(url, pool=LOOKUP_POOL)  # its own: receipts never wait for a connection that a lookup has
+    looking_up = app.state.lookups = Lookups(lookup_engine, meaning, plan)
     await upkeep.prepare(engine, settings, meaning)
     if settings.first_key:
         await keys.keep_first(engine, settings.first_key.get_secret_value())
     committing = asyncio.create_task(intake.run())
+    looking = asyncio.create_task(looking_up.run())
     others = [asyncio.create_task(feed_.run()), asyncio.create_task(upkeep.run(engine, settings, meaning))]
     try:
         yield
     finally:
         intake.stop()
+        looking_up.stop()
         await committing
+        await looking
         for task in others:
             task.cancel()
         for task in others:
             with suppress(asyncio.CancelledError):
                 await task
+        await lookup_engine.dispose()
         await engine.dispose()
 
 

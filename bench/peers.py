@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 import orjson
@@ -51,3 +51,22 @@ def create_starlette() -> Starlette:
         return Response()
 
     return Starlette(routes=[Route("/receipts", receive, methods=["POST"])])
+
+
+def create_provider() -> Starlette:
+    """A lookup provider as Telnyx answers: every number is ported to T-Mobile today."""
+
+    async def look_up(request: Request) -> Response:
+        said = {
+            "phone_number": request.path_params["number"],
+            "carrier": {"name": "T-Mobile USA, Inc.", "type": "mobile"},
+            "portability": {
+                "ported_status": "Y",
+                "ported_date": f"{datetime.now(UTC):%Y-%m-%d}",
+                "line_type": "mobile",
+                "spid_carrier_name": "T-Mobile USA, Inc.",
+            },
+        }
+        return Response(orjson.dumps({"data": said}), media_type="application/json")
+
+    return Starlette(routes=[Route("/v2/number_lookup/{number}", look_up)])

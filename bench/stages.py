@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from statistics import median
 
 import httpx
 
+from bench import lookups as looking
 from bench import servers, tutorial
 from bench.bare import Bare, bare
 from bench.ground import Ground, know, stored
@@ -180,6 +182,23 @@ async def bulk_status(run: Run) -> list[Line]:
     return [Line(f"{size:,} numbers in one question", beside, slower, Target("≤", 1.5), ours, theirs)]
 
 
+async def lookups_made(run: Run) -> list[Line]:
+    """Each round has numbers of its own; the wire is asked the same ones."""
+    plan, starts = run.plan, count()
+    size = plan.population // 20
+    url = await looking.database(run.ground.ours)
+    async with run.peer("bench.peers:create_provider") as peer:
+        await looking.wire(peer.url, looking.some(0, size))
+        seen = await turns(
+            plan.rounds,
+            lambda: looking.whole(url, peer.url, looking.some(next(starts) * size, size)),
+            lambda: looking.wire(peer.url, looking.some(0, size)),
+        )
+    ours, theirs = (f"{median(one.rate for one in rounds):,.0f} lookups/s" for rounds in (seen.ours, seen.theirs))
+    what = "lookups: claimed, paid, asked, decided, committed"
+    return [Line(what, "the same calls alone, by the same client", seen.ratio(), NO_TARGET, ours, theirs)]
+
+
 async def memory(run: Run) -> list[Line]:
     """Under unbroken load; the first tenth of the time, in which caches and pools fill, is not looked at."""
     soak, samples = run.plan.soak, []
@@ -207,6 +226,7 @@ STAGES: dict[str, Stage] = {
     "batches": posts_of_many,
     "status": one_status,
     "bulk": bulk_status,
+    "lookups": lookups_made,
     "memory": memory,
 }
 

@@ -733,7 +733,8 @@ def test_naming_one_message_leaves_the_hold_of_another() -> None:
 @pytest.mark.parametrize("reason", ["deactivated", "reassigned", "suspended", "carrier_unknown", "stale_carrier"])
 def test_what_concerns_the_number_alone_needs_no_sender(reason: str) -> None:
     with_sender, without = (subscriber(ALONE, failed(reason, ALONE, sender=sender)) for sender in (HERE, None))
-    assert without.shown.steps == with_sender.shown.steps
+    nameless = [replace(s, fact=s.fact and replace(s.fact, sender=None)) for s in with_sender.shown.steps]
+    assert [*without.shown.steps] == nameless
     assert ended(without) == ended(with_sender)
 
 

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from app.catalogue import load
 from app.cli import app as commands
-from app.config import _FROM_ENVIRONMENT, LinkTable, PolicyTable, SenderTable, Settings, read_settings
+from app.config import _FROM_ENVIRONMENT, LinkTable, LookupTable, PolicyTable, SenderTable, Settings, read_settings
 from app.gateways import GATEWAYS
 from app.models.duration import duration
 from tests.conftest import Service
@@ -124,12 +124,13 @@ def test_every_key_of_the_settings_file_is_told() -> None:
     keys = {f"gateways.NAME.{key}" for key in LinkTable.model_fields} | {"gateways.NAME.accounts.ACCOUNT"}
     keys |= {f"policy.{key}" for key in PolicyTable.model_fields}
     keys |= {f"senders.SENDER.{key}" for key in SenderTable.model_fields}
+    keys |= {f"lookup.{key}" for key in LookupTable.model_fields} | {"lookup.PROVIDER"}
     alone = Settings.model_fields.keys() - _FROM_ENVIRONMENT.values() - {"gateways", "policy", "senders"}
     assert told == keys | alone
 
 
 def test_the_readmes_settings_file_is_taken(tmp_path: Path) -> None:
-    (tmp_path / "sendable.toml").write_text(re.search(r"```toml\n(.*?)```", README, re.DOTALL)[1])
+    (tmp_path / "sendable.toml").write_text(re.search(r"```toml\n(.*?)```", README.partition("## Settings")[2], re.DOTALL)[1])
     settings = read_settings({"SENDABLE_CONFIG": str(tmp_path / "sendable.toml")})
     assert settings.gateways["twilio"].secrets == (SecretStr("the auth token"),)
     assert settings.sender_modes() == {"12345": "strict"}

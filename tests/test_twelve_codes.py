@@ -49,7 +49,7 @@ def strict(*, provider: bool) -> dict[str, Expected]:
 
 
 MODES: dict[str, tuple[dict[str, Any], dict[str, Expected]]] = {
-    "lookup first, with a provider": ({"lookup": {"providers": ["telnyx"]}}, lookup_first(provider=True)),
+    "lookup first, with a provider": ({"lookup": {}}, lookup_first(provider=True)),
     "lookup first, without one": ({}, lookup_first(provider=False)),
     "strict, with a provider": ({"policy": {"mode": "strict"}, "lookup": {}}, strict(provider=True)),
     "strict, without one": ({"policy": {"mode": "strict"}}, strict(provider=False)),

@@ -41,7 +41,8 @@ class Cause:
 @dataclass(frozen=True, slots=True)
 class Fact:
     """One dated event. `at` is its event time; `guard` the moment an opt-in must be newer than to survive it
-    (the send time of the message, for receipts). `lookup`: a carrier lookup is to decide what follows.
+    (the send time of the message, for receipts). `lookup`: a carrier lookup is to decide what follows, and `sender` is
+    whose consent it may end.
     """
 
     at: datetime
@@ -49,6 +50,15 @@ class Fact:
     reason: str
     cause: Cause
     lookup: bool = False
+    sender: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """Why the lookups that were asked up to `at` do not happen; `lookup`: they do again."""
+
+    at: datetime
+    waiting_for: Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,8 @@ class Number:
     """All that is known of a number, but its lists.
 
     `conditions` are keyed `state/reason` (`held/stale_carrier`); a hold that waits for a sender's name is keyed
-    `held/reason/message`. `cleared` maps a state (or `port`) to the newest moment up to which its conditions are over.
+    `held/reason/message`. `cleared` maps a state (or `port`) to the newest moment up to which its conditions are over;
+    and `same/space/code` to the newest moment at which a lookup found nothing wrong, whatever that code had said.
     `strikes` are the event times of reasons that count repetitions, newest first. `seen`: something was said of the
     number itself; a mere entry of the sent-message register leaves it unseen.
     """
@@ -97,6 +108,7 @@ class Number:
     opted_in: datetime | None = None
     carrier: Carrier | None = None
     last_receipt_at: datetime | None = None
+    stalled: Stalled | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,3 +184,4 @@ class Verdict:
     named: str | None = None
     released: bool = False
     received_at: datetime | None = None
+    stalled: Stalled | None = None

@@ -7,11 +7,13 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     Identity,
     Index,
     Integer,
     LargeBinary,
     MetaData,
+    Numeric,
     SmallInteger,
     Table,
     Text,
@@ -155,7 +157,8 @@ changes = Table(
     Index("changes_committed_at", "committed_at", postgresql_using="brin"),
 )
 
-# Carrier lookups that are due.
+# Carrier lookups that are due, or under way until `lease_until`: who claims one puts a token there, and writes nothing
+# when another one stands there by then. `step` of the timetable; `tries`: how often no provider answered this step.
 lookups = Table(
     "lookups",
     metadata,
@@ -164,7 +167,45 @@ lookups = Table(
     Column("cause", JSONB, nullable=False),
     Column("asked_at", _TIME, nullable=False),
     Column("due_at", _TIME, nullable=False),
+    Column("step", SmallInteger, nullable=False, server_default=text("0")),
+    Column("tries", SmallInteger, nullable=False, server_default=text("0")),
+    Column("lease_until", _TIME),
+    Column("token", UUID),
+    Column("waiting_for", Text),
     Index("lookups_due_at", "due_at"),
+)
+
+# Every answer of a provider, without what tells who or where a person is. `kept_until`: it is used again until then;
+# `config` marks the settings under which a provider refused.
+lookup_answers = Table(
+    "lookup_answers",
+    metadata,
+    Column("number", Text, primary_key=True),
+    Column("asked_at", _TIME, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("outcome", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("found", JSONB),
+    Column("price", Numeric, nullable=False),
+    Column("kept_until", _TIME),
+    Column("config", Text, nullable=False),
+    Index("lookup_answers_asked_at", "asked_at", postgresql_using="brin"),
+)
+
+# What lookups have cost, or may have cost: reserved before a call, settled after it. By day, and by number and day.
+lookup_days = Table(
+    "lookup_days",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("spent", Numeric, nullable=False),
+)
+lookup_spend = Table(
+    "lookup_spend",
+    metadata,
+    Column("number", Text, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("spent", Numeric, nullable=False),
+    Index("lookup_spend_day", "day"),
 )
 
 # Final receipts and opt-outs by sender, carrier and hour; `outcome` is `sent`, `delivered`, `opted_out` or a reason.

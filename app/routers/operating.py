@@ -76,11 +76,14 @@ async def metrics(request: Request, _: Annotated[None, Security(scope("metrics:r
     try:
         async with asyncio.timeout(ANSWERS_WITHIN):
             now = await standing(state.reads)
+            left = await state.lookups.budget.left()
     except (SQLAlchemyError, TimeoutError, OSError):
         now = None
     Gauge("sendable_database_up", "Whether the database answered this scrape", registry=registry).set(now is not None)
     if now:
         _waiting(registry, now)
+        if left is not None:
+            Gauge("sendable_lookup_budget_left", "What lookups may still cost today", registry=registry).set(float(left))
     body = generate_latest(REGISTRY) + generate_latest(registry)
     return Response(body, headers=NO_STORE, media_type=CONTENT_TYPE_LATEST)
 

@@ -23,6 +23,7 @@ from app.models.number import (
     Number,
     OptIn,
     Reach,
+    Stalled,
     State,
     Step,
     Subscription,
@@ -114,10 +115,13 @@ def decide(receipt: Receipt, reason: str | None, arrived: datetime, policy: Poli
 
 
 def _failed(seen: Verdict, fact: Fact, rule: Rule, consent: Ends) -> Verdict:
-    fact = replace(fact, lookup=rule.lookup and consent != "everyone")
+    if rule.lookup and consent != "everyone":
+        fact = replace(fact, lookup=True, sender=seen.sender)
     conditions = [(f"{rule.state}/{fact.reason}", fact)] if rule.state else []
     if not seen.sender and (rule.block or consent == "sender"):
-        conditions.append((f"held/{fact.reason}/{fact.cause.message_id or ''}", replace(fact, lookup=False)))
+        conditions.append(
+            (f"held/{fact.reason}/{fact.cause.message_id or ''}", replace(fact, lookup=False, sender=None))
+        )
     ends_sender = consent == "sender" and seen.sender
     return replace(
         seen,
@@ -132,7 +136,7 @@ def _failed(seen: Verdict, fact: Fact, rule: Rule, consent: Ends) -> Verdict:
 
 def _out(fact: Fact) -> Fact:
     """The end of consent that a failure brings: it ends only opt-ins older than both its send and its event time."""
-    return replace(fact, guard=min(fact.guard, fact.at), lookup=False)
+    return replace(fact, guard=min(fact.guard, fact.at), lookup=False, sender=None)
 
 
 def _consent(rule: Rule, policy: Policy, sender: str | None, known: Registered | None) -> Ends:
@@ -169,6 +173,7 @@ def merge(number: Number, verdict: Verdict) -> Number:
         opted_in=_latest(number.opted_in, verdict.opted_in.at if verdict.opted_in else None),
         carrier=_served_by(number.carrier, verdict.carrier),
         last_receipt_at=_latest(number.last_receipt_at, verdict.received_at),
+        stalled=max((s for s in (number.stalled, verdict.stalled) if s), key=_stalled_key, default=None),
     )
 
 
@@ -235,7 +240,11 @@ def _fact_key(fact: Fact) -> tuple[datetime, str, datetime, tuple[str, ...]]:
 
 def newest(old: Fact | None, new: Fact) -> Fact:
     """The newer by event time; of two at the same moment always the same one, whichever came first."""
-    return new if old is None else max(old, new, key=lambda f: (f.at, f.guard, not f.lookup, _cause_key(f.cause)))
+    return (
+        new
+        if old is None
+        else max(old, new, key=lambda f: (f.at, f.guard, not f.lookup, _cause_key(f.cause), f.sender or ""))
+    )
 
 
 _guard, _at = attrgetter("guard"), attrgetter("at")
@@ -252,6 +261,10 @@ def _later(old: Fact | None, new: Fact | None) -> Fact | None:
 
 def _latest(old: datetime | None, new: datetime | None) -> datetime | None:
     return max(old, new) if old and new else old or new
+
+
+def _stalled_key(stalled: Stalled) -> tuple[datetime, str]:
+    return (stalled.at, stalled.waiting_for)
 
 
 def _opted_key(opt_in: OptIn) -> tuple[datetime, str, str]:
@@ -275,12 +288,12 @@ def show(number: Number, policy: Policy, now: datetime) -> Shown:
         return Shown(_SEEN if number.seen else _UNSEEN, {}, number.carrier, None, None)
     standing = [*_standing(number, policy, now)]
     blocks = {sender: fact for sender, reach in number.senders.items() if (fact := block(number, reach, policy))}
-    wanted = [c.fact for c in standing if c.fact.lookup]
-    wanted += [f for reach in number.senders.values() for f in _blocks(number, reach, policy) if f.lookup]
+    wanted = [c.fact for c in standing if c.fact.lookup and c.waiting != "person"]
+    wanted += [f for reach in number.senders.values() for f in _blocks(number, reach, policy) if _asks(number, f)]
     return Shown(
         steps=tuple(_steps(standing, seen=number.seen)),
         blocks=blocks,
-        carrier=_known_carrier(number, policy),
+        carrier=known_carrier(number, policy),
         dead_since=_dead_since(number),
         lookup=min(wanted, key=_fact_key, default=None) if policy.lookups else None,
     )
@@ -317,9 +330,31 @@ def _in_force(number: Number, key: str, fact: Fact, policy: Policy) -> _Standing
         return None
     if state in DEAD and number.delivered and number.delivered.guard > fact.at:
         stranger = replace(number.delivered, reason="reassigned", lookup=fact.lookup)
-        return _Standing("reassigned", stranger, _waiting(stranger, policy), None)
+        return _Standing("reassigned", stranger, _waiting(number, stranger, policy), None)
     until, waiting = _lapse(number, policy.rule(reason), fact, policy)
     return _Standing(state, fact, waiting, until)
+
+
+class Question(NamedTuple):
+    """What a lookup is to decide: a condition of the number in force, or (`state` None) the block of one sender."""
+
+    key: str
+    state: State | None
+    fact: Fact
+    sender: str | None
+
+
+def questions(number: Number, policy: Policy, now: datetime) -> list[Question]:
+    """Everything that waits for a lookup. A death that a delivery has made a stranger's stays its own question."""
+    asked = []
+    for key, fact in number.conditions.items():
+        standing = _in_force(number, key, fact, policy) if fact.lookup and key.count("/") == 1 else None
+        if standing and (standing.until is None or standing.until > now):
+            state: State = key.split("/", 1)[0]  # type: ignore[assignment]
+            asked.append(Question(key, state, fact, fact.sender))
+    for sender, reach in number.senders.items():
+        asked += [Question(f.reason, None, f, sender) for f in _blocks(number, reach, policy) if f.lookup]
+    return asked
 
 
 def _over(number: Number, state: State, fact: Fact) -> bool:
@@ -336,16 +371,24 @@ def _lapse(number: Number, rule: Rule, fact: Fact, policy: Policy) -> tuple[date
         if rule.repeats and _repeated(number, rule):
             return None, "person"
         return fact.at + rule.alone_lapse, None
-    waiting = _waiting(fact, policy)
+    waiting = _waiting(number, fact, policy)
     if rule.lapse:
         return fact.at + rule.lapse, waiting if policy.lookups else None
     return None, waiting
 
 
-def _waiting(fact: Fact, policy: Policy) -> Waiting | None:
+def _waiting(number: Number, fact: Fact, policy: Policy) -> Waiting | None:
     if not fact.lookup:
         return None
-    return "lookup" if policy.lookups else "no_lookup_provider"
+    if not policy.lookups:
+        return "no_lookup_provider"
+    return number.stalled.waiting_for if number.stalled and fact.at <= number.stalled.at else "lookup"
+
+
+def _asks(number: Number, fact: Fact) -> bool:
+    """Whether a lookup is to be made for this: after the last one a person decides, until something newer is said."""
+    given_up = number.stalled is not None and number.stalled.waiting_for == "person" and fact.at <= number.stalled.at
+    return fact.lookup and not given_up
 
 
 def _repeated(number: Number, rule: Rule) -> bool:
@@ -392,7 +435,7 @@ def block(number: Number, reach: Reach, policy: Policy) -> Fact | None:
     return max(_blocks(number, reach, policy), key=lambda f: (f.at, f.reason), default=None)
 
 
-def _known_carrier(number: Number, policy: Policy) -> Carrier | None:
+def known_carrier(number: Number, policy: Policy) -> Carrier | None:
     carrier = number.carrier
     forgotten = [f.at for f in number.conditions.values() if policy.rule(f.reason).forgets_carrier]
     return carrier if carrier and all(carrier.at > at for at in forgotten) else None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Histogram
+
+from app.models.lookup import Failed, Found
 
 if TYPE_CHECKING:
     from app.services.store import Arrival
@@ -20,6 +23,24 @@ BUSY = Counter("sendable_busy_total", "Requests answered 503", ["what"])
 GROUP_SIZE = Histogram("sendable_group_receipts", "Receipts in one commit", buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500,
                                                                                      1000, 2000))  # fmt: skip
 COMMIT_SECONDS = Histogram("sendable_commit_seconds", "Seconds that one group's transaction took")
+
+LOOKUPS = Counter("sendable_lookups_total", "Answers of lookup providers, by number", ["provider", "outcome"])
+LOOKUP_CALLS = Counter("sendable_lookup_calls_total", "Calls made to lookup providers", ["provider"])
+LOOKUP_SECONDS = Histogram("sendable_lookup_seconds", "Seconds that a provider took for one call", ["provider"],
+                           buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30))  # fmt: skip
+LOOKUP_SPEND = Counter("sendable_lookup_spend_total", "What lookups have cost, or may have cost", ["provider"])
+LOOKUP_HITS = Counter("sendable_lookup_cache_hits_total", "Lookups that an earlier answer has decided")
+
+
+def asked(provider: str, said: Iterable[Found | Failed], seconds: float) -> None:
+    LOOKUP_CALLS.labels(provider).inc()
+    LOOKUP_SECONDS.labels(provider).observe(seconds)
+    for outcome, count in Tally(a.error if isinstance(a, Failed) else "ok" for a in said).items():
+        LOOKUPS.labels(provider, outcome).inc(count)
+
+
+def spent(provider: str, price: Decimal) -> None:
+    LOOKUP_SPEND.labels(provider).inc(float(price))
 
 
 def committed(size: int, seconds: float) -> None:

@@ -35,6 +35,31 @@ async def history(engine: AsyncEngine, number: str, before: int, limit: int) -> 
     return await _all(engine, _HISTORY, {"number": number, "before": before, "limit": limit})
 
 
+# Lookups -----------------------------------------------------------------------------------------------------------
+
+_LOOKUPS = """
+SELECT number, provider, asked_at, outcome, detail, price, kept_until, found FROM lookup_answers
+WHERE number = :number AND asked_at < coalesce(CAST(:before AS timestamptz), 'infinity')
+ORDER BY asked_at DESC, provider LIMIT :limit
+"""
+
+
+async def lookup_answers(engine: AsyncEngine, number: str, before: datetime | None, limit: int) -> Rows:
+    """What providers said of a number, newest first."""
+    return await _all(engine, _LOOKUPS, {"number": number, "before": before, "limit": limit})
+
+
+_LOOKED_UP = """
+SELECT DISTINCT number FROM lookup_answers
+WHERE number = ANY(:numbers) AND asked_at > :since AND outcome IN ('ok', 'not_found', 'invalid_number')
+"""
+
+
+async def looked_up(engine: AsyncEngine, numbers: Sequence[str], since: datetime) -> set[str]:
+    """Of these numbers those that a provider has answered for since then."""
+    return {row.number for row in await _all(engine, _LOOKED_UP, {"numbers": [*numbers], "since": since})}
+
+
 # Receipts ----------------------------------------------------------------------------------------------------------
 
 _RECEIPTS = """

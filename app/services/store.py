@@ -14,6 +14,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
+from app.models.lookup import Found
 from app.models.number import Carrier, Cause, Change, Fact, Number, OptIn, Step, Subscription
 from app.models.policy import Policy
 from app.models.receipt import Receipt
@@ -29,6 +30,7 @@ _NUMBER = TypeAdapter(Number)
 _STEPS = TypeAdapter(tuple[Step, ...])
 _CAUSE = TypeAdapter(Cause)
 _CARRIER = TypeAdapter(Carrier)
+_FOUND = TypeAdapter(Found)
 
 
 class ListFacts(NamedTuple):
@@ -81,8 +83,20 @@ def columns(rows: Iterable[Sequence[Any]]) -> Iterable[Sequence[Any]]:
     return zip(*rows, strict=True)
 
 
-def _json(cause: Cause) -> str:
+def cause_json(cause: Cause) -> str:
     return _CAUSE.dump_json(cause, exclude_defaults=True).decode()
+
+
+def found_json(found: Found) -> str:
+    return _FOUND.dump_json(found, exclude_defaults=True).decode()
+
+
+def found_of(json: str) -> Found:
+    return _FOUND.validate_json(json)
+
+
+def cause_of(json: str) -> Cause:
+    return _CAUSE.validate_json(json)
 
 
 # Receipts ----------------------------------------------------------------------------------------------------------
@@ -224,6 +238,14 @@ async def name_receipts(db: Connection, named: Iterable[tuple[Arrival, Registere
 
 # Numbers -----------------------------------------------------------------------------------------------------------
 
+_FACTS = "SELECT number, facts FROM numbers WHERE number = ANY($1::text[]) AND facts IS NOT NULL"
+
+
+async def facts(db: Connection, numbers: Sequence[str]) -> dict[str, Number]:
+    """What is known of these numbers, unlocked: to judge whether anybody need be asked, not to decide."""
+    return {row[0]: _NUMBER.validate_json(row[1]) for row in await db.fetch(_FACTS, numbers)}
+
+
 _ADD_NUMBERS = "INSERT INTO numbers (number) SELECT n FROM unnest($1::text[]) n ORDER BY n ON CONFLICT DO NOTHING"
 _LOCK_NUMBERS = """
 SELECT number, facts, state, reason, until FROM numbers WHERE number = ANY($1::text[]) ORDER BY number FOR UPDATE
@@ -323,7 +345,7 @@ async def _save_blocks(db: Connection, before: Mapping[str, Held], after: Mappin
         if was == now:
             continue
         added += [
-            (number, sender, fact.reason, fact.at, _json(fact.cause))
+            (number, sender, fact.reason, fact.at, cause_json(fact.cause))
             for sender, fact in now.items()
             if was.get(sender) != fact
         ]
@@ -384,7 +406,7 @@ async def save_lookups(db: Connection, before: Mapping[str, Held], after: Mappin
     for number, held in after.items():
         wanted, was = held.shown.lookup, before[number].shown.lookup
         if wanted:
-            asked.append((number, wanted.reason, _json(wanted.cause)))
+            asked.append((number, wanted.reason, cause_json(wanted.cause)))
         elif was:
             dropped.append(number)
     if asked:
@@ -455,7 +477,7 @@ async def publish(db: Connection, changes: Sequence[Change]) -> None:
     """The last statement of a transaction, and only when something truly changed."""
     if changes:
         rows = (
-            (c.number, c.sender, c.list, c.kind, c.before, c.after, c.reason, _json(c.cause), c.occurred_at)
+            (c.number, c.sender, c.list, c.kind, c.before, c.after, c.reason, cause_json(c.cause), c.occurred_at)
             for c in changes
         )
         await db.fetch(_PUBLISH, *columns(rows))

@@ -33,6 +33,7 @@ HOUSE_EVERY = 3_600.0
 DAYS_AHEAD = 7
 KEYS_KEPT = timedelta(days=8)
 REGISTER_KEPT = timedelta(days=14)
+SPEND_KEPT = timedelta(days=31)
 AT_ONCE = 5_000
 _LOCK = 7_316_003
 
@@ -115,6 +116,8 @@ _PRUNE = (
     text("DELETE FROM messages WHERE registered_at < :register"),
     text("DELETE FROM unnamed WHERE received_at < :register"),
     text("DELETE FROM changes WHERE committed_at < :changes"),
+    text("DELETE FROM lookup_answers WHERE asked_at < :changes"),
+    text("DELETE FROM lookup_spend WHERE day < CAST(:spend AS date)"),
 )
 
 
@@ -127,6 +130,7 @@ async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
         await _partition(db, now.date(), settings.receipts_kept)
     limits = {
         "keys": now - KEYS_KEPT, "register": now - REGISTER_KEPT, "changes": now - settings.changes_kept,
+        "spend": (now - SPEND_KEPT).date(),
     }  # fmt: skip
     for statement in _PRUNE:
         async with engine.begin() as db:

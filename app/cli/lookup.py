@@ -1,0 +1,205 @@
+"""`sendable lookup`: one number now, or a file of them within a price."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from rich.progress import Progress
+from sqlalchemy.ext.asyncio import AsyncEngine
+from typer.core import TyperGroup
+
+from app.cli.attach import with_database
+from app.cli.show import Json, Refused, as_json, as_table, console, say
+from app.config import Settings, read_settings
+from app.main import meaning_of, plan_of
+from app.models.duration import duration
+from app.models.phone import e164
+from app.services import reading, status
+from app.services.lookup.service import Lookups, Outcome
+
+AT_ONCE = 16
+TOLD = 1_000
+"""Numbers whose earlier answers are looked for at once."""
+
+
+class _NumberFirst(TyperGroup):
+    """`sendable lookup +15555551234` is `sendable lookup number +15555551234`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer's own copy of click's context
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["number", *args]
+        return super().parse_args(ctx, args)
+
+
+lookup = typer.Typer(cls=_NumberFirst, no_args_is_help=True, help="Who serves a number now, as lookup providers tell.")
+
+
+@lookup.command("number")
+def look_up_number(
+    number: Annotated[str, typer.Argument(help="E.164, or a national number of SENDABLE_REGION.")],
+    *,
+    json: Json = False,
+) -> None:
+    """Ask a provider now, within the budget, and act on the answer as on any lookup's."""
+    try:
+        who = e164(number, read_settings().region)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+
+    async def ask(engine: AsyncEngine, settings: Settings) -> tuple[Outcome, dict[str, Any]]:
+        async with _lookups(engine, settings).open() as lookups:
+            outcome = await lookups.look_up(who)
+        return outcome, status.answer((await status.read_many(engine, [who]))[who], status.Asked())
+
+    outcome, shown = with_database(ask)
+    told = _told(outcome) | {"state": shown["state"], "carrier": shown["carrier"]}
+    if json:
+        as_json(told)
+    else:
+        carrier = (told.pop("carrier") or {}).get("name")
+        as_table(
+            ("number", who), [(key, value) for key, value in (told | {"carrier": carrier}).items() if key != "number"]
+        )
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    errors = ", ".join(f"{provider}: {error}" for provider, error in outcome.errors)
+    return {"number": outcome.number, "outcome": outcome.outcome, "provider": outcome.provider, "errors": errors or None,
+            "price": str(outcome.price), "changes": len(outcome.changes)}  # fmt: skip
+
+
+def _lookups(engine: AsyncEngine, settings: Settings) -> Lookups:
+    plan = plan_of(settings)
+    if not plan.sources:
+        raise Refused("no lookup provider is configured: name one under [lookup] in the settings file")
+    return Lookups(engine, meaning_of(settings), plan)
+
+
+# A file ------------------------------------------------------------------------------------------------------------
+
+
+class Wanted(NamedTuple):
+    """What a file asks for: its numbers, once each, and how many lines held none."""
+
+    numbers: list[str]
+    wrong: int
+
+
+@lookup.command("import")
+def look_up_file(
+    file: Annotated[
+        Path, typer.Argument(help="CSV: the column `number`, or the first one.", exists=True, dir_okay=False)
+    ],
+    max_cost: Annotated[str, typer.Option("--max-cost", help="Stop before it costs more, for example 20.00.")],
+    again_after: Annotated[str, typer.Option(help="Ask again for what was answered longer ago than this.")] = "30d",
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")] = False,
+    json: Json = False,
+) -> None:
+    """Look a file of numbers up, within a price. Stopped and started again, it goes on where it stopped."""
+    most, since = _money(max_cost), _since(again_after)
+    settings = read_settings()
+    wanted = _wanted(file, settings.region)
+
+    async def look(engine: AsyncEngine, settings: Settings) -> dict[str, Any]:
+        lookups = _lookups(engine, settings)
+        price = lookups.plan.sources[0].price
+        answered: set[str] = set()
+        for start in range(0, len(wanted.numbers), TOLD):
+            answered |= await reading.looked_up(engine, wanted.numbers[start : start + TOLD], since)
+        due = [number for number in wanted.numbers if number not in answered]
+        told = {"numbers": len(wanted.numbers), "wrong_lines": wanted.wrong, "answered_before": len(answered),
+                "to_ask": len(due), "price_at_most": str(price * len(due))}  # fmt: skip
+        say(
+            f"{len(due)} of {len(wanted.numbers)} numbers to ask, for about {price * len(due)}; at most {most} is spent"
+        )
+        if dry_run:
+            return told
+        async with lookups.open():
+            outcomes = await _look_up(lookups, due, price, most)
+        spent = sum((outcome.price for outcome in outcomes), Decimal(0))
+        return told | {"asked": len(outcomes), "ok": sum(o.outcome == "ok" for o in outcomes), "spent": str(spent),
+                       "changes": sum(len(o.changes) for o in outcomes)}  # fmt: skip
+
+    told = with_database(look)
+    if json:
+        as_json(told)
+    else:
+        as_table(("what", "how many"), list(told.items()))
+
+
+async def _look_up(lookups: Lookups, numbers: Sequence[str], price: Decimal, most: Decimal) -> list[Outcome]:
+    """Some at once, until all are asked or the next one might cost too much."""
+    outcomes: list[Outcome] = []
+    spent, left = Decimal(0), iter(numbers)
+    with _progress(len(numbers)) as advance:
+
+        async def worker() -> None:
+            nonlocal spent
+            for number in left:
+                if spent + price > most:
+                    return
+                spent += price  # reserved: others see it while this one asks
+                outcome = await lookups.look_up(number)
+                spent += outcome.price - price
+                outcomes.append(outcome)
+                advance()
+                if outcome.waiting_for == "budget":
+                    return
+
+        await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
+    return outcomes
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """A bar where there is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    with Progress(console=console(error=True)) as bar:
+        task = bar.add_task("lookups", total=total)
+        yield lambda: bar.advance(task)
+
+
+def _wanted(file: Path, region: str) -> Wanted:
+    numbers: dict[str, None] = {}
+    wrong = 0
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        rows = csv.reader(lines)
+        place = 0
+        for first, row in enumerate(rows):
+            if first == 0 and any(cell.strip().lower() == "number" for cell in row):
+                place = [cell.strip().lower() for cell in row].index("number")
+            elif len(row) > place and row[place].strip():
+                try:
+                    numbers[e164(row[place], region)] = None
+                except ValueError:
+                    wrong += 1
+    return Wanted([*numbers], wrong)
+
+
+def _money(text: str) -> Decimal:
+    try:
+        most = Decimal(text)
+    except InvalidOperation as error:
+        raise Refused(f'--max-cost {text!r} is no amount: write one such as "20.00"') from error
+    if not most.is_finite() or most < 0:
+        raise Refused(f'--max-cost {text!r} is no amount: write one such as "20.00"')
+    return most
+
+
+def _since(text: str) -> datetime:
+    try:
+        return datetime.now(UTC) - duration(text)
+    except ValueError as error:
+        raise Refused(f"--again-after: {error}") from error

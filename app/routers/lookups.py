@@ -1,0 +1,78 @@
+"""`/v1/numbers/{number}/lookup` and `/v1/lookups`: ask a provider now, and what providers have said."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Path, Query, Request, Security
+from starlette.responses import Response
+
+from app.models import api
+from app.models.number import Change
+from app.routers.answers import answer, number_of
+from app.routers.auth import scope
+from app.routers.problems import Problem
+from app.services import reading, status
+from app.services.lookup.service import NoProvider
+from app.services.store import cause_json
+
+router = APIRouter(tags=["lookups"])
+PhoneNumber = Annotated[str, Path(description="E.164; a national number is read with the default region",
+                                  examples=[api.NUMBER])]  # fmt: skip
+
+
+@router.post("/v1/numbers/{number}/lookup", operation_id="lookUpNumber", summary="Who serves this number now?",
+             response_model=api.LookupAnswer,
+             responses={409: {"description": "No lookup provider is configured"}})  # fmt: skip
+async def look_up(request: Request, number: PhoneNumber, _: Annotated[None, Security(scope("lookups:write"))] = None,
+                  ) -> Response:  # fmt: skip
+    """A lookup now, past the answers that are kept but not past the budget; or the one that is under way: a number has
+    one at a time, however many ask. What follows from it is committed before this answers.
+    """
+    state = request.app.state
+    who = number_of(state.settings.region, number)
+    try:
+        outcome = await state.lookups.look_up(who)
+    except NoProvider as error:
+        raise Problem(409, "no lookup provider is configured: name one under [lookup] in the settings file") from error
+    row = (await status.read_many(state.reads, [who]))[who]
+    return answer({
+        "number": who,
+        "outcome": outcome.outcome,
+        "provider": outcome.provider,
+        "carrier": status.answer(row, status.Asked())["carrier"],
+        "errors": [{"provider": provider, "error": error} for provider, error in outcome.errors],
+        "price": str(outcome.price),
+        "waiting_for": outcome.waiting_for,
+        "changes": [_change(change) for change in outcome.changes],
+    })  # fmt: skip
+
+
+def _change(change: Change) -> dict[str, Any]:
+    told = {
+        "number": change.number, "sender": change.sender, "list": change.list, "kind": change.kind, "from": change.before,
+        "to": change.after, "reason": change.reason, "cause": orjson.Fragment(cause_json(change.cause)),
+        "occurred_at": change.occurred_at,
+    }  # fmt: skip
+    return {key: value for key, value in told.items() if value is not None or key not in {"sender", "list"}}
+
+
+@router.get("/v1/lookups", operation_id="lookupAnswers", summary="What did lookup providers say?",
+            response_model=api.LookupPage)  # fmt: skip
+async def answers(request: Request, number: Annotated[str, Query(description="Of this number", examples=[api.NUMBER])],
+                  before: Annotated[datetime | None, Query(description="The `next` of the page before")] = None,
+                  limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+                  _: Annotated[None, Security(scope("numbers:read"))] = None) -> Response:  # fmt: skip
+    """Every provider's answer about a number, newest first, with its price; without what tells who or where a person is."""
+    state = request.app.state
+    rows = await reading.lookup_answers(state.reads, number_of(state.settings.region, number), before, limit + 1)
+    items = [_answer(row._asdict()) for row in rows[:limit]]
+    return answer({"items": items, "next": items[-1]["asked_at"] if len(rows) > limit else None})
+
+
+def _answer(row: dict[str, Any]) -> dict[str, Any]:
+    record = orjson.loads(row.pop("found") or "{}")
+    record.pop("number", None)
+    return row | {"price": str(row["price"]), "record": record or None}

@@ -1,0 +1,75 @@
+"""When a provider may be asked: not while it fails, not faster than it allows, not at all once our account is refused.
+
+The clock is passed in, in seconds; nothing here waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+
+from app.models.lookup import STOPPING, Failure
+
+FAILS = 5
+"""Failures in a row after which a provider is left alone."""
+RESTS, RESTS_MOST = 15.0, 300.0
+"""Seconds that it is left alone, doubled by each trial that fails."""
+FAULTS: frozenset[Failure] = frozenset({"provider_error", "malformed"})
+
+Clock = Callable[[], float]
+
+
+@dataclass(slots=True)
+class Breaker:
+    """Closed, open until a moment, then open for one trial; or stopped, until a restart."""
+
+    clock: Clock = monotonic
+    stopped: Failure | None = None
+    failures: int = 0
+    rests: float = RESTS
+    open_until: float = 0.0
+    trying: bool = False
+
+    def lets(self) -> bool:
+        """Whether a call may be made now. An open breaker lets one trial through when its time is over."""
+        if self.stopped or self.clock() < self.open_until or self.trying:
+            return False
+        self.trying = self.failures >= FAILS
+        return True
+
+    def ready(self) -> bool:
+        """The same without taking the trial."""
+        return not (self.stopped or self.clock() < self.open_until or self.trying)
+
+    def heard(self, error: Failure | None) -> None:
+        """What a call came to; None for an answer. Answers about a number, and rate limits, are no faults."""
+        was_trial, self.trying = self.trying, False
+        if error in STOPPING:
+            self.stopped = error
+        elif error not in FAULTS:
+            self.failures, self.rests = 0, RESTS
+        else:
+            self.failures += 1
+            if self.failures >= FAILS:
+                self.open_until = self.clock() + self.rests
+                self.rests = min(self.rests * 2, RESTS_MOST) if was_trial else self.rests
+
+
+@dataclass(slots=True)
+class Pace:
+    """At most so many calls a second, evenly spread, and none while the provider asks us to wait."""
+
+    per_second: float
+    clock: Clock = monotonic
+    _next: float = field(default=0.0)
+
+    def turn(self) -> float:
+        """Seconds to wait for one's turn, which is taken with this."""
+        now = self.clock()
+        mine = max(now, self._next)
+        self._next = mine + 1 / self.per_second
+        return mine - now
+
+    def rest(self, seconds: float) -> None:
+        self._next = max(self._next, self.clock() + seconds)

@@ -1,0 +1,93 @@
+"""The one place that speaks HTTP to lookup providers. Nothing here logs: an address may hold a phone number."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import cycle
+from typing import Any
+
+import httpx
+
+from app.models.lookup import Call, HttpAnswer
+
+LARGEST = 1 << 20
+"""Bytes of an answer that are read: a batch of a hundred has some 150,000."""
+CONNECT_WITHIN = 3.0
+CLIENTS = 16
+"""A pool looks at each of its connections for each request: 64 in one cost 9.6 ms of our time a call, in sixteen 2."""
+NOTHING = HttpAnswer(200, {}, b"")
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it writes every address
+
+
+class Unreached(Exception):
+    """No answer at all. `sent`: the request may have arrived, and may be billed."""
+
+    def __init__(self, why: str, *, sent: bool) -> None:
+        super().__init__(why)
+        self.sent = sent
+
+
+class Transport:
+    """Pooled connections to all providers. Follows no redirects: they would carry our key elsewhere."""
+
+    def __init__(self) -> None:
+        self._open: list[httpx.AsyncClient] = []
+
+    @cached_property
+    def _clients(self) -> Iterator[httpx.AsyncClient]:
+        """Made when first needed, one TLS context for all: that alone takes 30 ms to set up."""
+        tls = httpx.create_ssl_context(trust_env=False)
+        limits = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30)
+        self._open = [
+            httpx.AsyncClient(follow_redirects=False, trust_env=False, limits=limits, verify=tls)
+            for _ in range(CLIENTS)
+        ]
+        return cycle(self._open)
+
+    async def send(self, call: Call, within: float) -> HttpAnswer:
+        """The answer, whatever its status; cut where its body ended early. Raises Unreached."""
+        if call.url.startswith("demo:"):
+            return NOTHING
+        try:
+            async with asyncio.timeout(within):
+                return await self._send(call, within)
+        except TimeoutError as error:
+            raise Unreached("no answer in time", sent=True) from error
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise Unreached("no connection", sent=False) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unreached("the connection broke", sent=True) from error
+
+    async def _send(self, call: Call, within: float) -> HttpAnswer:
+        more: dict[str, Any] = {"json": call.json} if call.json is not None else {"content": call.content}
+        if call.params:
+            more["params"] = [*call.params]
+        timeout = httpx.Timeout(within, connect=CONNECT_WITHIN)
+        client = next(self._clients)
+        request = client.build_request(call.method, call.url, headers=dict(call.headers), timeout=timeout, **more)
+        answer = await client.send(request, auth=call.basic, stream=True)
+        try:
+            body, cut = await _body(answer)
+        finally:
+            await answer.aclose()
+        return HttpAnswer(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, body, cut)
+
+    async def close(self) -> None:
+        for client in self._open:
+            await client.aclose()
+
+
+async def _body(answer: httpx.Response) -> tuple[bytes, bool]:
+    parts, size = [], 0
+    try:
+        async for part in answer.aiter_bytes():
+            parts.append(part)
+            size += len(part)
+            if size > LARGEST:
+                return b"".join(parts)[:LARGEST], True
+    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.DecodingError):
+        return b"".join(parts), True
+    return b"".join(parts), False

@@ -1,0 +1,132 @@
+"""Lookups through the whole path, beside the same calls alone: the wire's own rate, by the same client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from time import perf_counter
+
+from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from app.lookups import PROVIDERS
+from app.models.number import Carrier, Cause, Fact, Verdict
+from app.services.apply import apply
+from app.services.connection import connect, transaction
+from app.services.intake import Meaning
+from app.services.lookup.ask import Source
+from app.services.lookup.service import AT_ONCE, Lookups, Plan
+from app.services.lookup.transport import Transport
+from app.services.migrate import upgrade
+from bench.load import CannotMeasure
+from bench.traffic import meaning, number
+
+DATABASE = "lookups"
+GROUP = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One round: `rate` is lookups a second."""
+
+    done: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        return self.done / self.seconds
+
+
+def with_lookups() -> Meaning:
+    plain = meaning()
+    return Meaning(plain.catalogue, plain.carriers, type(plain.policy)(plain.policy.rules, lookups=True))
+
+
+async def database(server: str) -> str:
+    """A migrated database of its own on the ground's server."""
+    engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as db:
+        await db.execute(text(f"CREATE DATABASE {DATABASE}"))
+    await engine.dispose()
+    url = make_url(server).set(database=DATABASE).render_as_string(hide_password=False)
+    await upgrade(url)
+    return url
+
+
+def source(peer: str) -> Source:
+    telnyx = PROVIDERS["telnyx"]
+    return Source(telnyx, {"api_key": "none", "base_url": peer}, Decimal("0.0015"), 1e9)
+
+
+async def whole(url: str, peer: str, numbers: Sequence[str]) -> Seen:
+    """Deactivated numbers are looked up, found ported and sendable again, within a budget, each committed."""
+    engine = connect(url)
+    told = with_lookups()
+    try:
+        await _deactivate(engine, told, numbers)
+        lookups = Lookups(engine, told, Plan((source(peer),), per_day=Decimal(10**6), per_number=Decimal(10**3)))
+        began = perf_counter()
+        running = asyncio.create_task(lookups.run())
+        async with engine.connect() as db:
+            while (await db.execute(text("SELECT count(*) FROM lookups"))).scalar():
+                await db.rollback()
+                await asyncio.sleep(0.02)
+            seconds = perf_counter() - began
+            found = (await db.execute(_MOVED, {"numbers": [*numbers]})).scalar()
+        lookups.stop()
+        await running
+        if found != len(numbers):
+            raise CannotMeasure(f"of {len(numbers)} lookups {found} ended as ports")
+        return Seen(len(numbers), seconds)
+    finally:
+        await engine.dispose()
+
+
+_MOVED = text("""
+SELECT count(*) FROM numbers
+WHERE number = ANY(:numbers) AND state = 'active' AND carrier ->> 'source' = 'telnyx'
+""")
+
+
+async def wire(peer: str, numbers: Sequence[str]) -> Seen:
+    """The same calls with as many under way, and nothing else."""
+    one, transport = source(peer), Transport()
+    left = iter(numbers)
+
+    async def worker() -> None:
+        for who in left:
+            answer = await transport.send(one.provider.build([who], one.options), 10)
+            if answer.status != 200:
+                raise CannotMeasure(f"the peer answers {answer.status}")
+
+    began = perf_counter()
+    await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
+    seen = Seen(len(numbers), perf_counter() - began)
+    await transport.close()
+    return seen
+
+
+async def _deactivate(engine: AsyncEngine, told: Meaning, numbers: Sequence[str]) -> None:
+    for verdicts in _groups(numbers):
+        async with transaction(engine) as db:
+            await apply(db, verdicts, told.policy, datetime.now(UTC))
+    async with transaction(engine) as db:
+        await db.execute("DELETE FROM lookup_answers")  # else an earlier round's answers decide
+
+
+def _groups(numbers: Sequence[str]) -> Iterator[list[Verdict]]:
+    now, cause = datetime.now(UTC), Cause("receipt", "bench", None, "openmarket", "3041")
+    dead = Fact(now, now, "deactivated", cause, lookup=True, sender="12345")
+    for start in range(0, len(numbers), GROUP):
+        yield [
+            Verdict(who, now, cause, conditions=(("deactivated/deactivated", dead),), sender="12345",
+                    carrier=Carrier(now, "bench", "AT&T", "AT&T"))
+            for who in numbers[start : start + GROUP]
+        ]  # fmt: skip
+
+
+def some(first: int, count: int) -> list[str]:
+    return [number(place) for place in range(first, first + count)]

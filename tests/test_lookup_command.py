@@ -1,0 +1,95 @@
+"""`sendable lookup`: a number, or a file within a price, from the command line; and settings that stop the start."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.config import Settings, SettingsError
+from app.main import plan_of
+from tests.provider import Provider, Reply, answering, telnyx
+from tests.running import sendable
+
+NUMBERS = [f"+1555555{n:04}" for n in range(30)]
+
+
+def written(folder: Path, provider: Provider) -> str:
+    config = folder / "sendable.toml"
+    config.write_text(f'[lookup]\nproviders = ["telnyx"]\n[lookup.telnyx]\napi_key = "KEY"\nbase_url = "{provider.url}"\n'
+                      'price = "0.01"\nper_second = 1000\n')  # fmt: skip
+    return str(config)
+
+
+async def test_a_number_is_looked_up_by_command(tmp_path: Path, database_url: str) -> None:
+    async with answering(lambda number: Reply(telnyx(number, "T-Mobile USA, Inc.", ported="Y"))) as provider:
+        said = await sendable("lookup", "(555) 555-1234", "--json", database_url=database_url, config=written(tmp_path, provider))
+        assert said.code == 0, said.err
+        told = json.loads(said.out)
+        assert (told["number"], told["outcome"], told["provider"], told["carrier"]["name"]) == (
+            "+15555551234", "ok", "telnyx", "T-Mobile")  # fmt: skip
+
+
+async def test_a_file_is_looked_up_within_its_price_and_goes_on_where_it_stopped(tmp_path: Path, database_url: str) -> None:
+    file = tmp_path / "numbers.csv"
+    file.write_text("name,number\n" + "".join(f"x,{number}\n" for number in [*NUMBERS, NUMBERS[0], "nonsense"]))
+    async with answering(lambda number: Reply(telnyx(number, "T-Mobile USA, Inc.", ported="Y"))) as provider:
+
+        async def run(*more: str) -> Any:
+            said = await sendable("lookup", "import", str(file), "--json", *more, database_url=database_url,
+                                  config=written(tmp_path, provider))  # fmt: skip
+            assert said.code == 0, said.err
+            return json.loads(said.out)
+
+        told = await run("--max-cost", "1", "--dry-run")
+        assert (told["to_ask"], told["wrong_lines"], told["price_at_most"]) == (30, 1, "0.30")
+        assert not provider.calls
+        told = await run("--max-cost", "0.125")
+        assert (told["asked"], told["spent"]) == (12, "0.12")
+        told = await run("--max-cost", "1")
+        assert (told["answered_before"], told["asked"], told["ok"], told["spent"]) == (12, 18, 18, "0.18")
+        assert provider.calls == dict.fromkeys(NUMBERS, 1)
+
+
+async def test_without_a_provider_the_command_says_what_to_do(database_url: str) -> None:
+    said = await sendable("lookup", "+15555551234", database_url=database_url)
+    assert (said.code, said.out) == (2, "")
+    assert said.err == "no lookup provider is configured: name one under [lookup] in the settings file\n".replace(
+        "no lookup", "sendable: no lookup")
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "an unknown provider": ({"providers": ["telnix"]}, r"`lookup.telnix` is no lookup provider of Sendable; there are"),
+    "an unknown table": ({"budget": {}}, r"`lookup.budget` is no lookup provider of Sendable"),
+    "no key": ({"providers": ["telnyx"]}, r"`lookup.telnyx.api_key` is missing: telnyx needs api_key"),
+    "twice": ({"providers": ["demo", "demo"]}, r"names a provider twice"),
+    "no table": ({"providers": ["telnyx"], "telnyx": "key"}, r"`lookup.telnyx` must be a table"),
+    "a price that is none": ({"providers": ["demo"], "demo": {"price": "cheap"}}, r"`lookup.demo` has a price, per_second or"),
+    "a negative price": ({"providers": ["demo"], "demo": {"price": "-1"}}, r"`lookup.demo` has a price"),
+    "no pace": ({"providers": ["demo"], "demo": {"per_second": 0}}, r"`lookup.demo` has a price, per_second"),
+    "a key that is no PEM": ({"providers": ["vonage"], "vonage": {"application_id": "x", "private_key": "secret-no-pem"}},
+                             r"`lookup.vonage` makes no request"),
+    "a field nobody knows": ({"providers": ["http"], "http": {"url": "http://x/{number}", "fields": {"colour": "a"}}},
+                             r"`lookup.http` makes no request \(fields.colour: no such field"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_settings_of_lookups_stop_the_start_in_one_line(name: str) -> None:
+    table, line = WRONG[name]
+    with pytest.raises(SettingsError, match=line) as raised:
+        plan_of(Settings.model_validate({"lookup": table}))
+    assert "\n" not in str(raised.value)
+    assert "secret-no-pem" not in str(raised.value)
+
+
+@pytest.mark.parametrize("steps", [[], ["1h"], ["0s", "4h", "4h"], ["0s", "2h", "1h"]])
+def test_a_timetable_begins_at_once_and_grows(steps: list[str]) -> None:
+    with pytest.raises(ValueError, match="must begin with"):
+        Settings.model_validate({"lookup": {"timetable": steps}})
+
+
+def test_without_providers_nobody_is_asked() -> None:
+    assert plan_of(Settings()).sources == plan_of(Settings.model_validate({"lookup": {}})).sources == ()

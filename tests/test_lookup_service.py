@@ -1,0 +1,349 @@
+"""Lookups as they are made: a real HTTP server on loopback answers as a provider does, well or badly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pytest
+
+from app.services.lookup import ask, service as making
+from tests.conftest import Service, Start
+from tests.provider import Reply, answering, telnyx, today
+
+WHO = "+15555551234"
+LONG_AGO = "2025-01-02T09:00:00Z"
+
+
+async def opt_in(service: Service, who: str = WHO, sender: str = "12345", name: str = "spring") -> None:
+    body = {"consented_at": LONG_AGO, "source": "form"}
+    answer = await service.client.put(f"/v1/senders/{sender}/lists/{name}/subscribers/{who}", json=body)
+    assert answer.status_code == 200, answer.text
+
+
+async def receipt(service: Service, code: str = "3041", who: str = WHO, message: str = "m1", **more: Any) -> None:
+    body = {"message_id": message, "number": who, "sender": "12345", "status": "undeliverable", "code": code, **more}
+    answer = await service.client.post("/v1/receipts/native", json=body)
+    assert (answer.status_code, "sendable-unread" in answer.headers) == (200, False)
+
+
+async def served_by(service: Service, carrier: str = "AT&T", who: str = WHO) -> None:
+    entry = {"gateway": "native", "message_id": f"sent-{who}", "number": who, "sender": "12345", "carrier": carrier,
+             "sent_at": LONG_AGO}  # fmt: skip
+    assert (await service.client.post("/v1/messages", json=[entry])).status_code == 200
+
+
+async def status(service: Service, who: str = WHO, **asked: str) -> Any:
+    return (await service.client.get(f"/v1/numbers/{who}", params=asked)).json()
+
+
+async def looked_up(service: Service) -> None:
+    """Wait until nothing is due and nothing is under way."""
+    async with asyncio.timeout(30):
+        while await service.sql("SELECT 1 FROM lookups WHERE due_at <= clock_timestamp() OR lease_until IS NOT NULL"):
+            await asyncio.sleep(0.02)
+
+
+def says(carrier: str, **told: str) -> Callable[[str], Reply]:
+    return lambda number: Reply(telnyx(number, carrier, **told))
+
+
+# The story ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_number_that_left_att_is_found_on_t_mobile_with_all_its_opt_ins(start: Start) -> None:
+    go = asyncio.Event()
+    ported = {"ported": "Y", "on": today()}
+    async with (
+        answering(lambda number: Reply(telnyx(number, "T-Mobile USA, Inc.", **ported), after=go)) as provider,
+        start(lookup=provider.settings()) as service,
+    ):
+        await served_by(service)
+        for sender, name in (("12345", "spring"), ("12345", "summer"), ("67890", "spring")):
+            await opt_in(service, sender=sender, name=name)
+        assert (await status(service))["carrier"]["name"] == "AT&T"
+        await receipt(service, "3041")
+        told = await status(service, sender="12345", list="spring")
+        assert (told["state"], told["sendable"], told["waiting_for"]) == ("deactivated", False, "lookup")
+        assert [one["consent"] for one in (await status(service))["lists"]] == ["opted_in"] * 3
+        assert await service.sql("SELECT 1 FROM published.sendable") == []
+        go.set()
+        await looked_up(service)
+        told = await status(service)
+        assert (told["state"], told["sendable"], told["waiting_for"]) == ("active", True, None)
+        carrier = told["carrier"]
+        assert (carrier["name"], carrier["name_raw"], carrier["ported"], carrier["source"], carrier["ported_at"][:10]) == (
+            "T-Mobile", "T-Mobile USA, Inc.", True, "telnyx", today())  # fmt: skip
+        assert [one["sendable"] for one in told["lists"]] == [True] * 3
+        assert len(await service.sql("SELECT 1 FROM published.sendable")) == 3
+        assert await service.sql("SELECT state, carrier, ported FROM published.number_status") == [("active", "T-Mobile", True)]
+        feed = (await service.client.get("/v1/changes")).json()["items"]
+        tail = [(c["kind"], c["from"], c["to"], c["cause"]["kind"]) for c in feed][-3:]
+        assert tail == [
+            ("number.state", "active", "deactivated", "receipt"),
+            ("number.state", "deactivated", "active", "lookup"),
+            ("number.carrier", "AT&T", "T-Mobile", "lookup"),
+        ]
+        assert provider.calls == {WHO: 1}
+
+
+PORTED = ("T-Mobile USA, Inc.", "Y")
+
+
+@pytest.mark.parametrize(("code", "space", "state"), [
+    ("341", "openmarket", "active"), ("345", "openmarket", "active"), ("349", "openmarket", "active"),
+    ("592", "openmarket", "active"), ("3041", "openmarket", "active"), ("wrong_carrier", "", "active"),
+])  # fmt: skip
+async def test_each_code_that_asks_is_decided_by_a_port(start: Start, code: str, space: str, state: str) -> None:
+    async with answering(says("T-Mobile USA, Inc.", ported="Y", on=today())) as provider:
+        async with start(lookup=provider.settings()) as service:
+            await served_by(service)
+            await opt_in(service)
+            if code == "wrong_carrier":
+                catalogue = service.app.state.meaning.catalogue
+                found = next(c for c in catalogue.codes.values() if c.reason == "wrong_carrier")
+                code, space = found.code, found.space
+            await receipt(service, code, code_space=space)
+            await looked_up(service)
+            told = await status(service, sender="12345", list="spring")
+            assert (told["state"], told["carrier"]["name"], told["lists"][0]["consent"]) == (state, "T-Mobile", "opted_in")
+            assert told["decision"]["sendable"] == (code != "592")  # 592: that sender stays blocked
+            assert provider.calls == {WHO: 1}
+
+
+async def test_a_landline_ends_consent_and_says_why(start: Start) -> None:
+    async with answering(says("Verizon New England", line="landline")) as provider:
+        async with start(lookup=provider.settings()) as service:
+            await opt_in(service)
+            await opt_in(service, sender="67890")
+            await receipt(service, "345")
+            await looked_up(service)
+            told = await status(service)
+            assert (told["state"], told["reason"]) == ("not_sms_capable", "not_sms_capable")
+            assert {one["sender"]: one["consent"] for one in told["lists"]} == {"12345": "opted_out", "67890": "opted_in"}
+            [(code, reason)] = await service.sql("SELECT code, reason FROM published.opt_outs")
+            assert (code, reason) == ("345", "not_sms_capable")
+
+
+async def test_the_last_step_of_the_timetable_ends_consent_and_the_ones_before_do_not(start: Start) -> None:
+    async with answering(says("AT&T Mobility", ported="N")) as provider:
+        async with start(lookup=provider.settings() | {"timetable": ["0s", "4h", "1d"]}) as service:
+            await served_by(service)
+            await opt_in(service)
+            await opt_in(service, sender="67890")
+            await receipt(service, "3041")
+            gaps = []
+            for _ in range(2):
+                await looked_up(service)
+                told = await status(service)
+                assert (told["state"], told["waiting_for"], {one["consent"] for one in told["lists"]}) == (
+                    "deactivated", "lookup", {"opted_in"})  # fmt: skip
+                [(due,)] = await service.sql("SELECT due_at - now() FROM lookups")
+                gaps.append(round(due.total_seconds() / 3600))
+                await service.sql("UPDATE lookups SET due_at = now()")
+            await looked_up(service)
+            told = await status(service)
+            assert (told["state"], told["waiting_for"], {one["consent"] for one in told["lists"]}) == (
+                "deactivated", None, {"opted_out"})  # fmt: skip
+            assert gaps == [4, 20]
+            assert await service.sql("SELECT 1 FROM lookups") == []
+            assert provider.calls == {WHO: 3}
+
+
+# Providers that misbehave -------------------------------------------------------------------------------------------
+
+BAD: dict[str, Callable[[asyncio.Event], Callable[[str], Reply]]] = {
+    "slow": lambda never: lambda number: Reply(telnyx(number, "AT&T Mobility"), after=never),
+    "down": lambda _: lambda _number: Reply(b"oops", 503),
+    "rate-limiting": lambda _: lambda _number: Reply(b"{}", 429, {"retry-after": "3600"}),
+    "lying about its content type": lambda _: lambda _number: Reply(b"<html>sign in</html>", 200,
+                                                                   {"content-type": "application/json"}),
+    "cutting its bodies": lambda _: lambda number: Reply(telnyx(number, "AT&T Mobility"), cut=40),
+    "refusing our key": lambda _: lambda _number: Reply(b'{"errors": [{"code": "10009"}]}', 401),
+    "closing at once": lambda _: lambda _number: Reply(b"x", 200, {}, cut=0),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "LOOKS_EVERY", 0.05)
+    monkeypatch.setattr(ask, "_spread", lambda _: 0.0)
+
+
+@pytest.mark.parametrize("how", BAD)
+async def test_a_provider_that_fails_hands_over_to_the_next(start: Start, how: str) -> None:
+    never = asyncio.Event()
+    async with answering(BAD[how](never)) as bad, answering(says_as_plivo("T-Mobile USA, Inc.")) as good:
+        both = good.settings("plivo") | {"telnyx": bad.settings(timeout="1s")["telnyx"]}
+        async with start(lookup=both | {"providers": ["telnyx", "plivo"]}) as service:
+            await served_by(service)
+            await opt_in(service)
+            await receipt(service, "3041")
+            await looked_up(service)
+            told = await status(service)
+            assert (told["state"], told["carrier"]["source"], told["lists"][0]["consent"]) == ("active", "plivo", "opted_in")
+            kept = (await service.client.get("/v1/lookups", params={"number": WHO})).json()["items"]
+            assert {one["provider"]: one["outcome"] == "ok" for one in kept} == {"plivo": True, "telnyx": False}
+
+
+def says_as_plivo(carrier: str) -> Callable[[str], Reply]:
+    def reply(number: str) -> Reply:
+        said = {"api_id": "x", "phone_number": number, "carrier": {"mobile_country_code": "310", "name": carrier,
+                "mobile_network_code": "260", "type": "mobile", "ported": "yes"}}  # fmt: skip
+        return Reply(orjson.dumps(said))
+
+    return reply
+
+
+@pytest.mark.parametrize("how", BAD)
+async def test_nobody_is_opted_out_by_an_outage_and_no_step_is_lost(start: Start, how: str) -> None:
+    never = asyncio.Event()
+    async with answering(BAD[how](never)) as bad:
+        async with start(lookup=bad.settings(timeout="1s") | {"timetable": ["0s"]}) as service:
+            await served_by(service)
+            await opt_in(service)
+            await receipt(service, "3041")
+            async with asyncio.timeout(30):
+                while not await service.sql("SELECT 1 FROM lookups WHERE tries > 0 AND lease_until IS NULL"):
+                    await asyncio.sleep(0.02)
+            told = await status(service)
+            assert (told["state"], told["waiting_for"], told["lists"][0]["consent"]) == ("deactivated", "lookup", "opted_in")
+            [(step, waits)] = await service.sql("SELECT step, waiting_for FROM lookups")
+            assert (step, waits) == (0, "lookup")
+            alarms = (await service.client.get("/v1/alarms")).json()["items"]
+            assert [one["kind"] for one in alarms] == ["lookup_outage"]
+            bad.says = says("T-Mobile USA, Inc.", ported="Y", on=today())
+            if how == "refusing our key":
+                return
+            for asker in service.app.state.lookups.panel.askers:
+                asker.breaker.open_until = asker._pace._next = 0.0
+            await service.sql("UPDATE lookups SET due_at = now()")
+            await looked_up(service)
+            assert (await status(service))["state"] == "active"
+            assert await service.sql("SELECT kind FROM alarms WHERE cleared_at IS NULL") == []
+
+
+async def test_what_a_provider_asks_us_to_wait_is_waited_and_then_asked_again(start: Start) -> None:
+    replies = iter([Reply(b"{}", 429, {"retry-after": "1"}), Reply(b"{}", 502)])
+    async with answering(lambda number: next(replies, Reply(telnyx(number, "T-Mobile USA", ported="Y")))) as provider:
+        async with start(lookup=provider.settings()) as service:
+            began = asyncio.get_running_loop().time()
+            told = (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()
+            assert (told["outcome"], told["errors"], told["carrier"]["name"]) == ("ok", [], "T-Mobile")
+            assert asyncio.get_running_loop().time() - began >= 1
+            assert provider.calls == {WHO: 3}
+            assert told["price"] == "0.02"  # the 429 was not billed; the 502 may have been
+
+
+# Budget -------------------------------------------------------------------------------------------------------------
+
+
+async def test_over_the_budget_numbers_wait_for_it_and_say_so(start: Start) -> None:
+    async with answering(says("T-Mobile USA, Inc.", ported="Y")) as provider:
+        async with start(lookup=provider.settings() | {"budget_per_day": "0.025"}) as service:
+            await asyncio.gather(*(receipt(service, "345", f"+1555555{n:04}", f"m{n}") for n in range(5)))
+            async with asyncio.timeout(30):
+                while await service.sql("SELECT 1 FROM lookups WHERE waiting_for IS DISTINCT FROM 'budget'"):
+                    await asyncio.sleep(0.02)
+            assert provider.calls.total() == 2
+            waits = await service.sql("SELECT waiting_for, count(*) FROM published.number_status GROUP BY 1 ORDER BY 1")
+            assert waits == [("budget", 3), (None, 2)]
+            assert await service.sql("SELECT spent FROM lookup_days") == [(Decimal("0.02"),)]
+            metrics = (await service.client.get("/metrics")).text
+            assert "sendable_lookup_budget_left 0.005" in metrics
+            number = (await service.sql("SELECT number FROM lookups LIMIT 1"))[0][0]
+            told = (await service.client.post(f"/v1/numbers/{number}/lookup")).json()
+            assert (told["outcome"], told["waiting_for"], told["price"]) == ("quota", "budget", "0")
+        async with start(lookup=provider.settings() | {"budget_per_day": "1"}) as service:
+            async with asyncio.timeout(30):
+                while await service.sql("SELECT 1 FROM lookups"):
+                    await asyncio.sleep(0.02)
+            assert await service.sql("SELECT DISTINCT state, waiting_for FROM published.number_status") == [("active", None)]
+
+
+async def test_a_number_costs_no_more_than_its_own_budget_in_thirty_days(start: Start) -> None:
+    async with answering(says("AT&T Mobility")) as provider:
+        async with start(lookup=provider.settings() | {"budget_per_number": "0.02"}) as service:
+            outcomes = [(await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] for _ in range(3)]
+            assert outcomes == ["ok", "ok", "quota"]
+            await service.sql("UPDATE lookup_spend SET day = day - 31")
+            assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "ok"
+
+
+# By call ------------------------------------------------------------------------------------------------------------
+
+
+async def test_callers_join_the_call_in_flight(start: Start) -> None:
+    go = asyncio.Event()
+    async with answering(lambda number: Reply(telnyx(number, "T-Mobile USA", ported="Y"), after=go)) as provider:
+        async with start(lookup=provider.settings()) as one, start(lookup=provider.settings()) as two:
+            calls = [asyncio.create_task(s.client.post(f"/v1/numbers/{WHO}/lookup")) for s in (one, two) * 10]
+            await provider.asked.wait()
+            await asyncio.sleep(0.3)
+            go.set()
+            told = [(await call).json() for call in calls]
+            assert {(t["outcome"], t["provider"], t["carrier"]["name"]) for t in told} == {("ok", "telnyx", "T-Mobile")}
+            assert provider.calls == {WHO: 1}
+            assert await one.sql("SELECT 1 FROM lookups") == []
+
+
+async def test_without_a_provider_a_lookup_by_call_is_refused(start: Start) -> None:
+    for settings in ({}, {"lookup": {}}):
+        async with start(**settings) as service:
+            answer = await service.client.post(f"/v1/numbers/{WHO}/lookup")
+            assert (answer.status_code, answer.headers["content-type"]) == (409, "application/problem+json")
+
+
+async def test_nobody_is_paid_for_a_toll_free_or_premium_number(start: Start) -> None:
+    async with answering(says("AT&T")) as provider, start(lookup=provider.settings()) as service:
+        for number in ("+18005551234", "+19005551234"):
+            told = (await service.client.post(f"/v1/numbers/{number}/lookup")).json()
+            assert (told["outcome"], told["provider"], told["price"]) == ("ok", "numbering-plan", "0")
+            assert (await status(service, number))["state"] == "not_sms_capable"
+        assert not provider.calls
+
+
+async def test_a_burst_of_receipts_is_decided_by_one_answer(start: Start) -> None:
+    async with answering(says("T-Mobile USA, Inc.", ported="Y", on=today())) as provider:
+        async with start(lookup=provider.settings()) as service:
+            await served_by(service)
+            for n in range(6):
+                await receipt(service, "345", message=f"m{n}")
+                await looked_up(service)
+                assert (await status(service))["state"] == "active"
+            assert provider.calls == {WHO: 1}
+
+
+async def test_two_providers_that_disagree_stand_both_in_the_history(start: Start) -> None:
+    async with answering(says("AT&T Mobility")) as bare, answering(says_as_plivo("T-Mobile USA, Inc.")) as explicit:
+        both = explicit.settings("plivo") | {"telnyx": bare.settings()["telnyx"]}
+        async with start(lookup=both | {"providers": ["telnyx", "plivo"]}) as service:
+            await served_by(service)
+            await receipt(service, "3041")
+            await looked_up(service)
+            told = await status(service)
+            assert (told["state"], told["carrier"]["name"], told["carrier"]["source"]) == ("active", "T-Mobile", "plivo")
+            history = (await service.client.get(f"/v1/numbers/{WHO}/history")).json()["items"]
+            assert history[0]["cause"]["evidence"] == "plivo: T-Mobile USA, Inc. mobile ported; telnyx: AT&T Mobility mobile"
+
+
+async def test_a_late_answer_overwrites_nothing(start: Start) -> None:
+    go = asyncio.Event()
+    replies = iter([Reply(b"", after=go)])
+    async with answering(lambda n: next(replies, Reply(telnyx(n, "T-Mobile USA", ported="Y")))) as provider:
+        provider_settings = provider.settings()
+        async with start(lookup=provider_settings) as service:
+            await receipt(service, "345")
+            await provider.asked.wait()
+            await service.sql("UPDATE lookups SET token = gen_random_uuid(), step = 3, lease_until = now() + interval '1 h'")
+            go.set()
+            async with asyncio.timeout(30):
+                while not await service.sql("SELECT 1 FROM lookup_answers"):
+                    await asyncio.sleep(0.02)
+            assert (await status(service))["state"] == "held"
+            [(step, leased)] = await service.sql("SELECT step, lease_until > now() FROM lookups")
+            assert (step, leased) == (3, True)
+
