@@ -5,10 +5,11 @@ What was reserved by a process that died stays spent: its call may have been bil
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -31,34 +32,72 @@ ON CONFLICT (number, day) DO UPDATE SET spent = greatest(s.spent + excluded.spen
 """
 
 
-@dataclass(frozen=True, slots=True)
+class _Asked(NamedTuple):
+    """Calls that somebody wants to make, and who waits for leave."""
+
+    numbers: Sequence[str]
+    price: Decimal
+    granted: asyncio.Future[list[str]]
+
+
 class Budget:
-    """Caps, in the currency of the prices; None: no cap. Days are UTC."""
+    """Caps, in the currency of the prices; None: no cap. Days are UTC.
 
-    engine: AsyncEngine
-    per_day: Decimal | None = None
-    per_number: Decimal | None = None
+    While one transaction reserves, the next ones gather: all processes take turns at the day's one row.
+    """
 
-    async def reserve(self, numbers: Collection[str], price: Decimal) -> list[str]:
+    def __init__(self, engine: AsyncEngine, per_day: Decimal | None = None, per_number: Decimal | None = None) -> None:
+        self.engine = engine
+        self.per_day = per_day
+        self.per_number = per_number
+        self._waiting: list[_Asked] = []
+        self._reserving: asyncio.Task[None] | None = None
+
+    async def reserve(self, numbers: Sequence[str], price: Decimal) -> list[str]:
         """Those numbers whose call at this price is paid for; the others are over the day's cap or their own."""
         if not price or not numbers:
             return [*numbers]
+        asked = _Asked(numbers, price, asyncio.get_running_loop().create_future())
+        self._waiting.append(asked)
+        if self._reserving is None:
+            self._reserving = asyncio.create_task(self._reserve_all())
+        return await asked.granted
+
+    async def _reserve_all(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            try:
+                granted = await self._reserve(group)
+            except Exception as error:  # noqa: BLE001 - each who waits must hear of it
+                for one in group:
+                    if not one.granted.done():
+                        one.granted.set_exception(error)
+            else:
+                for one, numbers in zip(group, granted, strict=True):
+                    if not one.granted.done():
+                        one.granted.set_result(numbers)
+        self._reserving = None
+
+    async def _reserve(self, group: Sequence[_Asked]) -> list[list[str]]:
         today = datetime.now(UTC).date()
         async with transaction(self.engine) as db:
             await db.execute(_OPEN_DAY, today)
-            granted = self._granted(
-                numbers, price, await _left(db, today, numbers), await db.fetchval(_LOCK_DAY, today)
-            )
-            await _add(db, today, dict.fromkeys(granted, price))
+            spent = await db.fetchval(_LOCK_DAY, today)
+            own = await _spent(db, today, [number for one in group for number in one.numbers])
+            granted, more = [], dict[str, Decimal]()
+            for one in group:
+                left = [n for n in one.numbers if self._within(own.get(n, NOTHING) + more.get(n, NOTHING), one.price)]
+                if self.per_day is not None:
+                    left = left[: max(0, int((self.per_day - spent) // one.price))]
+                spent += one.price * len(left)
+                for number in left:
+                    more[number] = more.get(number, NOTHING) + one.price
+                granted.append(left)
+            await _add(db, today, more)
         return granted
 
-    def _granted(
-        self, numbers: Collection[str], price: Decimal, spent: Mapping[str, Decimal], today: Decimal
-    ) -> list[str]:
-        own = [n for n in numbers if self.per_number is None or spent.get(n, NOTHING) + price <= self.per_number]
-        if self.per_day is None:
-            return own
-        return own[: max(0, int((self.per_day - today) // price))]
+    def _within(self, spent: Decimal, price: Decimal) -> bool:
+        return self.per_number is None or spent + price <= self.per_number
 
     async def settle(self, more: Mapping[str, Decimal]) -> None:
         """Correct what was reserved: less where a call was certainly not billed, else what the provider named."""
@@ -76,7 +115,7 @@ class Budget:
         return self.per_day - (spent or NOTHING)
 
 
-async def _left(db: Connection, today: date, numbers: Collection[str]) -> dict[str, Decimal]:
+async def _spent(db: Connection, today: date, numbers: Collection[str]) -> dict[str, Decimal]:
     return {row["number"]: row["spent"] for row in await db.fetch(_SPENT, [*numbers], today - WINDOW)}
 
 
