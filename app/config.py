@@ -104,7 +104,9 @@ class LookupTable(_Table):
     @classmethod
     def _from_now_on(cls, steps: tuple[timedelta, ...] | None) -> tuple[timedelta, ...] | None:
         if steps is not None and (not steps or steps[0] or list(steps) != sorted(set(steps))):
-            raise ValueError('must begin with "0s" and go on with longer and longer ones, for example ["0s", "4h", "1d"]')
+            raise ValueError(
+                'must begin with "0s" and go on with longer and longer ones, for example ["0s", "4h", "1d"]'
+            )
         return steps
 
     def tables(self) -> dict[str, Any]:

@@ -104,12 +104,17 @@ def _source(name: str, table: object) -> Source:
     if missing := [key for key in provider.needs if not given.get(key)]:
         raise SettingsError(f"`lookup.{name}.{missing[0]}` is missing: {name} needs {', '.join(provider.needs)}")
     try:
-        price, pace = Decimal(str(given.pop("price", provider.price))), float(given.pop("per_second", provider.per_second))
+        price, pace = (
+            Decimal(str(given.pop("price", provider.price))),
+            float(given.pop("per_second", provider.per_second)),
+        )
         within = duration(str(given.pop("timeout", "8s"))).total_seconds()
         if not price.is_finite() or price < 0 or not 0 < pace < math.inf or within <= 0:
             raise ValueError("price must be 0 or more, per_second and timeout more than 0")
     except (ArithmeticError, ValueError) as error:
-        raise SettingsError(f"`lookup.{name}` has a price, per_second or timeout that is none: {_plainly(error)}") from None
+        raise SettingsError(
+            f"`lookup.{name}` has a price, per_second or timeout that is none: {_plainly(error)}"
+        ) from None
     try:
         provider.build(["+15555551234"], {**given, "now": datetime.now(UTC)})
     except (LookupError, ValueError, TypeError, AttributeError) as error:

@@ -130,7 +130,9 @@ def test_every_key_of_the_settings_file_is_told() -> None:
 
 
 def test_the_readmes_settings_file_is_taken(tmp_path: Path) -> None:
-    (tmp_path / "sendable.toml").write_text(re.search(r"```toml\n(.*?)```", README.partition("## Settings")[2], re.DOTALL)[1])
+    (tmp_path / "sendable.toml").write_text(
+        re.search(r"```toml\n(.*?)```", README.partition("## Settings")[2], re.DOTALL)[1]
+    )
     settings = read_settings({"SENDABLE_CONFIG": str(tmp_path / "sendable.toml")})
     assert settings.gateways["twilio"].secrets == (SecretStr("the auth token"),)
     assert settings.sender_modes() == {"12345": "strict"}

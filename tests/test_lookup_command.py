@@ -25,14 +25,18 @@ def written(folder: Path, provider: Provider) -> str:
 
 async def test_a_number_is_looked_up_by_command(tmp_path: Path, database_url: str) -> None:
     async with answering(lambda number: Reply(telnyx(number, "T-Mobile USA, Inc.", ported="Y"))) as provider:
-        said = await sendable("lookup", "(555) 555-1234", "--json", database_url=database_url, config=written(tmp_path, provider))
+        said = await sendable(
+            "lookup", "(555) 555-1234", "--json", database_url=database_url, config=written(tmp_path, provider)
+        )
         assert said.code == 0, said.err
         told = json.loads(said.out)
         assert (told["number"], told["outcome"], told["provider"], told["carrier"]["name"]) == (
             "+15555551234", "ok", "telnyx", "T-Mobile")  # fmt: skip
 
 
-async def test_a_file_is_looked_up_within_its_price_and_goes_on_where_it_stopped(tmp_path: Path, database_url: str) -> None:
+async def test_a_file_is_looked_up_within_its_price_and_goes_on_where_it_stopped(
+    tmp_path: Path, database_url: str
+) -> None:
     file = tmp_path / "numbers.csv"
     file.write_text("name,number\n" + "".join(f"x,{number}\n" for number in [*NUMBERS, NUMBERS[0], "nonsense"]))
     async with answering(lambda number: Reply(telnyx(number, "T-Mobile USA, Inc.", ported="Y"))) as provider:
@@ -57,7 +61,8 @@ async def test_without_a_provider_the_command_says_what_to_do(database_url: str)
     said = await sendable("lookup", "+15555551234", database_url=database_url)
     assert (said.code, said.out) == (2, "")
     assert said.err == "no lookup provider is configured: name one under [lookup] in the settings file\n".replace(
-        "no lookup", "sendable: no lookup")
+        "no lookup", "sendable: no lookup"
+    )
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

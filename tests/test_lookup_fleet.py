@@ -61,13 +61,17 @@ def failures(numbers: list[str], code: str = "345") -> bytes:
                           "code": code} for place, number in enumerate(numbers)])  # fmt: skip
 
 
-async def test_a_thousand_receipts_for_one_number_on_four_processes_cost_one_call(tmp_path: Path, database_url: str) -> None:
+async def test_a_thousand_receipts_for_one_number_on_four_processes_cost_one_call(
+    tmp_path: Path, database_url: str
+) -> None:
     async with (
         answering(lambda number: Reply(telnyx(number, "T-Mobile USA, Inc.", ported="Y", on=today()))) as provider,
         fleet(tmp_path, database_url, provider) as four,
     ):
         one = {"number": WHO, "sender": "12345", "status": "undeliverable", "code": "345"}
-        posts = [four.clients[n % 4].post("/v1/receipts/native", json=one | {"message_id": f"m{n}"}) for n in range(1_000)]
+        posts = [
+            four.clients[n % 4].post("/v1/receipts/native", json=one | {"message_id": f"m{n}"}) for n in range(1_000)
+        ]
         assert {answer.status_code for answer in await asyncio.gather(*posts)} == {200}
         await four.quiet()
         assert await four.rows("SELECT count(*) FROM receipts") == [(1_000,)]
@@ -86,7 +90,9 @@ async def test_a_budget_is_never_exceeded_by_four_processes(tmp_path: Path, data
         assert provider.calls.total() == 123
         assert await four.rows("SELECT spent FROM lookup_days") == [(Decimal("1.23"),)]
         assert await four.rows("SELECT sum(price) FROM lookup_answers") == [(Decimal("1.23"),)]
-        assert await four.rows("SELECT count(*) FROM numbers WHERE state = 'held' AND waiting_for = 'budget'") == [(177,)]
+        assert await four.rows("SELECT count(*) FROM numbers WHERE state = 'held' AND waiting_for = 'budget'") == [
+            (177,)
+        ]
 
 
 async def test_a_lookup_whose_process_is_killed_is_made_again_after_its_lease_and_acts_once(
@@ -101,7 +107,9 @@ async def test_a_lookup_whose_process_is_killed_is_made_again_after_its_lease_an
         await first.clients[0].post("/v1/receipts/native", content=failures([WHO], "3041"))
         await provider.asked.wait()
         await first.services[0].end(signal.SIGKILL)
-        [(leased, waiting)] = await first.rows("SELECT lease_until > now(), (SELECT waiting_for FROM numbers) FROM lookups")
+        [(leased, waiting)] = await first.rows(
+            "SELECT lease_until > now(), (SELECT waiting_for FROM numbers) FROM lookups"
+        )
         assert (leased, waiting) == (True, "lookup")
         await first.rows("UPDATE lookups SET lease_until = now() + interval '2 s'")
         async with fleet(tmp_path, database_url, provider, processes=2) as two:
@@ -115,7 +123,9 @@ async def test_a_lookup_whose_process_is_killed_is_made_again_after_its_lease_an
 
 async def test_kills_at_any_moment_lose_no_lookup_and_repeat_no_effect(tmp_path: Path, database_url: str) -> None:
     numbers = [f"+1555555{n:04}" for n in range(400)]
-    async with answering(lambda number: Reply(telnyx(number, "T-Mobile USA, Inc.", ported="Y", on=today()))) as provider:
+    async with answering(
+        lambda number: Reply(telnyx(number, "T-Mobile USA, Inc.", ported="Y", on=today()))
+    ) as provider:
         async with fleet(tmp_path, database_url, provider, processes=2) as two:
             await two.clients[0].post("/v1/receipts/native", content=failures(numbers))
             for calls, service in ((40, two.services[0]), (150, two.services[1])):

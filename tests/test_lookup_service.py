@@ -10,7 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
-from app.services.lookup import ask, service as making
+from app.services.lookup import ask
+from app.services.lookup import service as making
 from tests.conftest import Service, Start
 from tests.provider import Reply, answering, telnyx, today
 
@@ -79,7 +80,9 @@ async def test_a_number_that_left_att_is_found_on_t_mobile_with_all_its_opt_ins(
             "T-Mobile", "T-Mobile USA, Inc.", True, "telnyx", today())  # fmt: skip
         assert [one["sendable"] for one in told["lists"]] == [True] * 3
         assert len(await service.sql("SELECT 1 FROM published.sendable")) == 3
-        assert await service.sql("SELECT state, carrier, ported FROM published.number_status") == [("active", "T-Mobile", True)]
+        assert await service.sql("SELECT state, carrier, ported FROM published.number_status") == [
+            ("active", "T-Mobile", True)
+        ]
         feed = (await service.client.get("/v1/changes")).json()["items"]
         tail = [(c["kind"], c["from"], c["to"], c["cause"]["kind"]) for c in feed][-3:]
         assert tail == [
@@ -109,7 +112,11 @@ async def test_each_code_that_asks_is_decided_by_a_port(start: Start, code: str,
             await receipt(service, code, code_space=space)
             await looked_up(service)
             told = await status(service, sender="12345", list="spring")
-            assert (told["state"], told["carrier"]["name"], told["lists"][0]["consent"]) == (state, "T-Mobile", "opted_in")
+            assert (told["state"], told["carrier"]["name"], told["lists"][0]["consent"]) == (
+                state,
+                "T-Mobile",
+                "opted_in",
+            )
             assert told["decision"]["sendable"] == (code != "592")  # 592: that sender stays blocked
             assert provider.calls == {WHO: 1}
 
@@ -123,7 +130,10 @@ async def test_a_landline_ends_consent_and_says_why(start: Start) -> None:
             await looked_up(service)
             told = await status(service)
             assert (told["state"], told["reason"]) == ("not_sms_capable", "not_sms_capable")
-            assert {one["sender"]: one["consent"] for one in told["lists"]} == {"12345": "opted_out", "67890": "opted_in"}
+            assert {one["sender"]: one["consent"] for one in told["lists"]} == {
+                "12345": "opted_out",
+                "67890": "opted_in",
+            }
             [(code, reason)] = await service.sql("SELECT code, reason FROM published.opt_outs")
             assert (code, reason) == ("345", "not_sms_capable")
 
@@ -184,7 +194,11 @@ async def test_a_provider_that_fails_hands_over_to_the_next(start: Start, how: s
             await receipt(service, "3041")
             await looked_up(service)
             told = await status(service)
-            assert (told["state"], told["carrier"]["source"], told["lists"][0]["consent"]) == ("active", "plivo", "opted_in")
+            assert (told["state"], told["carrier"]["source"], told["lists"][0]["consent"]) == (
+                "active",
+                "plivo",
+                "opted_in",
+            )
             kept = (await service.client.get("/v1/lookups", params={"number": WHO})).json()["items"]
             assert {one["provider"]: one["outcome"] == "ok" for one in kept} == {"plivo": True, "telnyx": False}
 
@@ -210,7 +224,11 @@ async def test_nobody_is_opted_out_by_an_outage_and_no_step_is_lost(start: Start
                 while not await service.sql("SELECT 1 FROM lookups WHERE tries > 0 AND lease_until IS NULL"):
                     await asyncio.sleep(0.02)
             told = await status(service)
-            assert (told["state"], told["waiting_for"], told["lists"][0]["consent"]) == ("deactivated", "lookup", "opted_in")
+            assert (told["state"], told["waiting_for"], told["lists"][0]["consent"]) == (
+                "deactivated",
+                "lookup",
+                "opted_in",
+            )
             [(step, waits)] = await service.sql("SELECT step, waiting_for FROM lookups")
             assert (step, waits) == (0, "lookup")
             alarms = (await service.client.get("/v1/alarms")).json()["items"]
@@ -261,7 +279,9 @@ async def test_over_the_budget_numbers_wait_for_it_and_say_so(start: Start) -> N
             async with asyncio.timeout(30):
                 while await service.sql("SELECT 1 FROM lookups"):
                     await asyncio.sleep(0.02)
-            assert await service.sql("SELECT DISTINCT state, waiting_for FROM published.number_status") == [("active", None)]
+            assert await service.sql("SELECT DISTINCT state, waiting_for FROM published.number_status") == [
+                ("active", None)
+            ]
 
 
 async def test_a_number_costs_no_more_than_its_own_budget_in_thirty_days(start: Start) -> None:
@@ -325,9 +345,16 @@ async def test_two_providers_that_disagree_stand_both_in_the_history(start: Star
             await receipt(service, "3041")
             await looked_up(service)
             told = await status(service)
-            assert (told["state"], told["carrier"]["name"], told["carrier"]["source"]) == ("active", "T-Mobile", "plivo")
+            assert (told["state"], told["carrier"]["name"], told["carrier"]["source"]) == (
+                "active",
+                "T-Mobile",
+                "plivo",
+            )
             history = (await service.client.get(f"/v1/numbers/{WHO}/history")).json()["items"]
-            assert history[0]["cause"]["evidence"] == "plivo: T-Mobile USA, Inc. mobile ported; telnyx: AT&T Mobility mobile"
+            assert (
+                history[0]["cause"]["evidence"]
+                == "plivo: T-Mobile USA, Inc. mobile ported; telnyx: AT&T Mobility mobile"
+            )
 
 
 async def test_a_late_answer_overwrites_nothing(start: Start) -> None:
@@ -338,7 +365,9 @@ async def test_a_late_answer_overwrites_nothing(start: Start) -> None:
         async with start(lookup=provider_settings) as service:
             await receipt(service, "345")
             await provider.asked.wait()
-            await service.sql("UPDATE lookups SET token = gen_random_uuid(), step = 3, lease_until = now() + interval '1 h'")
+            await service.sql(
+                "UPDATE lookups SET token = gen_random_uuid(), step = 3, lease_until = now() + interval '1 h'"
+            )
             go.set()
             async with asyncio.timeout(30):
                 while not await service.sql("SELECT 1 FROM lookup_answers"):
@@ -346,4 +375,3 @@ async def test_a_late_answer_overwrites_nothing(start: Start) -> None:
             assert (await status(service))["state"] == "held"
             [(step, leased)] = await service.sql("SELECT step, lease_until > now() FROM lookups")
             assert (step, leased) == (3, True)
-

@@ -83,7 +83,9 @@ async def metrics(request: Request, _: Annotated[None, Security(scope("metrics:r
     if now:
         _waiting(registry, now)
         if left is not None:
-            Gauge("sendable_lookup_budget_left", "What lookups may still cost today", registry=registry).set(float(left))
+            Gauge("sendable_lookup_budget_left", "What lookups may still cost today", registry=registry).set(
+                float(left)
+            )
     body = generate_latest(REGISTRY) + generate_latest(registry)
     return Response(body, headers=NO_STORE, media_type=CONTENT_TYPE_LATEST)
 
