@@ -109,12 +109,13 @@ def _source(name: str, table: object) -> Source:
             float(given.pop("per_second", provider.per_second)),
         )
         within = duration(str(given.pop("timeout", "8s"))).total_seconds()
-        if not price.is_finite() or price < 0 or not 0 < pace < math.inf or within <= 0:
-            raise ValueError("price must be 0 or more, per_second and timeout more than 0")
     except (ArithmeticError, ValueError) as error:
         raise SettingsError(
             f"`lookup.{name}` has a price, per_second or timeout that is none: {_plainly(error)}"
         ) from None
+    if not price.is_finite() or price < 0 or not 0 < pace < math.inf or within <= 0:
+        why = "price must be 0 or more, per_second and timeout more than 0"
+        raise SettingsError(f"`lookup.{name}` has a price, per_second or timeout that is none: {why}")
     try:
         provider.build(["+15555551234"], {**given, "now": datetime.now(UTC)})
     except (LookupError, ValueError, TypeError, AttributeError) as error:

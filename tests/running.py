@@ -31,7 +31,7 @@ class Said(NamedTuple):
 async def until(true: Callable[[], object]) -> None:
     """Wait for what another process does; nothing tells us when."""
     async with asyncio.timeout(WITHIN):
-        while not true():  # noqa: ASYNC110 - other processes set no events
+        while not true():
             await asyncio.sleep(0.02)
 
 

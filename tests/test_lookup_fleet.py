@@ -35,7 +35,7 @@ class Fleet(NamedTuple):
     async def quiet(self, statement: str = "SELECT 1 FROM lookups") -> None:
         """Wait until this finds nothing."""
         async with asyncio.timeout(100):
-            while await self.db.fetch(statement):  # noqa: ASYNC110 - other processes set no events
+            while await self.db.fetch(statement):
                 await asyncio.sleep(0.05)
 
 
@@ -130,7 +130,7 @@ async def test_kills_at_any_moment_lose_no_lookup_and_repeat_no_effect(tmp_path:
             await two.clients[0].post("/v1/receipts/native", content=failures(numbers))
             for calls, service in ((40, two.services[0]), (150, two.services[1])):
                 async with asyncio.timeout(60):
-                    while provider.calls.total() < calls:  # noqa: ASYNC110 - other processes set no events
+                    while provider.calls.total() < calls:
                         await asyncio.sleep(0.001)
                 await service.end(signal.SIGKILL)
             await two.rows("UPDATE lookups SET lease_until = now() WHERE lease_until IS NOT NULL")

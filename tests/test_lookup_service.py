@@ -76,8 +76,8 @@ async def test_a_number_that_left_att_is_found_on_t_mobile_with_all_its_opt_ins(
         told = await status(service)
         assert (told["state"], told["sendable"], told["waiting_for"]) == ("active", True, None)
         carrier = told["carrier"]
-        assert (carrier["name"], carrier["name_raw"], carrier["ported"], carrier["source"], carrier["ported_at"][:10]) == (
-            "T-Mobile", "T-Mobile USA, Inc.", True, "telnyx", today())  # fmt: skip
+        assert (carrier["name"], carrier["name_raw"]) == ("T-Mobile", "T-Mobile USA, Inc.")
+        assert (carrier["ported"], carrier["source"], carrier["ported_at"][:10]) == (True, "telnyx", today())
         assert [one["sendable"] for one in told["lists"]] == [True] * 3
         assert len(await service.sql("SELECT 1 FROM published.sendable")) == 3
         assert await service.sql("SELECT state, carrier, ported FROM published.number_status") == [

@@ -90,7 +90,7 @@ TABLE: dict[str, tuple[Verdict, Found | Failed, tuple[Cell, Cell], tuple[Cell, C
     "ported, no stored carrier": (NO_CARRIER, BARE_PORT, (ACTIVE, ACTIVE), (ACTIVE, ACTIVE)),
     "same network": (STORED, SAME, (ACTIVE, ACTIVE), (DEAD_WAITS, DEAD_AND_OUT)),
     "no stored carrier": (NO_CARRIER, SAME, (ACTIVE, ACTIVE), (DEAD_WAITS, DEAD_AND_OUT)),
-    "another network, said not to be ported": (STORED, found(ported=False), (ACTIVE, ACTIVE), (DEAD_WAITS, DEAD_AND_OUT)),
+    "another network, not ported": (STORED, found(ported=False), (ACTIVE, ACTIVE), (DEAD_WAITS, DEAD_AND_OUT)),
     "another name that nobody knows": (STORED, found("Qwxyz Tel"), (ACTIVE, ACTIVE), (DEAD_WAITS, DEAD_AND_OUT)),
     "port in progress": (STORED, PORTING, (Cell("porting", NOBODY, True, "lookup"), Cell("porting", waits="person")),
                          (DEAD_WAITS, DEAD_ASKS_A_PERSON)),
@@ -263,8 +263,8 @@ def test_the_same_answer_twice_ends_as_once(reason: str, name: str) -> None:
     stored, answer, *_ = TABLE[name]
     once, _ = looked_up(subscriber(LOOKUPS, stored, failed(reason)), answer, last=True)
     twice = once
-    for verdict in resolve(subscriber(LOOKUPS, stored, failed(reason)).number, Said("telnyx", answer), Moment(ANSWERED, last=True),
-                           LOOKUPS, CARRIERS).verdicts:  # fmt: skip
+    number, last = subscriber(LOOKUPS, stored, failed(reason)).number, Moment(ANSWERED, last=True)
+    for verdict in resolve(number, Said("telnyx", answer), last, LOOKUPS, CARRIERS).verdicts:
         twice, changes = settle(twice, verdict, LOOKUPS, ANSWERED)
         assert changes == []
     assert twice.number == once.number
@@ -284,8 +284,8 @@ def test_an_explicit_port_newer_than_the_receipt_outranks_a_bare_name() -> None:
     assert best([], EVENT) is None
 
 
-@pytest.mark.parametrize(("answer", "enough"), [(SAME, False), (BARE_PORT, True), (found(ported=False), True), (LANDLINE, True),
-                                                (GONE, True), (NOT_FOUND, True), (OUTAGE, False), (NAMELESS, False),
+@pytest.mark.parametrize(("answer", "enough"), [(SAME, False), (BARE_PORT, True), (found(ported=False), True),
+                                                (LANDLINE, True), (GONE, True), (NOT_FOUND, True), (OUTAGE, False), (NAMELESS, False),
                                                 (NOT_COVERED, False), (lost("invalid_number"), True)])  # fmt: skip
 def test_another_provider_is_asked_where_the_port_is_not_told(answer: Found | Failed, enough: bool) -> None:  # noqa: FBT001
     assert suffices(answer) is enough

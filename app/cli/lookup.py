@@ -73,7 +73,8 @@ def look_up_number(
 
 def _told(outcome: Outcome) -> dict[str, Any]:
     errors = ", ".join(f"{provider}: {error}" for provider, error in outcome.errors)
-    return {"number": outcome.number, "outcome": outcome.outcome, "provider": outcome.provider, "errors": errors or None,
+    return {"number": outcome.number, "outcome": outcome.outcome, "provider": outcome.provider,
+            "errors": errors or None,
             "price": str(outcome.price), "changes": len(outcome.changes)}  # fmt: skip
 
 

@@ -52,7 +52,8 @@ async def look_up(request: Request, number: PhoneNumber, _: Annotated[None, Secu
 
 def _change(change: Change) -> dict[str, Any]:
     told = {
-        "number": change.number, "sender": change.sender, "list": change.list, "kind": change.kind, "from": change.before,
+        "number": change.number, "sender": change.sender, "list": change.list, "kind": change.kind,
+        "from": change.before,
         "to": change.after, "reason": change.reason, "cause": orjson.Fragment(cause_json(change.cause)),
         "occurred_at": change.occurred_at,
     }  # fmt: skip
@@ -65,7 +66,7 @@ async def answers(request: Request, number: Annotated[str, Query(description="Of
                   before: Annotated[datetime | None, Query(description="The `next` of the page before")] = None,
                   limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
                   _: Annotated[None, Security(scope("numbers:read"))] = None) -> Response:  # fmt: skip
-    """Every provider's answer about a number, newest first, with its price; without what tells who or where a person is."""
+    """Every provider's answer about a number, newest first, with its price, without what tells who a person is."""
     state = request.app.state
     rows = await reading.lookup_answers(state.reads, number_of(state.settings.region, number), before, limit + 1)
     items = [_answer(row._asdict()) for row in rows[:limit]]

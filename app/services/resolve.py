@@ -214,8 +214,8 @@ def _of_the_number(follows: _Follows, kind: Kind, found: Found | None, cause: Ca
         follows.clear("not_sms_capable", "invalid")
 
 
-def _answer(follows: _Follows, question: Question, kind: Kind, found: Found | None, stored: Carrier | None, number: Number,
-            carriers: Carriers, cause: Cause) -> None:  # fmt: skip
+def _answer(follows: _Follows, question: Question, kind: Kind, found: Found | None, stored: Carrier | None,
+            number: Number, carriers: Carriers, cause: Cause) -> None:  # fmt: skip
     if question.state is None:
         _blocked(follows, question, kind, found, number, cause)
     elif question.state in DEAD:
@@ -261,9 +261,9 @@ def _same(follows: _Follows, question: Question, number: Number, cause: Cause) -
     follows.clear(key)
 
 
-def _dead(follows: _Follows, question: Question, kind: Kind, found: Found | None, stored: Carrier | None, carriers: Carriers,
-          cause: Cause) -> None:  # fmt: skip
-    """A number that is deactivated or disconnected: only a port brings it back, only evidence or the last step ends it."""
+def _dead(follows: _Follows, question: Question, kind: Kind, found: Found | None, stored: Carrier | None,
+          carriers: Carriers, cause: Cause) -> None:  # fmt: skip
+    """A number that is deactivated or disconnected: only a port brings it back, only evidence or the last step ends."""
     if kind == "moved" and found and proven(found, question.fact, stored, carriers):
         follows.clear("deactivated", "disconnected", "port")
     elif kind == "gone":

@@ -1,4 +1,4 @@
-"""Lookups that are made: steps, leases, the answers of providers, what was spent"""
+"""Lookups that are made: steps, leases, the answers of providers, what was spent."""
 
 from alembic import op
 

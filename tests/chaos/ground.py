@@ -37,8 +37,8 @@ _REPOSITORY = Path(__file__).parents[2]
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """A new folder which root's stand-in can pass through, so that PostgreSQL stays in it. Nothing that was logged in it
-    may hold a phone number, whatever was killed.
+    """A new folder which root's stand-in can pass through, so that PostgreSQL stays in it. Nothing logged in it may
+    hold a phone number, whatever was killed.
     """
     path = Path(tempfile.mkdtemp(prefix="sendable-chaos-"))
     path.chmod(0o711)

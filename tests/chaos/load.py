@@ -205,12 +205,12 @@ class Stream:
 async def until(true: Callable[[], object], within: float) -> None:
     """Until a condition about other processes holds: those set no events. Raises TimeoutError."""
     async with asyncio.timeout(within):
-        while not true():  # noqa: ASYNC110 - see above
+        while not true():
             await asyncio.sleep(0.01)
 
 
 async def until_so(true: Callable[[], Awaitable[object]], within: float) -> None:
     """The same where the answer has to be asked for."""
     async with asyncio.timeout(within):
-        while not await true():  # noqa: ASYNC110 - see above
+        while not await true():
             await asyncio.sleep(0.05)
