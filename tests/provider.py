@@ -16,8 +16,8 @@ from urllib.parse import unquote
 def telnyx(number: str, carrier: str, *, ported: str = "", on: str = "", line: str = "mobile") -> bytes:
     """An answer as Telnyx gives it for an American number."""
     portability = {"lrn": "", "ported_status": ported, "ported_date": on, "ocn": "6529", "line_type": line,
-                   "spid": "6529", "spid_carrier_name": carrier, "spid_carrier_type": "", "altspid": "", "altspid_carrier_name": "",
-                   "altspid_carrier_type": "", "city": "", "state": ""}  # fmt: skip
+                   "spid": "6529", "spid_carrier_name": carrier, "spid_carrier_type": "", "altspid": "",
+                   "altspid_carrier_name": "", "altspid_carrier_type": "", "city": "", "state": ""}  # fmt: skip
     return json.dumps({"data": {"country_code": "US", "phone_number": number, "record_type": "number_lookup",
                                 "fraud": None, "caller_name": None, "carrier": {"name": carrier, "type": line},
                                 "portability": portability}}).encode()  # fmt: skip

@@ -72,7 +72,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no key": ({"providers": ["telnyx"]}, r"`lookup.telnyx.api_key` is missing: telnyx needs api_key"),
     "twice": ({"providers": ["demo", "demo"]}, r"names a provider twice"),
     "no table": ({"providers": ["telnyx"], "telnyx": "key"}, r"`lookup.telnyx` must be a table"),
-    "a price that is none": ({"providers": ["demo"], "demo": {"price": "cheap"}}, r"`lookup.demo` has a price, per_second"),
+    "a price that is none": ({"providers": ["demo"], "demo": {"price": "cheap"}}, r"`lookup.demo` has a price"),
     "a negative price": ({"providers": ["demo"], "demo": {"price": "-1"}}, r"`lookup.demo` has a price"),
     "no pace": ({"providers": ["demo"], "demo": {"per_second": 0}}, r"`lookup.demo` has a price, per_second"),
     "a key that is no PEM": ({"providers": ["vonage"], "vonage": {"application_id": "x", "private_key": "no-pem"}},
