@@ -286,7 +286,8 @@ def test_an_explicit_port_newer_than_the_receipt_outranks_a_bare_name() -> None:
 
 @pytest.mark.parametrize(("answer", "enough"), [(SAME, False), (BARE_PORT, True), (found(ported=False), True),
                                                 (LANDLINE, True), (GONE, True), (NOT_FOUND, True), (OUTAGE, False),
-                                                (NAMELESS, False), (NOT_COVERED, False), (lost("invalid_number"), True)])  # fmt: skip
+                                                (NAMELESS, False), (NOT_COVERED, False),
+                                                (lost("invalid_number"), True)])  # fmt: skip
 def test_another_provider_is_asked_where_the_port_is_not_told(answer: Found | Failed, enough: bool) -> None:  # noqa: FBT001
     assert suffices(answer) is enough
 
