@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from app.services import held, upkeep
 from app.services.held import Which
 from tests.conftest import Service, Start
@@ -98,3 +100,20 @@ async def test_a_person_releases_or_gives_up_what_one_code_holds(service: Servic
     assert (await service.client.post("/v1/held/release", json={})).status_code == 422
     which = Which(reason="carrier_unknown")
     assert await held.release(service.app.state.engine, which, service.app.state.meaning.policy, "test") == 1
+
+
+KEYS = """INSERT INTO receipt_keys SELECT gen_random_uuid(), now() - CAST(:days AS int) * interval '1 day'
+          FROM generate_series(1, CAST(:rows AS int))"""
+SENT = """INSERT INTO messages (gateway, account, message_id, registered_at)
+          SELECT 'native', '', gen_random_uuid()::text, now() - CAST(:days AS int) * interval '1 day'
+          FROM generate_series(1, CAST(:rows AS int))"""
+
+
+async def test_what_only_serves_for_days_is_pruned_in_parts(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "_PRUNED_AT_ONCE", 100)
+    for insert, kept_days in ((KEYS, 8), (SENT, 14)):
+        await service.sql(insert, days=kept_days + 1, rows=250)
+        await service.sql(insert, days=kept_days - 1, rows=7)
+    await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
+    counts = "SELECT (SELECT count(*) FROM receipt_keys), (SELECT count(*) FROM messages)"
+    assert await service.sql(counts) == [(7, 7)]

@@ -111,14 +111,13 @@ _PARTITIONS = text("""
 SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = 'receipts'::regclass AND c.relname ~ '^receipts_[0-9]{8}$' ORDER BY 1
 """)
-_PRUNE = (
-    text("DELETE FROM receipt_keys WHERE arrived_at < :keys"),
-    text("DELETE FROM messages WHERE registered_at < :register"),
-    text("DELETE FROM unnamed WHERE received_at < :register"),
-    text("DELETE FROM changes WHERE committed_at < :changes"),
-    text("DELETE FROM lookup_answers WHERE asked_at < :changes"),
-    text("DELETE FROM lookup_spend WHERE day < CAST(:spend AS date)"),
-)
+_PRUNED_AT_ONCE = 20_000
+
+
+def _prune(table: str, column: str) -> str:
+    return f"""
+DELETE FROM {table} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {column} < $1 LIMIT {_PRUNED_AT_ONCE}))
+"""  # noqa: S608 - names of this file
 
 
 async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
@@ -128,14 +127,25 @@ async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
         await db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         await db.execute(text("SET LOCAL lock_timeout = '5s'"))
         await _partition(db, now.date(), settings.receipts_kept)
-    limits = {
-        "keys": now - KEYS_KEPT, "register": now - REGISTER_KEPT, "changes": now - settings.changes_kept,
-        "spend": (now - SPEND_KEPT).date(),
-    }  # fmt: skip
-    for statement in _PRUNE:
-        async with engine.begin() as db:
-            wanted = {name: limits[name] for name in statement.compile().params}
-            await db.execute(statement, wanted)
+    history = now - settings.changes_kept
+    for table, column, oldest in (
+        ("receipt_keys", "arrived_at", now - KEYS_KEPT),
+        ("messages", "registered_at", now - REGISTER_KEPT),
+        ("unnamed", "received_at", now - REGISTER_KEPT),
+        ("changes", "committed_at", history),
+        ("lookup_answers", "asked_at", history),
+        ("lookup_spend", "day", (now - SPEND_KEPT).date()),
+    ):
+        await _delete(engine, _prune(table, column), oldest)
+
+
+async def _delete(engine: AsyncEngine, statement: str, oldest: date) -> None:
+    """In parts: a day's worth at once would hold its locks, and its connection, for longer than we wait for any."""
+    while True:
+        async with transaction(engine) as db:
+            deleted = await db.execute(statement, oldest)
+        if deleted != f"DELETE {_PRUNED_AT_ONCE}":
+            return
 
 
 async def _partition(db: AsyncConnection, today: date, kept: timedelta) -> None:
