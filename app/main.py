@@ -44,7 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _database(settings) as url:
+        async with url_of(settings) as url:
             await migrate.upgrade(url)
             async with _running(app, url, settings, meaning, plan):
                 yield
@@ -129,7 +129,8 @@ def _plainly(error: Exception) -> str:
 
 
 @asynccontextmanager
-async def _database(settings: Settings) -> AsyncIterator[str]:
+async def url_of(settings: Settings) -> AsyncIterator[str]:
+    """A URL that answers; the embedded server is started if nobody runs it."""
     if settings.database_url:
         yield settings.database_url.get_secret_value()
     else:

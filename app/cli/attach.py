@@ -12,21 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cli.show import Refused
 from app.config import Settings, read_settings
-from app.services import database, migrate
+from app.main import url_of
+from app.services import migrate
 from app.services.connection import connect
 
 T = TypeVar("T")
 POOL = 2
-
-
-@asynccontextmanager
-async def url_of(settings: Settings) -> AsyncIterator[str]:
-    """A URL that answers; the embedded server is started if nobody runs it."""
-    if settings.database_url:
-        yield settings.database_url.get_secret_value()
-    else:
-        async with database.serving(settings.data_dir) as url:
-            yield url
 
 
 @asynccontextmanager

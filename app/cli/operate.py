@@ -14,10 +14,10 @@ from sqlalchemy import URL, make_url
 
 from app.catalogue import CatalogueError
 from app.catalogue.policy import PolicyError
-from app.cli.attach import attached, is_refusal, url_of, why_not, with_database
+from app.cli.attach import attached, is_refusal, why_not, with_database
 from app.cli.show import Json, Refused, as_json, as_table, busy, say
 from app.config import Settings, SettingsError, read_settings
-from app.main import links_of, meaning_of
+from app.main import links_of, meaning_of, url_of
 from app.models.duration import duration
 from app.services import database
 from app.services import doctor as doctors
