@@ -227,6 +227,8 @@ def test_a_carrier_is_known_by_the_texts_that_vendors_write(raw: str, name: str)
         ("AT&T - Southwest", "AT&T (wireline)"),
         ("Ameritech - PSTN", "AT&T (wireline)"),
         ("Southwestern Bell", "AT&T (wireline)"),
+        ("AT&T - PSTN", "Landline (name says PSTN)"),
+        ("Verizon - PSTN", "Landline (name says PSTN)"),
         ("SPRINT COMMUNICATIONS COMPANY, L.P.", "Sprint (wireline)"),
         ("Time Warner Cable", "Cable telephony (not mobile)"),
         ("VIRGIN ISLANDS TEL", "Local telephone company (not a mobile brand)"),
@@ -238,6 +240,11 @@ def test_a_landline_arm_or_a_wholesaler_is_not_the_mobile_carrier_of_like_name(r
     assert CARRIERS.name(raw) == name
     assert CARRIERS.network(name) == name
     assert {brand.kind for brand in CARRIERS.brands if brand.name == name} == {"other"}
+
+
+@pytest.mark.parametrize(("mcc", "mnc"), [("310", "150"), ("310", "470")])
+def test_a_network_code_that_two_carriers_use_names_neither(mcc: str, mnc: str) -> None:
+    assert CARRIERS.by_network(mcc, mnc) is None
 
 
 @pytest.mark.parametrize(
