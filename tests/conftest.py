@@ -22,7 +22,9 @@ import pytest
 import structlog
 from fastapi import FastAPI
 from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from app.config import Settings
 from app.main import create_app, meaning_of
@@ -100,7 +102,16 @@ async def _database(server: str, name: str, how: str = "") -> AsyncIterator[str]
     try:
         yield make_url(server).set(database=name).render_as_string(hide_password=False)
     finally:
-        await _tell(server, f"DROP DATABASE {name} WITH (FORCE)")
+        await drop(server, name)
+
+
+async def drop(server: str, name: str) -> None:
+    """An autovacuum worker that is at work there is not ours to end: it is waited for."""
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(DBAPIError), stop=stop_after_delay(60), wait=wait_fixed(0.2), reraise=True
+    ):
+        with attempt:
+            await _tell(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 async def _tell(server: str, command: str) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.models.tables import metadata
 from app.services import migrate
 from app.services.migrate import SchemaError, upgrade
-from tests.conftest import Start
+from tests.conftest import Start, drop
 
 
 def difference(connection: Connection) -> list[object]:
@@ -28,19 +28,12 @@ async def test_the_migrations_build_exactly_the_tables_that_the_code_knows(datab
 
 
 async def empty(url: str, name: str) -> str:
+    await drop(url, name)
     engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
     async with engine.connect() as db:
-        await db.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
         await db.execute(text(f"CREATE DATABASE {name}"))
     await engine.dispose()
     return make_url(url).set(database=name).render_as_string(hide_password=False)
-
-
-async def drop(url: str, name: str) -> None:
-    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
-    async with engine.connect() as db:
-        await db.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    await engine.dispose()
 
 
 async def test_many_processes_may_migrate_an_empty_database_at_once(database_url: str) -> None:
