@@ -55,9 +55,3 @@ def sender_id(text: str, region: str = "US") -> str:
         except ValueError:
             return name.removeprefix("+")
     return name.casefold()
-
-
-def mask(text: str) -> str:
-    """A number for logs: `+1555***1234`."""
-    shown, hidden = text[:5] + text[-4:], text[5:-4]
-    return f"{shown[:5]}***{shown[5:]}" if hidden else "***"

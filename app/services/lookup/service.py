@@ -152,10 +152,6 @@ class Lookups:
         self._poked.set()
         self._free.set()
 
-    def poke(self) -> None:
-        """Something was asked just now: look at once."""
-        self._poked.set()
-
     async def _wake(self) -> None:
         try:
             async with transaction(self._engine) as db:
