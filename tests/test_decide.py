@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import permutations, product
 from typing import NamedTuple
 
 import pytest
+from msgspec.structs import replace
 
 from app.catalogue import load
 from app.catalogue.policy import load_policy

@@ -14,7 +14,7 @@ import re
 import time
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -364,12 +364,12 @@ def check_broken(broken: Broken) -> None:
 
 def check_storable(receipt: Receipt) -> None:
     limits = {"message_id": 256, "code": 64, "code_space": 64, "carrier": 128, "sender": 64, "mcc": 3, "mnc": 3}
-    for field in fields(receipt):
-        value = getattr(receipt, field.name)
+    for name in receipt.__struct_fields__:
+        value = getattr(receipt, name)
         if isinstance(value, str):
             assert "\0" not in value.encode().decode()
-            assert len(value) <= limits.get(field.name, 20)
-            assert value or field.name in {"gateway", "account"}
+            assert len(value) <= limits.get(name, 20)
+            assert value or name in {"gateway", "account"}
         if isinstance(value, datetime):
             assert value.tzinfo is UTC
     assert receipt.message_id or receipt.number

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 import pytest
+from msgspec.structs import replace
 
 from app.catalogue import carriers
 from app.models.lookup import Failed, Failure, Found
@@ -191,9 +192,7 @@ def test_a_network_not_covered_ends_consent_only_for_a_foreign_or_fixed_line(nam
 def test_a_canadian_number_by_its_area_code_is_foreign_to_senders_in_the_us() -> None:
     held = subscriber(LOOKUPS, failed("network_not_covered"))
     said = Said("telnyx", Found("+14165550123", carrier="X", line_type="mobile"))
-    number = held.number.__class__(
-        **{**{f: getattr(held.number, f) for f in held.number.__slots__}, "number": "+14165550123"}
-    )
+    number = replace(held.number, number="+14165550123")
     here = resolve(number, said, Moment(ANSWERED), LOOKUPS, CARRIERS)
     there = resolve(number, said, Moment(ANSWERED, home="CA"), LOOKUPS, CARRIERS)
     assert any(verdict.out for verdict in here.verdicts)

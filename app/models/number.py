@@ -5,9 +5,10 @@ Every part keeps its newest event by event time, so any order and any repetition
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
+
+from msgspec import Struct, field
 
 State = Literal[
     "unseen", "active", "held", "porting", "suspended", "unreachable", "not_sms_capable",
@@ -24,8 +25,7 @@ PRECEDENCE: tuple[State, ...] = (
 """Of several conditions in force the first of these is shown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(Struct, frozen=True, gc=False, omit_defaults=True):
     """What a fact rests on. Copied into every fact and change, since receipts are dropped long before those."""
 
     kind: Literal["receipt", "register", "lookup", "call", "person", "lapse", "policy"]
@@ -38,8 +38,7 @@ class Cause:
     evidence: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(Struct, frozen=True, gc=False, omit_defaults=True):
     """One dated event. `at` is its event time; `guard` the moment an opt-in must be newer than to survive it
     (the send time of the message, for receipts). `lookup`: a carrier lookup is to decide what follows, and `sender` is
     whose consent it may end.
@@ -53,16 +52,14 @@ class Fact:
     sender: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Stalled:
+class Stalled(Struct, frozen=True, gc=False, omit_defaults=True):
     """Why the lookups that were asked up to `at` do not happen; `lookup`: they do again."""
 
     at: datetime
     waiting_for: Waiting
 
 
-@dataclass(frozen=True, slots=True)
-class Carrier:
+class Carrier(Struct, frozen=True, gc=False, omit_defaults=True):
     """Who serves a number, since when we know, and who told us."""
 
     at: datetime
@@ -76,8 +73,7 @@ class Carrier:
     ported_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(Struct, frozen=True, gc=False, omit_defaults=True):
     """One sender's reach to one number: its blocks by reason, and the dates that lift or outlive them."""
 
     blocks: dict[str, Fact] = field(default_factory=dict)
@@ -86,8 +82,7 @@ class Reach:
     opted_in: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(Struct, frozen=True, gc=False, omit_defaults=True):
     """All that is known of a number, but its lists.
 
     `conditions` are keyed `state/reason` (`held/stale_carrier`); a hold that waits for a sender's name is keyed
@@ -111,8 +106,7 @@ class Number:
     stalled: Stalled | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True, gc=False, omit_defaults=True):
     """What is shown of a number until `until` (None: until something happens)."""
 
     state: State
@@ -122,8 +116,7 @@ class Step:
     fact: Fact | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OptIn:
+class OptIn(Struct, frozen=True, gc=False, omit_defaults=True):
     """Consent as the person gave it."""
 
     at: datetime
@@ -131,8 +124,7 @@ class OptIn:
     evidence: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Subscription:
+class Subscription(Struct, frozen=True, gc=False, omit_defaults=True):
     """Consent of a number on one list of a sender: the newest opt-in and the newest opt-out of that list alone."""
 
     number: str
@@ -142,8 +134,7 @@ class Subscription:
     out: Fact | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True, gc=False, omit_defaults=True):
     """What truly changed: one entry of the feed and of the number's history."""
 
     number: str
@@ -159,8 +150,7 @@ class Change:
     list: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True, gc=False, omit_defaults=True):
     """What one event does to one number: facts to merge. A receipt, a call, a lookup, a lapse: each ends as one.
 
     `named`: the key of a hold that waited for its sender's name, and has it now. `released`: a person ends every hold

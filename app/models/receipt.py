@@ -8,6 +8,8 @@ from datetime import datetime, timedelta, tzinfo
 from enum import StrEnum
 from urllib.parse import parse_qsl
 
+from msgspec import Struct
+
 
 class Status(StrEnum):
     """What became of one message, in the eight words every gateway is translated into."""
@@ -55,8 +57,7 @@ def _pairs(text: str) -> dict[str, str]:
     return {k: v.replace("\0", "") for k, v in parse_qsl(text, keep_blank_values=True, errors="replace")}
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Struct, frozen=True, gc=False, omit_defaults=True):
     """A delivery receipt, normalised: what one gateway says about one message (or one part of it).
 
     Codes are text exactly as received. `number` and `sender` are as the vendor wrote them until `gateways.read` makes

@@ -6,11 +6,13 @@ policy.md in code. Nothing here reads a clock, a database or a setting: values i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from app.models.catalogue import Code
 from app.models.number import (
@@ -59,8 +61,7 @@ class Registered(NamedTuple):
     routed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(Struct, frozen=True, gc=False):
     """What readers see of a number and one of its lists; `steps` holds what follows when a condition lapses."""
 
     steps: tuple[Step, ...]
@@ -468,8 +469,7 @@ def consent(number: Number, held: Subscription) -> tuple[Consent, Fact | None]:
 # Settling ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True, gc=False):
     """All of one number that a verdict may touch. `told`: the step that the feed was last told of; `lists`: its
     subscriptions, as far as the verdict concerns them (all of them for an opt-out of every sender).
     """

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import perf_counter
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from uuid import UUID
 
 import structlog
 from asyncpg import PostgresError
+from msgspec.structs import astuple, replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.catalogue import Carriers, Catalogue

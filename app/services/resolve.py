@@ -7,11 +7,12 @@ cover the number never opt anyone out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 import phonenumbers
+from msgspec.structs import replace
 
 from app.models.catalogue import Carriers
 from app.models.lookup import Failed, Found, LineType

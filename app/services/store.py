@@ -12,10 +12,11 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from msgspec.json import Decoder, Encoder
 from pydantic import TypeAdapter
 
 from app.models.lookup import Found
-from app.models.number import Carrier, Cause, Change, Fact, Number, OptIn, Step, Subscription
+from app.models.number import Cause, Change, Fact, Number, OptIn, Step, Subscription
 from app.models.policy import Policy
 from app.models.receipt import Receipt
 from app.services.connection import Connection
@@ -26,11 +27,16 @@ CHANNEL = "sendable_changes"
 NAMELESS_FOR = timedelta(hours=24)
 """How long a receipt without a message id is recognised; after that the same words are a new receipt."""
 
-_NUMBER = TypeAdapter(Number)
-_STEPS = TypeAdapter(tuple[Step, ...])
-_CAUSE = TypeAdapter(Cause)
-_CARRIER = TypeAdapter(Carrier)
 _FOUND = TypeAdapter(Found)
+_number_of = Decoder(Number).decode
+_cause_of = Decoder(Cause).decode
+
+
+_encode = Encoder().encode
+
+
+def _json(value: object) -> str:
+    return _encode(value).decode()
 
 
 class ListFacts(NamedTuple):
@@ -38,7 +44,7 @@ class ListFacts(NamedTuple):
     out: Fact | None = None
 
 
-_LIST = TypeAdapter(ListFacts)
+_list_of = Decoder(ListFacts).decode
 
 
 class Arrival(NamedTuple):
@@ -55,7 +61,7 @@ class Arrival(NamedTuple):
     unmapped: bool = False
 
 
-_ARRIVAL = TypeAdapter(Arrival)
+_arrival_of = Decoder(Arrival).decode
 
 
 class Kept(NamedTuple):
@@ -84,7 +90,7 @@ def columns(rows: Iterable[Sequence[Any]]) -> Iterable[Sequence[Any]]:
 
 
 def cause_json(cause: Cause) -> str:
-    return _CAUSE.dump_json(cause, exclude_defaults=True).decode()
+    return _json(cause)
 
 
 def found_json(found: Found) -> str:
@@ -96,7 +102,7 @@ def found_of(json: str) -> Found:
 
 
 def cause_of(json: str) -> Cause:
-    return _CAUSE.validate_json(json)
+    return _cause_of(json)
 
 
 # Receipts ----------------------------------------------------------------------------------------------------------
@@ -202,7 +208,7 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::json[],
 
 async def add_unnamed(db: Connection, arrivals: Iterable[Arrival]) -> None:
     """Keep receipts until the register names their number or sender."""
-    rows = [(*id_of(a.receipt), a.key, _ARRIVAL.dump_json(a).decode(), a.arrived) for a in arrivals]
+    rows = [(*id_of(a.receipt), a.key, _json(a), a.arrived) for a in arrivals]
     if rows:
         await db.execute(_ADD_UNNAMED, *columns(rows))
 
@@ -216,7 +222,7 @@ WHERE gateway = g AND account = a AND message_id = m RETURNING receipt
 async def take_unnamed(db: Connection, ids: Iterable[MessageId]) -> list[Arrival]:
     """The receipts that waited for these messages' names, in order of arrival."""
     rows = await db.fetch(_TAKE_UNNAMED, *columns(ids))
-    return sorted((_ARRIVAL.validate_json(row["receipt"]) for row in rows), key=lambda a: (a.arrived, a.key))
+    return sorted((_arrival_of(row["receipt"]) for row in rows), key=lambda a: (a.arrived, a.key))
 
 
 _NAME_RECEIPTS = """
@@ -243,7 +249,7 @@ _FACTS = "SELECT number, facts FROM numbers WHERE number = ANY($1::text[]) AND f
 
 async def facts(db: Connection, numbers: Sequence[str]) -> dict[str, Number]:
     """What is known of these numbers, unlocked: to judge whether anybody need be asked, not to decide."""
-    return {row[0]: _NUMBER.validate_json(row[1]) for row in await db.fetch(_FACTS, numbers)}
+    return {row[0]: _number_of(row[1]) for row in await db.fetch(_FACTS, numbers)}
 
 
 _ADD_NUMBERS = "INSERT INTO numbers (number) SELECT n FROM unnest($1::text[]) n ORDER BY n ON CONFLICT DO NOTHING"
@@ -264,7 +270,7 @@ async def lock_numbers(
     lists = await _lists(db, sorted(set(with_lists)))
     return {
         number: hold(
-            _NUMBER.validate_json(facts) if facts else Number(number),
+            _number_of(facts) if facts else Number(number),
             Step(state, reason, None, until),
             lists.get(number, {}),
             policy,
@@ -281,7 +287,7 @@ async def _lists(db: Connection, numbers: list[str]) -> dict[str, dict[tuple[str
     found: dict[str, dict[tuple[str, str], Subscription]] = {}
     if numbers:
         for number, sender, name, facts in await db.fetch(_LISTS, numbers):
-            held = Subscription(number, sender, name, *_LIST.validate_json(facts))
+            held = Subscription(number, sender, name, *_list_of(facts))
             found.setdefault(number, {})[sender, name] = held
     return found
 
@@ -314,14 +320,14 @@ def _number_row(held: Held, was: Held) -> tuple[Any, ...]:
     number, shown, step = held.number, held.shown, held.told
     return (
         number.number,
-        _NUMBER.dump_json(number, exclude_defaults=True).decode(),
-        "[]" if shown.steps in _NO_STEPS else _STEPS.dump_json(shown.steps, exclude_defaults=True).decode(),
+        _json(number),
+        "[]" if shown.steps in _NO_STEPS else _json(shown.steps),
         step.state,
         step.reason,
         step.waiting_for,
         step.until,
         shown.dead_since,
-        _CARRIER.dump_json(shown.carrier, exclude_defaults=True).decode() if shown.carrier else None,
+        _json(shown.carrier) if shown.carrier else None,
         number.last_receipt_at,
         (step.state, step.reason) != (was.told.state, was.told.reason),
     )
@@ -382,7 +388,7 @@ async def save_lists(db: Connection, before: Mapping[str, Held], after: Mapping[
 
 def _list_row(number: Number, held: Subscription) -> tuple[Any, ...]:
     now, out = consent(number, held)
-    facts = _LIST.dump_json(ListFacts(held.opted_in, held.out)).decode()
+    facts = _json(ListFacts(held.opted_in, held.out))
     opted_in_at = held.opted_in.at if held.opted_in else None
     at = out.at if out else opted_in_at
     cause = out.cause if out else Cause("call")

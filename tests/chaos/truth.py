@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, reduce
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import asyncpg
-from pydantic import TypeAdapter
+from msgspec.json import Decoder
+from msgspec.structs import replace
 
 from app.models.number import Carrier, Cause, Number, Subscription, Verdict
 from app.models.number import Fact as Dated
@@ -26,7 +27,7 @@ from app.services.register import Sent
 from tests.chaos.facts import Fact, OptedIn, OptedOut, Posted, Registered
 from tests.chaos.load import Log
 
-_NUMBER = TypeAdapter(Number)
+_number_of = Decoder(Number).decode
 Rows = Sequence[asyncpg.Record]
 
 
@@ -282,7 +283,7 @@ def _shown(numbers: Mapping[str, Number], meaning: Meaning) -> dict[str, tuple[A
 
 
 def _row(row: asyncpg.Record) -> tuple[Any, ...]:
-    facts = _NUMBER.validate_json(row["facts"]) if row["facts"] != "{}" else Number(row["number"])
+    facts = _number_of(row["facts"]) if row["facts"] != "{}" else Number(row["number"])
     return (facts, row["state"], row["reason"], row["waiting_for"], row["until"], row["dead_since"])
 
 
@@ -347,13 +348,13 @@ def _ended(held: Kept) -> set[tuple[tuple[Any, ...], str]]:
     """Which receipts ended consent, on which senders' lists: only the feed knows which of several came first."""
     ended = set()
     for row in held.changes:
-        cause = _CAUSE.validate_json(row["cause"])
+        cause = _cause_of(row["cause"])
         if row["kind"] == "list.opted_out" and cause.kind == "receipt":
             ended.add((_event(row["number"], row["occurred_at"], cause), row["sender"]))
     return ended
 
 
-_CAUSE = TypeAdapter(Cause)
+_cause_of = Decoder(Cause).decode
 
 
 def _event(number: str, at: datetime, cause: Cause) -> tuple[Any, ...]:
