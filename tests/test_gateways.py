@@ -260,8 +260,6 @@ def test_what_a_vendor_signs_but_once_is_told(case: Case) -> None:
     assert told == case.nonce
 
 
-
-
 @each_forgery
 def test_a_forgery_is_refused(case: Case) -> None:
     assert not proven(case, case.secret)

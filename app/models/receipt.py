@@ -33,8 +33,8 @@ class Callback:
     """One HTTP request of a gateway, as bytes.
 
     `url` is the URL the vendor called: with the link's `public_url` in front when it is set, else as received.
-    `headers` have lower-case names. `query` is the raw query string without the `?`. `body` is decompressed. `at` is when
-    it came, in UTC: signed times are held against it.
+    `headers` have lower-case names. `query` is the raw query string without the `?`. `body` is decompressed.
+    `at` is when it came, in UTC: signed times are held against it.
     """
 
     method: str
