@@ -127,9 +127,11 @@ class Gateway:
     `verify` is asked once for each live secret. `parse` may raise LookupError, ValueError, TypeError or AttributeError
     for bytes it cannot read; `gateways.read` is the one boundary that turns those into `Broken`. Where a callback may
     be a batch, `split` gives each element of it, in the order of `parse`, as a body that reads alone: what is kept of
-    it when it is broken. `code_space` is what codes mean where neither the receipt nor the link says it. `nonce` gives
-    what a vendor signs but once: seen again within the link's window, the callback is a copy. It is asked for proven
-    callbacks only. `refusal` answers what proves nothing: 503 where the vendor drops a receipt for ever at a 4xx.
+    it when it is broken. `code_space` is what codes mean where neither the receipt nor the link says it.
+
+    `nonce` gives what a vendor signs but once: seen again within the link's window, the callback is a copy. Ask for it by
+    `gateways.nonce`, of proven callbacks only. `refusal` answers what proves nothing: 503 where the vendor drops a
+    receipt for ever at a 4xx.
     """
 
     name: str
