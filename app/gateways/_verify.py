@@ -7,6 +7,7 @@ import binascii
 import hmac
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 
 from app.gateways._fields import moment
 from app.models.receipt import Callback, Link
@@ -69,13 +70,14 @@ def decoded(text: str) -> bytes:
         return b""
 
 
-def timely(signed: object, callback: Callback, link: Link) -> bool:
+def timely(signed: object, callback: Callback, link: Link, late: timedelta = timedelta()) -> bool:
     """Whether a signed time lies within the link's window of the arrival: an older one may be a copy.
 
-    As far ahead is taken too, for clocks differ. A time that names no zone proves nothing.
+    As far ahead is taken too, for clocks differ. A time that names no zone proves nothing. `late` is how much longer a
+    vendor sends the same again without a new signature.
     """
     at = moment(signed)
-    return at is not None and at.tzinfo is not None and abs(callback.at - at) <= link.window
+    return at is not None and at.tzinfo is not None and -link.window <= callback.at - at <= link.window + late
 
 
 def _header(callback: Callback, name: str) -> bytes:

@@ -129,8 +129,8 @@ class Gateway:
     be a batch, `split` gives each element of it, in the order of `parse`, as a body that reads alone: what is kept of
     it when it is broken. `code_space` is what codes mean where neither the receipt nor the link says it.
 
-    `nonce` gives what a vendor signs but once: seen again within the link's window, the callback is a copy. Ask for it by
-    `gateways.nonce`, of proven callbacks only. `refusal` answers what proves nothing: 503 where the vendor drops a
+    `nonce` gives what a vendor signs but once: seen again within the link's window, the callback is a copy. Ask for it
+    by `gateways.nonce`, of proven callbacks only. `refusal` answers what proves nothing: 503 where the vendor drops a
     receipt for ever at a 4xx.
     """
 
