@@ -83,9 +83,8 @@ def _by_hmac(callback: Callback, secret: str, link: Link) -> bool:
     query = urlencode(sorted(parse_qsl(callback.query, keep_blank_values=True, errors="surrogateescape"),
                              key=lambda pair: pair[0]), errors="surrogateescape")  # fmt: skip
     signed = b"\n".join((at.encode("latin-1", "replace"), query.encode(), sha256(callback.body).digest()))
-    given = _verify.decoded(callback.header("messagebird-signature"))
-    same = hmac.compare_digest(given, hmac.digest(secret.encode(), signed, "sha256"))
-    return same and _verify.timely(at, callback, link)
+    made = hmac.digest(secret.encode(), signed, "sha256")
+    return _verify.as_base64(callback.header("messagebird-signature"), made) and _verify.timely(at, callback, link)
 
 
 gateway = Gateway(

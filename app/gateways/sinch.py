@@ -119,8 +119,8 @@ def _signed(callback: Callback, secret: str, link: Link) -> bool:
         callback.header(f"x-sinch-webhook-signature{part}") for part in ("", "-nonce", "-timestamp", "-algorithm")
     )
     signed = b".".join((callback.body, nonce.encode("latin-1", "replace"), at.encode("latin-1", "replace")))
-    same = hmac.compare_digest(_verify.decoded(given), hmac.digest(secret.encode(), signed, "sha256"))
-    return same and algorithm.lower() in {"hmacsha256", ""} and _verify.timely(at, callback, link)
+    same = _verify.as_base64(given, hmac.digest(secret.encode(), signed, "sha256"))
+    return same and algorithm in {"HmacSHA256", ""} and _verify.timely(at, callback, link)
 
 
 gateway = Gateway(
