@@ -86,9 +86,8 @@ def _signed(callback: Callback, secret: str, link: Link) -> bool:
     at = callback.header("messagebird-request-timestamp")
     head = f"{at}\n{callback.url}\n".encode("latin-1", "replace")
     made = hmac.digest(secret.encode(), head + sha256(callback.body).digest(), "sha256")
-    return _verify.as_base64(callback.header("messagebird-signature"), made) and _verify.timely(
-        at, callback, link, late=RETRIES
-    )
+    same = _verify.as_base64(callback.header("messagebird-signature"), made)
+    return same and _verify.timely(at, callback, link, late=RETRIES)
 
 
 gateway = Gateway(
