@@ -13,7 +13,7 @@ import json
 import re
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,11 +26,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import gateways
-from app.gateways import GATEWAYS, prove, read
+from app.gateways import GATEWAYS, nonce, prove, read
 from app.gateways._smpp import CAUSES, COMMAND_SPACE, STAT_SPACE, command_status
 from app.gateways.jasmin import ESME
 from app.gateways.openmarket import status as openmarket_status
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Status
+from app.models.receipt import NEVER, Broken, Callback, Gateway, Link, Receipt, Status
 
 REPOSITORY = Path(__file__).parent.parent
 RECORDED = Path(__file__).parent / "gateways"
@@ -53,6 +53,9 @@ class Case:
     reply: dict[str, Any] | None
     secret: str = ""
     covers: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
+    valid: timedelta = timedelta()
+    nonce: str | None = None
 
 
 def cases_of(gateway: Gateway, path: Path, kind: str = "case") -> Iterator[Case]:
@@ -92,6 +95,9 @@ def as_case(gateway: Gateway, said: dict[str, Any]) -> Case:
         reply=said.get("reply"),
         secret=said.get("secret", ""),
         covers=tuple(said.get("covers", ())),
+        inside=("token", *said.get("inside", ())),
+        valid=timedelta(seconds=said["valid"]) if "valid" in said else link.window,
+        nonce=said.get("nonce"),
     )
 
 
@@ -104,6 +110,7 @@ def as_callback(gateway: Gateway, said: dict[str, Any]) -> Callback:
         headers=said.get("headers", {}),
         query=said.get("query") or url.partition("?")[2],
         body=body,
+        at=said.get("at", NEVER),
     )
 
 
@@ -124,8 +131,14 @@ def recorded(kind: str = "case") -> list[Case]:
 
 
 CASES, PROOFS = recorded(), recorded("proof")
+A_MOMENT = timedelta(seconds=2)
+"""Some vendors give a second for clocks that differ."""
+
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 each_proof = pytest.mark.parametrize("case", PROOFS, ids=lambda case: case.name)
+each_signed_time = pytest.mark.parametrize(
+    "case", [case for case in PROOFS if case.callback.at != NEVER], ids=lambda case: case.name
+)
 each_forgery = pytest.mark.parametrize("case", recorded("forgery"), ids=lambda case: case.name)
 each_gateway = pytest.mark.parametrize("gateway", GATEWAYS.values(), ids=lambda gateway: gateway.name)
 
@@ -189,12 +202,12 @@ def test_both_secrets_are_good_while_rotating_and_the_old_one_is_refused_after(c
 def test_without_a_live_secret_nothing_is_proven(case: Case) -> None:
     for secrets in ((), ("",), (" ",), ("", "\t")):
         assert not proven(case, *secrets)
-        assert not proven(case, *secrets, callback=unproven(case.callback))
+        assert not proven(case, *secrets, callback=unproven(case))
 
 
 @each_proof
 def test_a_callback_without_its_proof_is_refused(case: Case) -> None:
-    assert not proven(case, case.secret, callback=unproven(case.callback))
+    assert not proven(case, case.secret, callback=unproven(case))
 
 
 @each_proof
@@ -203,9 +216,9 @@ def test_a_proof_of_which_one_character_differs_is_refused(case: Case) -> None:
         if name != "content-type":
             forged = replace(case.callback, headers={**case.callback.headers, name: altered(value)})
             assert not proven(case, case.secret, callback=forged), name
-    if case.callback.params().get("token"):
-        query = re.sub(r"token=([^&]*)", lambda found: f"token={altered(found[1])}", case.callback.query)
-        assert not proven(case, case.secret, callback=replace(case.callback, query=query))
+    for name in case.inside:
+        forged = rewritten(case.callback, name, altered)
+        assert forged == case.callback or not proven(case, case.secret, callback=forged), name
 
 
 @each_proof
@@ -213,9 +226,37 @@ def test_what_a_signature_covers_cannot_be_altered(case: Case) -> None:
     if "body" in case.covers:
         assert not proven(case, case.secret, callback=replace(case.callback, body=case.callback.body + b"&a=1"))
         assert not proven(case, case.secret, callback=replace(case.callback, body=case.callback.body[:-1] + b"!"))
+    if "query" in case.covers:
+        for query in (case.callback.query + "&a=1", altered(case.callback.query)):
+            assert not proven(case, case.secret, callback=replace(case.callback, query=query))
     if "url" in case.covers:
-        for url in (case.callback.url + "&a=1", case.callback.url.replace("dlr.", "evil.")):
+        assert not proven(case, case.secret, callback=replace(case.callback, url=case.callback.url + "&a=1"))
+    if {"url", "path"} & set(case.covers):
+        for url in (case.callback.url.replace("dlr.", "evil."), case.callback.url.replace("://dlr.", "://dlr./a")):
             assert not proven(case, case.secret, callback=replace(case.callback, url=url))
+
+
+@each_signed_time
+def test_a_proof_that_has_expired_is_refused(case: Case) -> None:
+    assert proven(case, case.secret, callback=replace(case.callback, at=case.callback.at + case.valid - A_MOMENT))
+    for at in (case.valid + A_MOMENT, timedelta(days=1), timedelta(days=400)):
+        assert not proven(case, case.secret, callback=replace(case.callback, at=case.callback.at + at))
+
+
+@each_signed_time
+def test_a_proof_that_is_ahead_of_its_time_is_refused(case: Case) -> None:
+    for early in (case.link.window + A_MOMENT, timedelta(days=1)):
+        assert not proven(case, case.secret, callback=replace(case.callback, at=case.callback.at - early))
+
+
+@each_signed_time
+def test_a_callback_that_nobody_has_dated_does_not_pass_for_a_fresh_one(case: Case) -> None:
+    assert not proven(case, case.secret, callback=replace(case.callback, at=NEVER))
+
+
+@each_proof
+def test_what_a_vendor_signs_but_once_is_told(case: Case) -> None:
+    assert nonce(case.gateway, case.callback) == case.nonce
 
 
 @each_forgery
@@ -238,13 +279,26 @@ def test_nothing_that_a_stranger_sends_proves_or_breaks_anything(
         "POST", "https://[dlr:x/?" + data.draw(st.text()), headers, data.draw(st.text()), data.draw(st.binary())
     )
     assert not prove(gateway, callback, Link(gateway.name, secrets=("a secret that is nowhere",)))
+    assert isinstance(nonce(gateway, callback), str | None)
 
 
-def unproven(callback: Callback) -> Callback:
+def unproven(case: Case) -> Callback:
     """The same without a signature, token or password."""
-    kept = {name: value for name, value in callback.headers.items() if name == "content-type"}
-    query = "&".join(pair for pair in callback.query.split("&") if not pair.startswith("token="))
-    return replace(callback, headers=kept, query=query)
+    kept = {name: value for name, value in case.callback.headers.items() if name == "content-type"}
+    callback = replace(case.callback, headers=kept)
+    for name in case.inside:
+        callback = rewritten(callback, name, lambda _: "")
+    return callback
+
+
+def rewritten(callback: Callback, name: str, change: Callable[[str], str]) -> Callback:
+    """The same with another value under this name in the query, the form or the JSON."""
+    pair = re.compile(rf'((?:^|&){name}=|"{name}":\s*")([^&"]+)')
+    query, body = (
+        pair.sub(lambda found: found[1] + change(found[2]), text)
+        for text in (callback.query, callback.body.decode("latin-1"))
+    )
+    return replace(callback, query=query, body=body.encode("latin-1"))
 
 
 def altered(text: str) -> str:

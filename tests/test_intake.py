@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
+import hmac
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -159,6 +161,31 @@ async def test_a_forged_receipt_is_refused_and_an_unconfigured_gateway_is_not_th
             answer = await service.client.post(f"/v1/receipts/{gateway}", json=[])
             assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
         assert await service.sql("SELECT count(*) FROM receipts") == [(1,)]
+
+
+async def test_a_vendor_that_gives_up_at_a_4xx_hears_503_until_its_receipt_is_proven(start: Start) -> None:
+    """Sinch repeats for 22 hours at a 5xx, and never at a 4xx: a wrong secret in our settings must not lose a day."""
+    async with start(auth="on", gateways={"sinch": {"secrets": ["s3cret"]}}) as service:
+        at = str(int(datetime.now(UTC).timestamp()))
+        for secret, status in (("another", 503), ("s3cret", 200)):
+            assert (await post_sinch(service, secret, at)).status_code == status
+        assert await service.sql("SELECT count(*) FROM receipts") == [(1,)]
+
+
+async def test_a_signed_time_is_held_against_the_arrival_of_the_request(start: Start) -> None:
+    async with start(auth="on", gateways={"sinch": {"secrets": ["s3cret"], "window": "1h"}}) as service:
+        now = datetime.now(UTC)
+        for late, status in ((timedelta(minutes=59), 200), (timedelta(minutes=61), 503)):
+            at = str(int((now - late).timestamp()))
+            assert (await post_sinch(service, "s3cret", at)).status_code == status
+
+
+async def post_sinch(service: Service, secret: str, at: str) -> Any:
+    body = b'{"batch_id":"b-1","recipient":"15005550123","status":"Delivered"}'
+    signed = hmac.digest(secret.encode(), body + b".once." + at.encode(), "sha256")
+    name = "x-sinch-webhook-signature"
+    headers = {name: base64.b64encode(signed).decode(), f"{name}-nonce": "once", f"{name}-timestamp": at}
+    return await service.client.post("/v1/receipts/sinch", content=body, headers=headers)
 
 
 async def test_a_message_in_parts_is_delivered_when_all_parts_are(service: Service) -> None:

@@ -13,7 +13,7 @@ from app.gateways._fields import CANNOT_READ, Unreadable, why
 from app.models.phone import e164, sender_id
 from app.models.receipt import Broken, Callback, Gateway, Link, Receipt
 
-__all__ = ["GATEWAYS", "prove", "read"]
+__all__ = ["GATEWAYS", "nonce", "prove", "read"]
 
 
 def _found() -> dict[str, Gateway]:
@@ -41,6 +41,14 @@ def _proves(gateway: Gateway, callback: Callback, secret: str, link: Link) -> bo
         return gateway.verify(callback, secret, link)
     except CANNOT_READ:
         return False
+
+
+def nonce(gateway: Gateway, callback: Callback) -> str | None:
+    """What the vendor signs but once, of a callback that has been proven; None where it signs nothing of the kind."""
+    try:
+        return gateway.nonce(callback) if gateway.nonce else None
+    except CANNOT_READ:  # proven in another way, by our token: what else it brings along may be anything
+        return None
 
 
 def read(gateway: Gateway, callback: Callback, link: Link) -> list[Receipt | Broken]:

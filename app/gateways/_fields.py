@@ -101,6 +101,14 @@ def moment(value: object) -> datetime | None:
     return None
 
 
+_OFFSET = re.compile(r"(\d\d:\d\d\S*) (\d\d:?\d\d)$", re.ASCII)
+
+
+def asked_moment(value: str | None) -> datetime | None:
+    """A time out of a query or form, where the `+` of its offset became a blank when the vendor did not escape it."""
+    return moment(_OFFSET.sub(r"\1+\2", value)) if value else None
+
+
 def _epoch(number: float) -> datetime:
     """Seconds have 10 digits from 2001 to 2286, and each finer unit three more."""
     for _ in range(3):

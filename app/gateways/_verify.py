@@ -7,7 +7,9 @@ import binascii
 import hmac
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 
+from app.gateways._fields import moment
 from app.models.receipt import Callback, Link
 
 DIGESTS = {20: "sha1", 28: "sha224", 32: "sha256", 48: "sha384", 64: "sha512"}
@@ -60,12 +62,27 @@ def signature(text: str) -> bytes:
     return decoded(text)
 
 
+def as_base64(given: str, made: bytes) -> bool:
+    """Whether this is how base64 writes a signature, to the letter: its last letter has several ways."""
+    return hmac.compare_digest(given.strip().encode("latin-1", "replace"), base64.b64encode(made))
+
+
 def decoded(text: str) -> bytes:
     """Base64, or nothing."""
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return b""
+
+
+def timely(signed: object, callback: Callback, link: Link, late: timedelta = timedelta()) -> bool:
+    """Whether a signed time lies within the link's window of the arrival: an older one may be a copy.
+
+    As far ahead is taken too, for clocks differ. A time that names no zone proves nothing. `late` is how much longer a
+    vendor sends the same again without a new signature.
+    """
+    at = moment(signed)
+    return at is not None and at.tzinfo is not None and -link.window <= callback.at - at <= link.window + late
 
 
 def _header(callback: Callback, name: str) -> bytes:

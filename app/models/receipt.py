@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from urllib.parse import parse_qsl
 
@@ -23,6 +23,9 @@ class Status(StrEnum):
     UNKNOWN = "unknown"
 
 
+NEVER = datetime.min.replace(tzinfo=UTC)
+"""When a callback came that nobody has dated: no signed time is near it."""
+
 FAILED = frozenset({Status.UNDELIVERABLE, Status.REJECTED, Status.EXPIRED})
 """Final failures: the only statuses whose code acts (policy.md, "What acts")."""
 
@@ -33,6 +36,7 @@ class Callback:
 
     `url` is the URL the vendor called: with the link's `public_url` in front when it is set, else as received.
     `headers` have lower-case names. `query` is the raw query string without the `?`. `body` is decompressed.
+    `at` is when it came, in UTC: signed times are held against it.
     """
 
     method: str
@@ -40,6 +44,7 @@ class Callback:
     headers: Mapping[str, str]
     query: str
     body: bytes
+    at: datetime = NEVER
 
     def params(self) -> dict[str, str]:
         """Query parameters; of a repeated name the last one. Bytes that are not UTF-8 become U+FFFD, NULs vanish."""
@@ -124,6 +129,10 @@ class Gateway:
     for bytes it cannot read; `gateways.read` is the one boundary that turns those into `Broken`. Where a callback may
     be a batch, `split` gives each element of it, in the order of `parse`, as a body that reads alone: what is kept of
     it when it is broken. `code_space` is what codes mean where neither the receipt nor the link says it.
+
+    `nonce` gives what a vendor signs but once: seen again within the link's window, the callback is a copy. Ask for it
+    by `gateways.nonce`, of proven callbacks only. `refusal` answers what proves nothing: 503 where the vendor drops a
+    receipt for ever at a 4xx.
     """
 
     name: str
@@ -134,3 +143,5 @@ class Gateway:
     code_space: str | None = None
     hint: str = ""
     split: Callable[[Callback], list[bytes]] | None = None
+    nonce: Callable[[Callback], str | None] | None = None
+    refusal: int = 403

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from functools import lru_cache
 from uuid import UUID
 
@@ -33,7 +34,8 @@ async def receive(request: Request) -> Response:
     if link.secrets and not prove(gateway, callback, link):
         metrics.FORGED.labels(gateway.name).inc()
         raise Problem(
-            403, "the request does not prove that it comes from this gateway: check the secret in its settings"
+            gateway.refusal,
+            "the request does not prove that it comes from this gateway: check the secret in its settings",
         )
     said = [broken] if broken else read(gateway, callback, link)
     receipts = [one for one in said if type(one) is Receipt]
@@ -70,7 +72,7 @@ def _callback(request: Request, link: Link, body: bytes) -> Callback:
     base = link.public_url or f"{scope['scheme']}://{headers.get('host', '')}"
     path = scope.get("raw_path", b"").decode("latin-1") or scope["path"]
     url = f"{base}{path}?{query}" if query else f"{base}{path}"
-    return Callback(scope["method"], url, headers, query, body)
+    return Callback(scope["method"], url, headers, query, body, datetime.now(UTC))
 
 
 def _kept(callback: Callback, link: Link, broken: Broken) -> Kept:

@@ -1,0 +1,100 @@
+"""Bird's Channels API (what came after MessageBird's): one event a JSON post, for the whole message.
+
+An event of another channel, and an interaction, says nothing of a number for SMS: it is answered, and not taken.
+"""
+
+from __future__ import annotations
+
+import hmac
+from datetime import timedelta
+from hashlib import sha256
+
+from app.gateways import _verify
+from app.gateways._fields import Said, an_object, first, json, moment, need, part, plus
+from app.gateways._smpp import error
+from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply, Status
+
+SPACE = "bird_messagebird"
+
+# docs.bird.com/api/channels-api/message-status-and-interactions
+STATUS = {
+    "accepted": Status.ACCEPTED,
+    "processing": Status.ACCEPTED,
+    "sent": Status.SENT,
+    "delivered": Status.DELIVERED,
+    "read": Status.DELIVERED,
+    "delivery_failed": Status.UNDELIVERABLE,
+    "sending_failed": Status.REJECTED,  # never handed over
+    "rejected": Status.REJECTED,
+    "skipped": Status.REJECTED,
+    "expired": Status.EXPIRED,
+}
+OUTBOUND = "sms.outbound"
+PLATFORM = "sms-messagebird"
+"""The source whose codes are those of the SMS platform. Others (accounting, contact, …) have codes of their own."""
+
+RETRIES = timedelta(hours=8)
+"""For so long Bird sends an event again, with its first time (seen 3 to 4 hours late by a public consumer)."""
+
+
+def parse(callback: Callback) -> list[Receipt | Broken]:
+    said = an_object(json(callback.body))
+    message = part(said, "payload") or said
+    if first(said, "event") not in (OUTBOUND, None) or first(message, "direction") == "incoming":
+        return []
+    contacts = part(message, "receiver").get("contacts")
+    return [report(message, one) for one in (contacts if isinstance(contacts, list) and contacts else [{}])]
+
+
+def report(message: Said, contact: object) -> Receipt:
+    """What one of the recipients is told by: there is but one in an SMS."""
+    code, space = cause(part(message, "failure"))
+    parts = message.get("parts")
+    return Receipt(
+        message_id=need(message, "id"),
+        status=STATUS.get(need(message, "status").lower(), Status.UNKNOWN),
+        number=_number(an_object(contact)),
+        sender=first(part(part(message, "sender"), "connector"), "identifierValue"),
+        code=code,
+        code_space=space,
+        segments=len(parts) if isinstance(parts, list) else None,
+        occurred_at=moment(message.get("lastStatusAt")),
+    )
+
+
+def _number(contact: Said) -> str | None:
+    """A contact may be known by something else than its number: then the register says it."""
+    key = first(contact, "identifierKey") or "phonenumber"
+    return plus(first(contact, "identifierValue")) if key == "phonenumber" else first(contact, "platformAddress")
+
+
+def cause(failure: Said) -> tuple[str | None, str | None]:
+    """The SMS platform's code; else Bird's own number for the kind of failure, of which no table is known here."""
+    source = part(failure, "source")
+    if first(source, "name") == PLATFORM and (code := error(first(source, "code"))):
+        return code, SPACE
+    return error(first(failure, "code")), None
+
+
+def verify(callback: Callback, secret: str, link: Link) -> bool:
+    """By the signing key of the subscription, or our token in the URL where none was given."""
+    return True in [_verify.token(callback, secret, link), _signed(callback, secret, link)]
+
+
+def _signed(callback: Callback, secret: str, link: Link) -> bool:
+    """HMAC-SHA256 of time, URL and the hash of the body, each in a line."""
+    at = callback.header("messagebird-request-timestamp")
+    head = f"{at}\n{callback.url}\n".encode("latin-1", "replace")
+    made = hmac.digest(secret.encode(), head + sha256(callback.body).digest(), "sha256")
+    same = _verify.as_base64(callback.header("messagebird-signature"), made)
+    return same and _verify.timely(at, callback, link, late=RETRIES)
+
+
+gateway = Gateway(
+    name="bird",
+    docs="https://docs.bird.com/api/channels-api/message-status-and-interactions",
+    parse=parse,
+    verify=verify,
+    reply=lambda _: Reply(),
+    hint="the secret is the signing key of the webhook subscription; set `public_url` to the address that Bird calls",
+)

@@ -1,0 +1,121 @@
+"""Plivo: one report for each part of a message, as a form or by GET.
+
+Messaging is signed the second way (V2), which covers neither query nor body. The third (V3) covers all, and comes along
+on some accounts.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+from urllib.parse import parse_qsl
+
+from app.gateways._fields import LONGEST_FORM, Said, asked_moment, count, first, form, need, plus
+from app.gateways._smpp import error
+from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply, Status
+
+SPACE = "plivo"
+
+# plivo.com/docs/messaging, callbacks for outbound messages
+STATUS = {
+    "queued": Status.ACCEPTED,
+    "sent": Status.SENT,
+    "delivered": Status.DELIVERED,
+    "read": Status.DELIVERED,
+    "undelivered": Status.UNDELIVERABLE,  # final, though one public consumer takes it for `sent`
+    "failed": Status.REJECTED,  # Plivo could not hand it over
+    "rejected": Status.REJECTED,
+}
+REPORTED = frozenset({Status.DELIVERED, Status.UNDELIVERABLE})
+ONLY_V3 = "v3:"
+"""Before a secret: a signature of the second way is not taken."""
+
+_PART = re.compile(r"(\d{1,4})\s+of\s+(\d{1,4})", re.ASCII)
+
+
+def parse(callback: Callback) -> list[Receipt | Broken]:
+    said = form(callback)
+    if "Text" in said and "Status" not in said:  # an inbound message: its words are not kept
+        return []
+    status = STATUS.get(need(said, "Status").lower(), Status.UNKNOWN)
+    segment, segments = part(said)
+    return [
+        Receipt(
+            message_id=need(said, "ParentMessageUUID", "MessageUUID"),  # the parent's is what sending answered
+            status=status,
+            number=plus(first(said, "To")),
+            sender=first(said, "From"),
+            code=error(first(said, "ErrorCode")),  # 000 says that there is none
+            code_space=SPACE,
+            mcc=first(said, "MCC"),
+            mnc=first(said, "MNC"),
+            segment=segment,
+            segments=segments,
+            # Seen with some accounts; the form is not documented.
+            occurred_at=asked_moment(first(said, "DeliveryReportTime")) if status in REPORTED else None,
+            sent_at=asked_moment(first(said, "SentTime")),
+        )
+    ]
+
+
+def part(said: Said) -> tuple[int | None, int | None]:
+    """`PartInfo`, as `2 of 3`; without it the parts that were charged."""
+    if found := _PART.fullmatch(first(said, "PartInfo") or ""):
+        return int(found[1]), int(found[2])
+    return None, count(said.get("Units"))
+
+
+def verify(callback: Callback, secret: str, _: Link) -> bool:
+    """By the account's auth token, or the main account's (`-Ma-`). A header may hold several signatures."""
+    token = secret.removeprefix(ONLY_V3)
+    if not token.strip() or len(callback.body) > LONGEST_FORM:
+        return False
+    base, _question, query = callback.url.partition("?")
+    made = [_made_by(callback, "v3", token, signed(callback, base, query) + ".")]
+    if not secret.startswith(ONLY_V3):
+        made.append(_made_by(callback, "v2", token, base))
+    return True in made
+
+
+def _made_by(callback: Callback, way: str, token: str, text: str) -> bool:
+    nonce = callback.header(f"x-plivo-signature-{way}-nonce")
+    given = ",".join(callback.header(f"x-plivo-signature-{whose}{way}") for whose in ("", "ma-")).encode(
+        "latin-1", "replace"
+    )
+    signature = hmac.digest(token.encode(), (text + nonce).encode("utf-8", "surrogateescape"), "sha256")
+    made = base64.b64encode(signature)
+    return bool(nonce) and True in [hmac.compare_digest(made, one.strip()) for one in given.split(b",")]
+
+
+def signed(callback: Callback, base: str, query: str) -> str:
+    """What V3 covers: the URL with its query by name, and for a POST the form run together.
+
+    Between the two stands a dot, but a lone `?` where there is no query.
+    """
+    asked = "&".join(f"{name}={value}" for name, value in _pairs(query))
+    posted = "".join(name + value for name, value in _pairs(callback.body.decode("latin-1")))
+    if not posted:
+        return f"{base}?{asked}" if asked else base
+    return f"{base}?{asked}.{posted}" if asked else f"{base}?{posted}"
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    return sorted(parse_qsl(text, keep_blank_values=True, errors="surrogateescape"))
+
+
+def nonce(callback: Callback) -> str | None:
+    """That of V2 first: beside it another could be made up, and what V2 does not cover be changed with it."""
+    return callback.header("x-plivo-signature-v2-nonce") or callback.header("x-plivo-signature-v3-nonce") or None
+
+
+gateway = Gateway(
+    name="plivo",
+    docs="https://www.plivo.com/docs/messaging/api/message/send-a-message#callbacks",
+    parse=parse,
+    verify=verify,
+    reply=lambda _: Reply(),
+    code_space=SPACE,
+    hint="set `public_url` to the address that Plivo calls: its signature covers it",
+    nonce=nonce,
+)

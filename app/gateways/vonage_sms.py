@@ -1,0 +1,120 @@
+"""Vonage's SMS API (once Nexmo): one receipt for each part of a message, by GET, as a form or as JSON.
+
+The account says how, so all three are taken on one path. `msisdn` is the handset and `to` is us.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from datetime import UTC, datetime
+
+from app.gateways import _verify
+from app.gateways._fields import LONGEST_FORM, Said, Unreadable, an_object, first, json, moment, need, plus, text
+from app.gateways._smpp import error, local_time
+from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply, Status
+
+SPACE = "vonage_dlr"
+
+# developer.vonage.com/en/messaging/sms/guides/delivery-receipts
+STATUS = {
+    "accepted": Status.SENT,  # by the carrier
+    "buffered": Status.SENT,
+    "delivered": Status.DELIVERED,
+    "expired": Status.EXPIRED,
+    "failed": Status.UNDELIVERABLE,
+    "rejected": Status.REJECTED,
+    "unknown": Status.UNKNOWN,
+}
+MD5_HASH = "md5hash"
+METHODS = {MD5_HASH: "", "md5": "md5", "sha1": "sha1", "sha256": "sha256", "sha512": "sha512"}
+"""How an account may sign, and the hash of the HMAC. The first, its default, is no HMAC: MD5 with the secret behind."""
+
+
+def parse(callback: Callback) -> list[Receipt | Broken]:
+    said = _said(callback)
+    if not callback.body and not said.keys() - {"token"}:  # how Vonage tries an address out
+        return []
+    if "status" not in said and {"text", "data", "udh"} & said.keys():  # an inbound message: its words are not kept
+        return []
+    network = first(said, "network-code") or ""
+    return [
+        Receipt(
+            message_id=need(said, "messageId", "message-id"),
+            status=STATUS.get(need(said, "status").lower(), Status.UNKNOWN),
+            number=plus(first(said, "msisdn")),
+            sender=first(said, "to"),
+            code=error(first(said, "err-code")),  # 0 comes with `expired` too
+            code_space=SPACE,
+            mcc=network[:3],
+            mnc=network[3:],
+            occurred_at=_occurred(said),
+        )
+    ]
+
+
+def _said(callback: Callback) -> Said:
+    """The body where there is one, else the query: never both, since the signature covers one."""
+    if not callback.body:
+        return callback.params()
+    if callback.body.lstrip()[:1] == b"{":
+        return an_object(json(callback.body))
+    if len(callback.body) > LONGEST_FORM:
+        raise Unreadable(f"a form of more than {LONGEST_FORM} bytes")
+    return callback.form()
+
+
+def _occurred(said: Said) -> datetime | None:
+    """When Vonage sent it on, in UTC. `scts` is the carrier's own clock: an hour off in the vendor's sample."""
+    at = moment(first(said, "message-timestamp"))
+    if at is None:
+        return local_time(first(said, "scts"))
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def verify(callback: Callback, secret: str, link: Link) -> bool:
+    """`sig`, by the method of the account, which no request names: the secret is written `sha256:SECRET`.
+
+    Without a method it is the account's default, or our token where Vonage does not sign. An address that is tried out
+    says nothing, and so has nothing to prove.
+    """
+    said = _said(callback)
+    return True in [not said and callback.method == "GET", _verify.token(callback, secret, link),
+                    _signed(said, callback, *method(secret), link)]  # fmt: skip
+
+
+def method(secret: str) -> tuple[str, str]:
+    name, colon, rest = secret.partition(":")
+    return (name, rest) if colon and name in METHODS else (MD5_HASH, secret)
+
+
+def _signed(said: Said, callback: Callback, name: str, secret: str, link: Link) -> bool:
+    if not secret.strip() or not _verify.timely(first(said, "timestamp"), callback, link):
+        return False
+    given = need(said, "sig").lower().encode("utf-8", "replace")
+    # Vonage's library for Java leaves empty values out of what is signed, the one for Python does not.
+    made = [signature(said, name, secret, empty=empty) for empty in (True, False)]
+    return True in [hmac.compare_digest(one.encode(), given) for one in made]
+
+
+def signature(said: Said, name: str, secret: str, *, empty: bool) -> str:
+    """Names and values by name, `&` and `=` in a value made harmless; in hex."""
+    pairs = [(key, text(said[key]) or "") for key in sorted(said) if key != "sig"]
+    signed = "".join(
+        f"&{key}={value.replace('&', '_').replace('=', '_')}" for key, value in pairs if value or empty
+    ).encode("utf-8", "replace")
+    if hashed := METHODS[name]:
+        return hmac.new(secret.encode(), signed, hashed).hexdigest()
+    return hashlib.md5(signed + secret.encode(), usedforsecurity=False).hexdigest()  # the vendor's choice, not ours
+
+
+gateway = Gateway(
+    name="vonage-sms",
+    docs="https://developer.vonage.com/en/messaging/sms/guides/delivery-receipts",
+    parse=parse,
+    verify=verify,
+    reply=lambda _: Reply(),
+    code_space=SPACE,
+    hint="where Vonage signs, write the account's method before the secret: `sha256:SECRET`",
+    nonce=lambda callback: first(_said(callback), "nonce"),
+)
