@@ -9,7 +9,7 @@ LOCK = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile pyproject.tom
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench chaos lock clean
+.PHONY: help run demo test real lint bench chaos lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,9 @@ demo: $(VENV)/.run ## a running service, fed a realistic day of traffic
 
 test: $(VENV)/.dev ## the whole test suite, against a real PostgreSQL
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+real: $(VENV)/.dev $(VENV)/jasmin/.made $(VENV)/signers/.made ## against gateways that we did not write; needs packages, see .ci/run
+	@exec $(BIN)/python -m pytest tests/real $(ARGS)
 
 lint: $(VENV)/.dev ## format, lint, types, import contracts, the Dockerfile
 	$(BIN)/ruff format --check .
@@ -39,6 +42,8 @@ chaos: $(VENV)/.dev ## the long run of kills: make chaos ARGS="--kills 200"
 lock: $(VENV)/.dev ## renew the hash locks, for every platform, to the newest releases
 	$(LOCK) --group build --upgrade --output-file requirements.txt
 	$(LOCK) --group build --group dev --upgrade --constraint requirements.txt --output-file requirements-dev.txt
+	cd tests/real/environments && for one in jasmin signers; do \
+	  $(subst pyproject.toml,$$one.in,$(subst $(BIN),$(CURDIR)/$(BIN),$(LOCK))) --upgrade --output-file $$one.txt; done
 
 clean: ## forget what was set up; the data in .sendable/ stays
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -59,4 +64,10 @@ $(VENV)/.run: requirements.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
+	@touch $@
+
+# What others wrote, each in an environment of its own: their pins clash with ours.
+$(VENV)/%/.made: tests/real/environments/%.txt | $(BIN)/python
+	@rm -rf $(@D) && $(BIN)/python -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --require-hashes -r $<
 	@touch $@

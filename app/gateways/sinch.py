@@ -132,5 +132,4 @@ gateway = Gateway(
     hint="send with `delivery_report` `per_recipient` or `full`: a summary names nobody",
     split=split,
     nonce=lambda callback: callback.header("x-sinch-webhook-signature-nonce") or None,
-    refusal=503,  # at a 4xx the report is lost for ever, at a 5xx it is repeated for 22 hours
 )

@@ -96,5 +96,4 @@ gateway = Gateway(
     reply=lambda _: Reply(),
     hint="the secret is the signature secret of the account, not the private key of the application",
     nonce=lambda callback: first(_jwt.unproven(_token(callback)), "jti"),
-    refusal=503,  # at a 4xx the receipt is lost; Vonage says itself to answer 5xx to one that came unsigned
 )

@@ -131,8 +131,7 @@ class Gateway:
     it when it is broken. `code_space` is what codes mean where neither the receipt nor the link says it.
 
     `nonce` gives what a vendor signs but once: seen again within the link's window, the callback is a copy. Ask for it
-    by `gateways.nonce`, of proven callbacks only. `refusal` answers what proves nothing: 503 where the vendor drops a
-    receipt for ever at a 4xx.
+    by `gateways.nonce`, of proven callbacks only.
     """
 
     name: str
@@ -144,4 +143,3 @@ class Gateway:
     hint: str = ""
     split: Callable[[Callback], list[bytes]] | None = None
     nonce: Callable[[Callback], str | None] | None = None
-    refusal: int = 403

@@ -34,8 +34,7 @@ async def receive(request: Request) -> Response:
     if link.secrets and not prove(gateway, callback, link):
         metrics.FORGED.labels(gateway.name).inc()
         raise Problem(
-            gateway.refusal,
-            "the request does not prove that it comes from this gateway: check the secret in its settings",
+            403, "the request does not prove that it comes from this gateway: check the secret in its settings"
         )
     said = [broken] if broken else read(gateway, callback, link)
     receipts = [one for one in said if type(one) is Receipt]
