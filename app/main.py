@@ -27,7 +27,8 @@ from app.services.connection import connect
 from app.services.feed import Feed
 from app.services.intake import Intake, Meaning
 from app.services.lookup.ask import Source
-from app.services.lookup.service import TIMETABLE, Lookups, Plan
+from app.services.lookup.outcome import TIMETABLE, Plan
+from app.services.lookup.service import Lookups
 from app.services.status import Reader
 
 log = structlog.get_logger(__name__)

@@ -18,7 +18,8 @@ from app.services.apply import apply
 from app.services.connection import connect, transaction
 from app.services.intake import Meaning
 from app.services.lookup.ask import Source
-from app.services.lookup.service import AT_ONCE, Lookups, Plan
+from app.services.lookup.outcome import Plan
+from app.services.lookup.service import AT_ONCE, Lookups
 from app.services.lookup.transport import Transport
 from app.services.migrate import upgrade
 from bench.load import CannotMeasure

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from decimal import Decimal
 from typing import Any
 
+import asyncpg
 import orjson
 import pytest
+from sqlalchemy import make_url
 
 from app.services.lookup import ask
 from app.services.lookup import service as making
@@ -375,3 +378,49 @@ async def test_a_late_answer_overwrites_nothing(start: Start) -> None:
             assert (await status(service))["state"] == "held"
             [(step, leased)] = await service.sql("SELECT step, lease_until > now() FROM lookups")
             assert (step, leased) == (3, True)
+
+
+# A stop -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stop_waits_for_no_provider_and_gives_its_numbers_to_others(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making, "STOPS_WITHIN", 3_600)
+    never = asyncio.Event()
+    replies = iter([Reply(b"", after=never)])
+    async with answering(lambda n: next(replies, Reply(telnyx(n, "T-Mobile USA", ported="Y", on=today())))) as provider:
+        async with asyncio.timeout(20):
+            async with start(lookup=provider.settings(timeout="1h")) as service:
+                await receipt(service, "3041")
+                await provider.asked.wait()
+                assert await service.sql("SELECT lease_until > now() FROM lookups") == [(True,)]
+        async with start(lookup=provider.settings(timeout="1h")) as service:
+            await looked_up(service)
+            assert (await status(service))["state"] == "active"
+            assert provider.calls == {WHO: 2}
+            assert await service.sql("SELECT spent FROM lookup_days") == [(Decimal("0.02"),)]  # both may be billed
+
+
+async def test_an_answer_that_has_come_is_committed_before_a_stop(start: Start, database_url: str) -> None:
+    plain = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    go = asyncio.Event()
+    reply = Reply(telnyx(WHO, "T-Mobile USA", ported="Y", on=today()), after=go)
+    async with answering(lambda _: reply) as provider, AsyncExitStack() as running:
+        service = await running.enter_async_context(start(lookup=provider.settings()))
+        await receipt(service, "3041")
+        await provider.asked.wait()
+        db = await asyncpg.connect(plain)
+        async with db.transaction():
+            await db.execute("SELECT 1 FROM numbers FOR UPDATE")
+            go.set()
+            async with asyncio.timeout(20):
+                while not await db.fetch("SELECT 1 FROM pg_locks WHERE NOT granted"):
+                    await asyncio.sleep(0.01)
+            stopping = asyncio.create_task(running.aclose())
+            await asyncio.wait([stopping], timeout=0.1)
+        await stopping
+        assert await db.fetchval("SELECT state FROM numbers") == "active"
+        assert await db.fetchval("SELECT count(*) FROM lookups") == 0
+        assert provider.calls == {WHO: 1}
+        await db.close()

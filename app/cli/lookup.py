@@ -24,7 +24,8 @@ from app.main import meaning_of, plan_of
 from app.models.duration import duration
 from app.models.phone import e164
 from app.services import reading, status
-from app.services.lookup.service import Lookups, Outcome
+from app.services.lookup.outcome import Outcome
+from app.services.lookup.service import Lookups
 
 AT_ONCE = 16
 TOLD = 1_000

@@ -19,10 +19,10 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_
 from app import lookups
 from app.models.lookup import RETRIED, Failed, Failure, Found, Options, Provider
 from app.services import metrics
+from app.services.heard import suffices
 from app.services.lookup.breaker import Breaker, Pace
 from app.services.lookup.budget import NOTHING, Budget
 from app.services.lookup.transport import Transport, Unreached
-from app.services.resolve import suffices
 
 TRIES = 3
 WAITS_MOST = 10.0
