@@ -26,6 +26,7 @@ from app.services import database, keys, migrate, upkeep
 from app.services.connection import connect
 from app.services.feed import Feed
 from app.services.intake import Intake, Meaning
+from app.services.lookup import stops
 from app.services.lookup.ask import Source
 from app.services.lookup.outcome import TIMETABLE, Plan
 from app.services.lookup.service import Lookups
@@ -150,6 +151,7 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
     lookup_engine = connect(url, pool=LOOKUP_POOL)  # its own: receipts never wait for a connection that a lookup has
     looking_up = app.state.lookups = Lookups(lookup_engine, meaning, plan)
     await upkeep.prepare(engine, settings, meaning)
+    await stops.lift(lookup_engine, *(source.provider.name for source in plan.sources))
     if settings.first_key:
         await keys.keep_first(engine, settings.first_key.get_secret_value())
     committing = asyncio.create_task(intake.run())

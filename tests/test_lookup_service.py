@@ -235,10 +235,11 @@ async def test_nobody_is_opted_out_by_an_outage_and_no_step_is_lost(start: Start
             [(step, waits)] = await service.sql("SELECT step, waiting_for FROM lookups")
             assert (step, waits) == (0, "lookup")
             alarms = (await service.client.get("/v1/alarms")).json()["items"]
-            assert [one["kind"] for one in alarms] == ["lookup_outage"]
+            refused = {("lookup_stopped", "telnyx")} if how == "refusing our key" else set()
+            assert {(one["kind"], one["key"]) for one in alarms} == {("lookup_outage", "telnyx"), *refused}
             bad.says = says("T-Mobile USA, Inc.", ported="Y", on=today())
-            if how == "refusing our key":
-                return
+            if refused:
+                assert (await service.client.post("/v1/lookups/providers/telnyx/resume")).json()["resumed"]
             for asker in service.app.state.lookups.panel.askers:
                 asker.breaker.open_until = asker._pace._next = 0.0
             await service.sql("UPDATE lookups SET due_at = now()")
@@ -257,6 +258,63 @@ async def test_what_a_provider_asks_us_to_wait_is_waited_and_then_asked_again(st
             assert asyncio.get_running_loop().time() - began >= 1
             assert provider.calls == {WHO: 3}
             assert told["price"] == "0.02"  # the 429 was not billed; the 502 may have been
+
+
+# Stopped ------------------------------------------------------------------------------------------------------------
+
+REFUSED = {"auth": Reply(b'{"errors": [{"code": "10009"}]}', 401), "quota": Reply(b'{"errors": []}', 402)}
+
+
+def gauge(metrics: str, name: str) -> str:
+    [value] = [line.rpartition(" ")[2] for line in metrics.splitlines() if line.startswith(f"{name}{{")]
+    return value
+
+
+@pytest.mark.parametrize("why", REFUSED)
+async def test_a_provider_that_refuses_our_account_is_asked_by_no_process_until_a_person_resumes_it(
+    start: Start, why: str
+) -> None:
+    async with answering(lambda _: REFUSED[why]) as bad:
+        async with start(lookup=bad.settings()) as one, start(lookup=bad.settings()) as two:
+            told = (await one.client.post(f"/v1/numbers/{WHO}/lookup")).json()
+            assert (told["outcome"], Decimal(told["price"]), bad.calls.total()) == (why, 0, 1)
+            for service in (one, two):
+                told = (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()
+                assert (told["outcome"], bad.calls.total()) == (why, 1)
+                assert gauge((await service.client.get("/metrics")).text, "sendable_lookup_stopped") == "1.0"
+            await receipt(two, "345", "+15555550001")
+            alarms = (await two.client.get("/v1/alarms", params={"cleared": False})).json()["items"]
+            assert [one["count"] for one in alarms if (one["kind"], one["key"]) == ("lookup_stopped", "telnyx")] == [1]
+
+            bad.says = says("T-Mobile USA, Inc.", ported="Y")
+            answer = (await two.client.post("/v1/lookups/providers/telnyx/resume")).json()
+            assert (answer["provider"], answer["resumed"], answer["error"]) == ("telnyx", True, why)
+            async with asyncio.timeout(20):
+                while await one.sql("SELECT 1 FROM lookups"):
+                    await asyncio.sleep(0.02)
+            assert (await status(one, "+15555550001"))["state"] == "active"
+            assert (await one.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "ok"
+            assert await one.sql("SELECT kind FROM alarms WHERE cleared_at IS NULL") == []
+            assert gauge((await one.client.get("/metrics")).text, "sendable_lookup_stopped") == "0.0"
+            answer = (await two.client.post("/v1/lookups/providers/telnyx/resume")).json()
+            assert (answer["resumed"], answer["error"], answer["since"]) == (False, None, None)
+
+
+async def test_a_restart_or_another_key_lifts_a_stop(start: Start) -> None:
+    async with answering(lambda _: REFUSED["auth"]) as bad:
+        async with start(lookup=bad.settings()) as service:
+            assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "auth"
+            bad.says = says("T-Mobile USA, Inc.", ported="Y")
+            async with start(lookup=bad.settings()) as again:
+                assert await again.sql("SELECT 1 FROM lookup_stops") == []
+                assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "ok"
+            await service.sql("INSERT INTO lookup_stops SELECT 'telnyx', 'other', 'auth', now()")
+            assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "ok"
+
+
+async def test_only_a_provider_that_is_one_can_be_resumed(service: Service) -> None:
+    answer = await service.client.post("/v1/lookups/providers/telnix/resume")
+    assert (answer.status_code, "telnyx" in answer.json()["detail"]) == (404, True)
 
 
 # Budget -------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from app import lookups
 from app.models.lookup import RETRIED, Failed, Failure, Found, Options, Provider
 from app.services import metrics
 from app.services.heard import suffices
+from app.services.lookup import stops
 from app.services.lookup.breaker import Breaker, Pace
 from app.services.lookup.budget import NOTHING, Budget
 from app.services.lookup.transport import Transport, Unreached
@@ -153,6 +154,8 @@ class Asker:
             cut = answer.cut and answer.status == 200  # noqa: PLR2004
             heard = _Heard(lookups.read(source.provider, answer, numbers, source.options), cut, arrived=True)
         self.breaker.heard(_worst(heard.said))
+        if self.breaker.stopped:
+            await stops.stop(self._budget.engine, self.name, source.config, self.breaker.stopped)
         metrics.asked(self.name, heard.said.values(), perf_counter() - began)
         return heard
 
@@ -232,6 +235,11 @@ class Panel:
         """Seconds after which whoever asked all of them must have died."""
         return sum(asker.source.deadline for asker in self.askers) + 15.0
 
+    def obey(self, stopped: Mapping[tuple[str, str], Failure]) -> None:
+        """Ask nobody whom any process has found to refuse our account, and everybody else again."""
+        for asker in self.askers:
+            asker.breaker.stopped = stopped.get((asker.name, asker.source.config))
+
     @property
     def batch(self) -> int:
         return next((a.source.provider.batch for a in self.askers if a.breaker.ready()), 1)
@@ -259,7 +267,7 @@ class Panel:
         if not asker.breaker.lets():
             for number in numbers:
                 if asker.breaker.stopped:
-                    said = Failed(number, asker.breaker.stopped, "stopped until a restart")
+                    said = Failed(number, asker.breaker.stopped, "stopped: see `sendable lookup resume`")
                     told[number].answers.append(Answer(asker.name, said, NOTHING, datetime.now(UTC), ""))
                 told[number].lacks = told[number].lacks or "provider"
             return

@@ -22,7 +22,7 @@ Clock = Callable[[], float]
 
 @dataclass(slots=True)
 class Breaker:
-    """Closed, open until a moment, then open for one trial; or stopped, until a restart."""
+    """Closed, open until a moment, then open for one trial; or stopped, until a person or a restart."""
 
     clock: Clock = monotonic
     stopped: Failure | None = None
@@ -41,6 +41,9 @@ class Breaker:
     def ready(self) -> bool:
         """The same without taking the trial."""
         return not (self.stopped or self.clock() < self.open_until or self.trying)
+
+    def rests_now(self) -> bool:
+        return self.failures >= FAILS
 
     def heard(self, error: Failure | None) -> None:
         """What a call came to; None for an answer. Answers about a number, and rate limits, are no faults."""

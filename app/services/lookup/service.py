@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.services import metrics
 from app.services.connection import Busy, is_lost, transaction
 from app.services.intake import Meaning
-from app.services.lookup import claims
+from app.services.lookup import claims, stops
 from app.services.lookup.ask import Asker, Panel, Told
 from app.services.lookup.budget import Budget
 from app.services.lookup.claims import Claim
@@ -109,16 +109,14 @@ class Lookups:
 
     async def _look(self) -> None:
         """Claim as many as there is room for, and send them on their way."""
-        if not self.panel.ready():
-            await self._pause()
-            return
         room = AT_ONCE * self.panel.batch - len(self._flights)
         if room <= 0:
             self._free.clear()
             await self._free.wait()
             return
         async with transaction(self._engine) as db:
-            mine = await claims.claim(db, room, self.panel.lease)
+            self.panel.obey(await stops.read(db))
+            mine = await claims.claim(db, room, self.panel.lease) if self.panel.ready() else []
             before = await known(db, mine) if mine else NOTHING_KNOWN
         if not mine:
             await self._pause()
@@ -222,6 +220,7 @@ class Lookups:
         began = datetime.now(UTC)
         while True:
             async with transaction(self._engine) as db:
+                self.panel.obey(await stops.read(db))
                 mine = await claims.take(db, number, self.panel.lease)
                 before = await known(db, [mine]) if mine else NOTHING_KNOWN
             if mine is not None:
