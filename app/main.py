@@ -102,7 +102,7 @@ def _source(name: str, table: object) -> Source:
     provider = PROVIDERS[name]
     if not isinstance(table, dict):
         raise SettingsError(f"`lookup.{name}` must be a table: write [lookup.{name}] and its keys below it")
-    given = dict(table)
+    given, agreed = dict(table), "price" in table
     if missing := [key for key in provider.needs if not given.get(key)]:
         raise SettingsError(f"`lookup.{name}.{missing[0]}` is missing: {name} needs {', '.join(provider.needs)}")
     try:
@@ -123,7 +123,7 @@ def _source(name: str, table: object) -> Source:
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         why = str(error) if name == "http" and isinstance(error, ValueError) else type(error).__name__
         raise SettingsError(f"`lookup.{name}` makes no request ({why}): see docs/lookups.md for its keys") from None
-    return Source(provider, given, price, pace, within)
+    return Source(provider, given, price, pace, within, agreed)
 
 
 def _plainly(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -88,6 +89,8 @@ async def answering(says: Says) -> AsyncIterator[Provider]:
 async def _answer(provider: Provider, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     path = head.split(" ", 2)[1].partition("?")[0]
+    length = re.search(r"content-length: *(\d+)", head, re.IGNORECASE)
+    await reader.readexactly(int(length[1]) if length else 0)
     number = unquote(path.rstrip("/").rpartition("/")[2])
     provider.calls[number] += 1
     provider.under_way += 1

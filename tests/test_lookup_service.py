@@ -354,6 +354,31 @@ async def test_a_number_costs_no_more_than_its_own_budget_in_thirty_days(start: 
             assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "ok"
 
 
+CHARGED = {"http": {"net": "T-Mobile USA, Inc.", "moved": True, "charge": "0.50"},
+           "hlr-lookups": {"msisdn": WHO, "query_status": "OK", "is_ported": True, "cost": "0.0050",
+                           "ported_network_name": "T-Mobile US:6529 - SVR/2"}}  # fmt: skip
+KEYS = {"http": {"url": "{base}/{number}", "fields": {"carrier": "net", "ported": "moved", "price": "charge"}},
+        "hlr-lookups": {"base_url": "{base}", "api_key": "k", "api_secret": "s"}}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "given", "spent"), [
+    ("http", {}, "0.50"),  # mapped, so in our currency
+    ("http", {"price": "0.02"}, "0.02"),
+    ("hlr-lookups", {}, "0.006"),  # 0.0050 are euros
+    ("hlr-lookups", {"price": "0.007"}, "0.007"),
+])  # fmt: skip
+async def test_the_budget_counts_in_one_currency_and_as_the_settings_say(
+    start: Start, name: str, given: dict[str, str], spent: str
+) -> None:
+    async with answering(lambda _: Reply(orjson.dumps(CHARGED[name]))) as provider:
+        keys = {key: value.replace("{base}", provider.url) if isinstance(value, str) else value
+                for key, value in KEYS[name].items()}  # fmt: skip
+        async with start(lookup={"providers": [name], "budget_per_day": "1", name: keys | given}) as service:
+            told = (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()
+            assert (told["outcome"], Decimal(told["price"])) == ("ok", Decimal(spent))
+            assert await service.sql("SELECT spent FROM lookup_days") == [(Decimal(spent),)]
+
+
 # By call ------------------------------------------------------------------------------------------------------------
 
 

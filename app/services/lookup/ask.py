@@ -35,13 +35,16 @@ PLAN = "numbering-plan"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A provider as it is configured. `within`: seconds for one attempt with all its tries."""
+    """A provider as it is configured. `within`: seconds for one attempt with all its tries. `agreed`: the settings name
+    the price, in the budget's currency, so what answers say of theirs does not count.
+    """
 
     provider: Provider
     options: Options
     price: Decimal
     per_second: float
     within: float = 8.0
+    agreed: bool = False
 
     @property
     def deadline(self) -> float:
@@ -161,7 +164,7 @@ class Asker:
 
     async def _settle(self, attempt: _Attempt, heard: _Heard) -> None:
         price = self.source.price
-        costs = {n: _cost(a, price) if heard.arrived else NOTHING for n, a in heard.said.items()}
+        costs = {n: _cost(a, self.source) if heard.arrived else NOTHING for n, a in heard.said.items()}
         for number, cost in costs.items():
             attempt.price[number] += cost - price
         metrics.spent(self.name, sum(costs.values(), NOTHING))
@@ -217,11 +220,11 @@ def _worst(said: Mapping[str, Found | Failed]) -> Failure | None:
     return errors[0] if errors and len(errors) == len(said) else None
 
 
-def _cost(said: Found | Failed, price: Decimal) -> Decimal:
+def _cost(said: Found | Failed, source: Source) -> Decimal:
     """What a call for this number cost as far as we know; a call without an answer may have been billed."""
     if isinstance(said, Found):
-        return price if said.price is None else said.price
-    return NOTHING if said.error in UNBILLED else price
+        return source.price if source.agreed or said.price is None else said.price
+    return NOTHING if said.error in UNBILLED else source.price
 
 
 class Panel:

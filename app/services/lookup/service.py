@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 AT_ONCE = 64
 """Lookups under way in one process."""
+MOST = 2_000
+"""Numbers under way in one process, where a call asks for many."""
 LOOKS_EVERY = 0.5
 """Seconds between two looks for lookups that are due."""
 JOINS_EVERY = 0.1
@@ -109,7 +111,7 @@ class Lookups:
 
     async def _look(self) -> None:
         """Claim as many as there is room for, and send them on their way."""
-        room = AT_ONCE * self.panel.batch - len(self._flights)
+        room = min(AT_ONCE * self.panel.batch, MOST) - len(self._flights)
         if room <= 0:
             self._free.clear()
             await self._free.wait()
