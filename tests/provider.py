@@ -47,6 +47,7 @@ class Provider:
     says: Says
     url: str = ""
     calls: Counter[str] = field(default_factory=Counter)
+    bodies: list[bytes] = field(default_factory=list)
     under_way: int = 0
     busiest: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -90,7 +91,7 @@ async def _answer(provider: Provider, reader: asyncio.StreamReader, writer: asyn
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     path = head.split(" ", 2)[1].partition("?")[0]
     length = re.search(r"content-length: *(\d+)", head, re.IGNORECASE)
-    await reader.readexactly(int(length[1]) if length else 0)
+    provider.bodies.append(await reader.readexactly(int(length[1]) if length else 0))
     number = unquote(path.rstrip("/").rpartition("/")[2])
     provider.calls[number] += 1
     provider.under_way += 1
