@@ -66,7 +66,8 @@ async def receipt(service: Service, code: str, message: str = "m1", **more: Any)
 
 
 async def looked_up(service: Service) -> None:
-    async with asyncio.timeout(30):
+    """Wait until nothing is due or under way; longer than a lease, which a stalled disk may leave behind."""
+    async with asyncio.timeout(90):
         while await service.sql("SELECT 1 FROM lookups WHERE due_at <= clock_timestamp() OR lease_until IS NOT NULL"):
             await asyncio.sleep(0.02)
 

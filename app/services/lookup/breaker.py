@@ -55,8 +55,8 @@ class Breaker:
         else:
             self.failures += 1
             if self.failures >= FAILS:
-                self.open_until = self.clock() + self.rests
                 self.rests = min(self.rests * 2, RESTS_MOST) if was_trial else self.rests
+                self.open_until = self.clock() + self.rests
 
 
 @dataclass(slots=True)
