@@ -260,6 +260,33 @@ async def test_what_a_provider_asks_us_to_wait_is_waited_and_then_asked_again(st
             assert told["price"] == "0.02"  # the 429 was not billed; the 502 may have been
 
 
+async def test_metrics_count_each_provider_by_itself(start: Start) -> None:
+    async def counted(service: Service) -> dict[str, float]:
+        lines = (await service.client.get("/metrics")).text.splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)
+                if name.startswith("sendable_lookup") and "_bucket" not in name}  # fmt: skip
+
+    async with answering(lambda _: Reply(b"", 503)) as bad, answering(says_as_plivo("T-Mobile USA, Inc.")) as good:
+        both = good.settings("plivo") | {"telnyx": bad.settings()["telnyx"]}
+        async with start(lookup=both | {"providers": ["telnyx", "plivo"], "budget_per_day": "1"}) as service:
+            before = await counted(service)
+            await receipt(service, "345")
+            await looked_up(service)
+            await receipt(service, "345", message="m2")
+            await looked_up(service)
+            after = await counted(service)
+    more = {name: round(value - before.get(name, 0), 6) for name, value in after.items()}
+    calls = bad.calls.total()
+    assert more['sendable_lookup_calls_total{provider="telnyx"}'] == calls == 3
+    assert more['sendable_lookups_total{outcome="provider_error",provider="telnyx"}'] == 3
+    assert more['sendable_lookups_total{outcome="ok",provider="plivo"}'] == 1
+    assert more['sendable_lookup_seconds_count{provider="plivo"}'] == 1
+    assert more['sendable_lookup_spend_total{provider="telnyx"}'] == 0.03  # they may have been billed
+    assert more['sendable_lookup_spend_total{provider="plivo"}'] == 0.01
+    assert more["sendable_lookup_cache_hits_total"] == 1  # the second receipt asked nobody
+    assert after["sendable_lookup_budget_left"] == 0.96
+
+
 # Stopped ------------------------------------------------------------------------------------------------------------
 
 REFUSED = {"auth": Reply(b'{"errors": [{"code": "10009"}]}', 401), "quota": Reply(b'{"errors": []}', 402)}

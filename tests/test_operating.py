@@ -309,7 +309,10 @@ async def test_an_alarm_that_stands_is_wrong_and_one_that_is_cleared_is_not(serv
 async def test_what_waits_for_a_person_is_noted(service, database_url):
     await service.client.post("/v1/receipts/native", json=DEACTIVATED | {"code": "345"})
     await service.client.post("/v1/receipts/native", content=b"[")
-    notes = {f.about: f.says for f in await examined(database_url) if f.level == "note"}
+    found = await examined(database_url)
+    [mend] = [f.mend for f in found if f.about == "held numbers"]
+    assert "name a provider under [lookup]" in mend
+    notes = {f.about: f.says for f in found if f.level == "note"}
     assert notes["held numbers"] == "1 wait for no lookup provider, the oldest for 0 min"
     assert notes["unread"] == "1 callbacks of native could not be read, the oldest 0 min ago"
 
