@@ -26,8 +26,10 @@ from app.services import database, keys, migrate, upkeep
 from app.services.connection import connect
 from app.services.feed import Feed
 from app.services.intake import Intake, Meaning
+from app.services.lookup import stops
 from app.services.lookup.ask import Source
-from app.services.lookup.service import TIMETABLE, Lookups, Plan
+from app.services.lookup.outcome import TIMETABLE, Plan
+from app.services.lookup.service import Lookups
 from app.services.status import Reader
 
 log = structlog.get_logger(__name__)
@@ -100,7 +102,7 @@ def _source(name: str, table: object) -> Source:
     provider = PROVIDERS[name]
     if not isinstance(table, dict):
         raise SettingsError(f"`lookup.{name}` must be a table: write [lookup.{name}] and its keys below it")
-    given = dict(table)
+    given, agreed = dict(table), "price" in table
     if missing := [key for key in provider.needs if not given.get(key)]:
         raise SettingsError(f"`lookup.{name}.{missing[0]}` is missing: {name} needs {', '.join(provider.needs)}")
     try:
@@ -121,7 +123,7 @@ def _source(name: str, table: object) -> Source:
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         why = str(error) if name == "http" and isinstance(error, ValueError) else type(error).__name__
         raise SettingsError(f"`lookup.{name}` makes no request ({why}): see docs/lookups.md for its keys") from None
-    return Source(provider, given, price, pace, within)
+    return Source(provider, given, price, pace, within, agreed)
 
 
 def _plainly(error: Exception) -> str:
@@ -149,6 +151,7 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
     lookup_engine = connect(url, pool=LOOKUP_POOL)  # its own: receipts never wait for a connection that a lookup has
     looking_up = app.state.lookups = Lookups(lookup_engine, meaning, plan)
     await upkeep.prepare(engine, settings, meaning)
+    await stops.lift(lookup_engine, *(source.provider.name for source in plan.sources))
     if settings.first_key:
         await keys.keep_first(engine, settings.first_key.get_secret_value())
     committing = asyncio.create_task(intake.run())

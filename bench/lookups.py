@@ -18,13 +18,13 @@ from app.services.apply import apply
 from app.services.connection import connect, transaction
 from app.services.intake import Meaning
 from app.services.lookup.ask import Source
-from app.services.lookup.service import AT_ONCE, Lookups, Plan
+from app.services.lookup.outcome import Plan
+from app.services.lookup.service import AT_ONCE, Lookups
 from app.services.lookup.transport import Transport
 from app.services.migrate import upgrade
 from bench.load import CannotMeasure
 from bench.traffic import meaning, number
 
-DATABASE = "lookups"
 GROUP = 1_000
 
 
@@ -45,13 +45,13 @@ def with_lookups() -> Meaning:
     return Meaning(plain.catalogue, plain.carriers, type(plain.policy)(plain.policy.rules, lookups=True))
 
 
-async def database(server: str) -> str:
+async def database(server: str, name: str = "lookups") -> str:
     """A migrated database of its own on the ground's server."""
     engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
     async with engine.connect() as db:
-        await db.execute(text(f"CREATE DATABASE {DATABASE}"))
+        await db.execute(text(f"CREATE DATABASE {name}"))
     await engine.dispose()
-    url = make_url(server).set(database=DATABASE).render_as_string(hide_password=False)
+    url = make_url(server).set(database=name).render_as_string(hide_password=False)
     await upgrade(url)
     return url
 
@@ -89,6 +89,44 @@ _MOVED = text("""
 SELECT count(*) FROM numbers
 WHERE number = ANY(:numbers) AND state = 'active' AND carrier ->> 'source' = 'telnyx'
 """)
+
+
+WAITING = 3_000
+"""Lookups that are due while receipts are measured: more than are made in all rounds."""
+BUSY = """
+[lookup]
+providers = ["telnyx", "plivo"]
+[lookup.telnyx]
+api_key = "none"
+base_url = "{peer}"
+[lookup.plivo]
+auth_id = "none"
+auth_token = "none"
+base_url = "{peer}"
+"""
+IDLE = "[lookup]\n"
+"""Numbers wait for lookups as in the other one, and nobody makes them."""
+
+
+async def let_wait(url: str, population: int) -> None:
+    """Numbers that nobody writes to are deactivated, and due."""
+    engine = connect(url)
+    await _deactivate(engine, with_lookups(), some(population, WAITING))
+    await engine.dispose()
+
+
+async def made(url: str) -> int:
+    """Answers that are committed. Raises CannotMeasure when no lookup is left to be made."""
+    engine = connect(url)
+    async with engine.connect() as db:
+        answers, left = (await db.execute(text(_MADE))).one()
+    await engine.dispose()
+    if not left:
+        raise CannotMeasure("all lookups were made before the receipts were measured")
+    return int(answers)
+
+
+_MADE = "SELECT (SELECT count(*) FROM lookup_answers), (SELECT count(*) FROM lookups WHERE due_at < now())"
 
 
 async def wire(peer: str, numbers: Sequence[str]) -> Seen:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
+from itertools import cycle
 from typing import Literal
 
 import orjson
@@ -70,3 +72,24 @@ def create_provider() -> Starlette:
         return Response(orjson.dumps({"data": said}), media_type="application/json")
 
     return Starlette(routes=[Route("/v2/number_lookup/{number}", look_up)])
+
+
+def create_bad_provider() -> Starlette:
+    """Telnyx on a bad day: slow, down, limiting its rate, answering HTML as if it were JSON; and Plivo, who is well."""
+    days = cycle(("slow", "down", "slow", "lying", "slow", "limiting"))
+
+    async def fail(_: Request) -> Response:
+        day = next(days)
+        if day == "slow":
+            await asyncio.sleep(5)
+        if day == "limiting":
+            return Response(b"{}", 429, {"retry-after": "2"}, media_type="application/json")
+        return Response(b"<html>one moment</html>", 200 if day == "lying" else 503, media_type="application/json")
+
+    async def look_up(request: Request) -> Response:
+        carrier = {"name": "T-Mobile USA, Inc.", "type": "mobile", "ported": "yes",
+                   "mobile_country_code": "310", "mobile_network_code": "260"}  # fmt: skip
+        said = {"api_id": "x", "phone_number": request.path_params["number"], "carrier": carrier}
+        return Response(orjson.dumps(said), media_type="application/json")
+
+    return Starlette(routes=[Route("/v2/number_lookup/{number}", fail), Route("/v1/Number/{number}", look_up)])

@@ -37,10 +37,11 @@ class Server:
 
 
 @asynccontextmanager
-async def sendable(data_dir: Path, log: Path) -> AsyncIterator[Server]:
-    """Our own service by its own command, on the embedded PostgreSQL that lives in `data_dir`."""
+async def sendable(data_dir: Path, log: Path, more: Mapping[str, str] | None = None) -> AsyncIterator[Server]:
+    """Our own service by its own command, on the embedded PostgreSQL that lives in `data_dir`. `more`: settings."""
     port = _free_port()
     given = {"SENDABLE_DATA_DIR": str(data_dir), "SENDABLE_PORT": str(port), "SENDABLE_AUTH": "off"}
+    given |= more or {}
     command = [str(Path(sys.executable).with_name("sendable")), "serve"]
     async with _running(command, port, "/readyz", given, log) as server:
         yield server

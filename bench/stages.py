@@ -16,7 +16,7 @@ import httpx
 from bench import lookups as looking
 from bench import servers, tutorial
 from bench.bare import Bare, bare
-from bench.ground import Ground, know, stored
+from bench.ground import Ground, data_dir, know, stored, subscribe
 from bench.load import CannotMeasure, Kind, Round, load
 from bench.plan import BATCH, BULK, Plan
 from bench.report import Line, Target
@@ -199,6 +199,40 @@ async def lookups_made(run: Run) -> list[Line]:
     return [Line(what, "the same calls alone, by the same client", seen.ratio(), NO_TARGET, ours, theirs)]
 
 
+async def while_lookups_are_made(run: Run) -> list[Line]:
+    """The same service by turns with providers and without; what is due is due in both. It starts anew each round."""
+    url = await looking.database(run.ground.ours, "during")
+    await subscribe(url, run.plan.population)
+    await looking.let_wait(url, run.plan.population)
+    async with run.peer("bench.peers:create_bad_provider") as peer:
+        await _started(run, url, looking.IDLE)  # the first start on a database prepares it
+        made = []
+
+        async def busy() -> Round:
+            before = await looking.made(url)
+            seen = await _started(run, url, looking.BUSY.replace("{peer}", peer.url))
+            made.append(await looking.made(url) - before)
+            if made[-1] <= 0:
+                raise CannotMeasure("no lookup was made while receipts came in")
+            return seen
+
+        seen = await turns(run.plan.rounds, busy, lambda: _started(run, url, looking.IDLE))
+    what = f"{ONE}, while some {median(made):.0f} lookups a round meet a slow, failing and lying provider, then another"
+    return [_line(seen, what, "the same without a provider", Target("≥", 0.95))]
+
+
+async def _started(run: Run, url: str, config: str) -> Round:
+    path = run.ground.folder / "during.toml"
+    path.write_text(config)
+    more = {"SENDABLE_DATABASE_URL": url, "SENDABLE_CONFIG": str(path)}
+    async with servers.sendable(data_dir(run.ground.folder), run.ground.folder / "during.log", more) as server:
+        await run.load(server, "/v1/receipts/native", seconds=1)
+        before = await stored(url)
+        seen = await run.load(server, "/v1/receipts/native")
+    run.check("Sendable", seen, await stored(url) - before, 1)
+    return seen
+
+
 async def memory(run: Run) -> list[Line]:
     """Under unbroken load; the first tenth of the time, in which caches and pools fill, is not looked at."""
     soak, samples = run.plan.soak, []
@@ -227,6 +261,7 @@ STAGES: dict[str, Stage] = {
     "status": one_status,
     "bulk": bulk_status,
     "lookups": lookups_made,
+    "during": while_lookups_are_made,
     "memory": memory,
 }
 

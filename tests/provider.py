@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -46,6 +47,7 @@ class Provider:
     says: Says
     url: str = ""
     calls: Counter[str] = field(default_factory=Counter)
+    bodies: list[bytes] = field(default_factory=list)
     under_way: int = 0
     busiest: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -88,6 +90,8 @@ async def answering(says: Says) -> AsyncIterator[Provider]:
 async def _answer(provider: Provider, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     path = head.split(" ", 2)[1].partition("?")[0]
+    length = re.search(r"content-length: *(\d+)", head, re.IGNORECASE)
+    provider.bodies.append(await reader.readexactly(int(length[1]) if length else 0))
     number = unquote(path.rstrip("/").rpartition("/")[2])
     provider.calls[number] += 1
     provider.under_way += 1

@@ -27,7 +27,7 @@ def seen(done: int, *, seconds: float = 1.0, refused: int = 0, p99: float = 1.0)
 @needs_wrk
 async def test_a_tiny_run_of_everything_fills_the_table_and_finds_every_answered_receipt():
     report = await run(TINY, [*STAGES], "make bench")
-    assert len(report.lines) == 10
+    assert len(report.lines) == 11
     assert all(line.ratio > 0 for line in report.lines)
     ours, *_ = (truth for truth in report.truths if truth.startswith("Sendable"))
     assert "all found" in ours

@@ -58,6 +58,27 @@ async def test_a_file_is_looked_up_within_its_price_and_goes_on_where_it_stopped
         assert provider.calls == dict.fromkeys(NUMBERS, 1)
 
 
+async def test_a_provider_that_refuses_our_key_is_asked_again_after_the_command(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with answering(lambda _: Reply(b"{}", 401)) as provider:
+        config = written(tmp_path, provider)
+
+        async def run(*words: str) -> Any:
+            said = await sendable("lookup", *words, "--json", database_url=database_url, config=config)
+            assert said.code == 0, said.err
+            return json.loads(said.out)
+
+        assert (await run(NUMBERS[0]))["outcome"] == "auth"
+        provider.says = lambda number: Reply(telnyx(number, "T-Mobile USA, Inc.", ported="Y"))
+        assert ((await run(NUMBERS[0]))["outcome"], provider.calls.total()) == ("auth", 1)
+        assert await run("resume", "telnyx") == {"provider": "telnyx", "resumed": True, "error": "auth"}
+        assert await run("resume", "telnyx") == {"provider": "telnyx", "resumed": False, "error": None}
+        assert (await run(NUMBERS[0]))["outcome"] == "ok"
+        said = await sendable("lookup", "resume", "telnix", database_url=database_url)
+        assert (said.code, said.err[:63]) == (2, "sendable: 'telnix' is no lookup provider of Sendable; there are")
+
+
 async def test_without_a_provider_the_command_says_what_to_do(database_url: str) -> None:
     said = await sendable("lookup", "+15555551234", database_url=database_url)
     assert (said.code, said.out) == (2, "")

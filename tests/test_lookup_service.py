@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from decimal import Decimal
 from typing import Any
 
+import asyncpg
 import orjson
 import pytest
+from sqlalchemy import make_url
 
 from app.services.lookup import ask
 from app.services.lookup import service as making
@@ -232,10 +235,11 @@ async def test_nobody_is_opted_out_by_an_outage_and_no_step_is_lost(start: Start
             [(step, waits)] = await service.sql("SELECT step, waiting_for FROM lookups")
             assert (step, waits) == (0, "lookup")
             alarms = (await service.client.get("/v1/alarms")).json()["items"]
-            assert [one["kind"] for one in alarms] == ["lookup_outage"]
+            refused = {("lookup_stopped", "telnyx")} if how == "refusing our key" else set()
+            assert {(one["kind"], one["key"]) for one in alarms} == {("lookup_outage", "telnyx"), *refused}
             bad.says = says("T-Mobile USA, Inc.", ported="Y", on=today())
-            if how == "refusing our key":
-                return
+            if refused:
+                assert (await service.client.post("/v1/lookups/providers/telnyx/resume")).json()["resumed"]
             for asker in service.app.state.lookups.panel.askers:
                 asker.breaker.open_until = asker._pace._next = 0.0
             await service.sql("UPDATE lookups SET due_at = now()")
@@ -254,6 +258,90 @@ async def test_what_a_provider_asks_us_to_wait_is_waited_and_then_asked_again(st
             assert asyncio.get_running_loop().time() - began >= 1
             assert provider.calls == {WHO: 3}
             assert told["price"] == "0.02"  # the 429 was not billed; the 502 may have been
+
+
+async def test_metrics_count_each_provider_by_itself(start: Start) -> None:
+    async def counted(service: Service) -> dict[str, float]:
+        lines = (await service.client.get("/metrics")).text.splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)
+                if name.startswith("sendable_lookup") and "_bucket" not in name}  # fmt: skip
+
+    async with answering(lambda _: Reply(b"", 503)) as bad, answering(says_as_plivo("T-Mobile USA, Inc.")) as good:
+        both = good.settings("plivo") | {"telnyx": bad.settings()["telnyx"]}
+        async with start(lookup=both | {"providers": ["telnyx", "plivo"], "budget_per_day": "1"}) as service:
+            before = await counted(service)
+            await receipt(service, "345")
+            await looked_up(service)
+            await receipt(service, "345", message="m2")
+            await looked_up(service)
+            after = await counted(service)
+    more = {name: round(value - before.get(name, 0), 6) for name, value in after.items()}
+    calls = bad.calls.total()
+    assert more['sendable_lookup_calls_total{provider="telnyx"}'] == calls == 3
+    assert more['sendable_lookups_total{outcome="provider_error",provider="telnyx"}'] == 3
+    assert more['sendable_lookups_total{outcome="ok",provider="plivo"}'] == 1
+    assert more['sendable_lookup_seconds_count{provider="plivo"}'] == 1
+    assert more['sendable_lookup_spend_total{provider="telnyx"}'] == 0.03  # they may have been billed
+    assert more['sendable_lookup_spend_total{provider="plivo"}'] == 0.01
+    assert more["sendable_lookup_cache_hits_total"] == 1  # the second receipt asked nobody
+    assert after["sendable_lookup_budget_left"] == 0.96
+
+
+# Stopped ------------------------------------------------------------------------------------------------------------
+
+REFUSED = {"auth": Reply(b'{"errors": [{"code": "10009"}]}', 401), "quota": Reply(b'{"errors": []}', 402)}
+
+
+def gauge(metrics: str, name: str) -> str:
+    [value] = [line.rpartition(" ")[2] for line in metrics.splitlines() if line.startswith(f"{name}{{")]
+    return value
+
+
+@pytest.mark.parametrize("why", REFUSED)
+async def test_a_provider_that_refuses_our_account_is_asked_by_no_process_until_a_person_resumes_it(
+    start: Start, why: str
+) -> None:
+    async with answering(lambda _: REFUSED[why]) as bad:
+        async with start(lookup=bad.settings()) as one, start(lookup=bad.settings()) as two:
+            told = (await one.client.post(f"/v1/numbers/{WHO}/lookup")).json()
+            assert (told["outcome"], Decimal(told["price"]), bad.calls.total()) == (why, 0, 1)
+            for service in (one, two):
+                told = (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()
+                assert (told["outcome"], bad.calls.total()) == (why, 1)
+                assert gauge((await service.client.get("/metrics")).text, "sendable_lookup_stopped") == "1.0"
+            await receipt(two, "345", "+15555550001")
+            alarms = (await two.client.get("/v1/alarms", params={"cleared": False})).json()["items"]
+            assert [one["count"] for one in alarms if (one["kind"], one["key"]) == ("lookup_stopped", "telnyx")] == [1]
+
+            bad.says = says("T-Mobile USA, Inc.", ported="Y")
+            answer = (await two.client.post("/v1/lookups/providers/telnyx/resume")).json()
+            assert (answer["provider"], answer["resumed"], answer["error"]) == ("telnyx", True, why)
+            async with asyncio.timeout(20):
+                while await one.sql("SELECT 1 FROM lookups"):
+                    await asyncio.sleep(0.02)
+            assert (await status(one, "+15555550001"))["state"] == "active"
+            assert (await one.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "ok"
+            assert await one.sql("SELECT kind FROM alarms WHERE cleared_at IS NULL") == []
+            assert gauge((await one.client.get("/metrics")).text, "sendable_lookup_stopped") == "0.0"
+            answer = (await two.client.post("/v1/lookups/providers/telnyx/resume")).json()
+            assert (answer["resumed"], answer["error"], answer["since"]) == (False, None, None)
+
+
+async def test_a_restart_or_another_key_lifts_a_stop(start: Start) -> None:
+    async with answering(lambda _: REFUSED["auth"]) as bad:
+        async with start(lookup=bad.settings()) as service:
+            assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "auth"
+            bad.says = says("T-Mobile USA, Inc.", ported="Y")
+            async with start(lookup=bad.settings()) as again:
+                assert await again.sql("SELECT 1 FROM lookup_stops") == []
+                assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "ok"
+            await service.sql("INSERT INTO lookup_stops SELECT 'telnyx', 'other', 'auth', now()")
+            assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "ok"
+
+
+async def test_only_a_provider_that_is_one_can_be_resumed(service: Service) -> None:
+    answer = await service.client.post("/v1/lookups/providers/telnix/resume")
+    assert (answer.status_code, "telnyx" in answer.json()["detail"]) == (404, True)
 
 
 # Budget -------------------------------------------------------------------------------------------------------------
@@ -291,6 +379,31 @@ async def test_a_number_costs_no_more_than_its_own_budget_in_thirty_days(start: 
             assert outcomes == ["ok", "ok", "quota"]
             await service.sql("UPDATE lookup_spend SET day = day - 31")
             assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "ok"
+
+
+CHARGED = {"http": {"net": "T-Mobile USA, Inc.", "moved": True, "charge": "0.50"},
+           "hlr-lookups": {"msisdn": WHO, "query_status": "OK", "is_ported": True, "cost": "0.0050",
+                           "ported_network_name": "T-Mobile US:6529 - SVR/2"}}  # fmt: skip
+KEYS = {"http": {"url": "{base}/{number}", "fields": {"carrier": "net", "ported": "moved", "price": "charge"}},
+        "hlr-lookups": {"base_url": "{base}", "api_key": "k", "api_secret": "s"}}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "given", "spent"), [
+    ("http", {}, "0.50"),  # mapped, so in our currency
+    ("http", {"price": "0.02"}, "0.02"),
+    ("hlr-lookups", {}, "0.006"),  # 0.0050 are euros
+    ("hlr-lookups", {"price": "0.007"}, "0.007"),
+])  # fmt: skip
+async def test_the_budget_counts_in_one_currency_and_as_the_settings_say(
+    start: Start, name: str, given: dict[str, str], spent: str
+) -> None:
+    async with answering(lambda _: Reply(orjson.dumps(CHARGED[name]))) as provider:
+        keys = {key: value.replace("{base}", provider.url) if isinstance(value, str) else value
+                for key, value in KEYS[name].items()}  # fmt: skip
+        async with start(lookup={"providers": [name], "budget_per_day": "1", name: keys | given}) as service:
+            told = (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()
+            assert (told["outcome"], Decimal(told["price"])) == ("ok", Decimal(spent))
+            assert await service.sql("SELECT spent FROM lookup_days") == [(Decimal(spent),)]
 
 
 # By call ------------------------------------------------------------------------------------------------------------
@@ -375,3 +488,49 @@ async def test_a_late_answer_overwrites_nothing(start: Start) -> None:
             assert (await status(service))["state"] == "held"
             [(step, leased)] = await service.sql("SELECT step, lease_until > now() FROM lookups")
             assert (step, leased) == (3, True)
+
+
+# A stop -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stop_waits_for_no_provider_and_gives_its_numbers_to_others(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making, "STOPS_WITHIN", 3_600)
+    never = asyncio.Event()
+    replies = iter([Reply(b"", after=never)])
+    async with answering(lambda n: next(replies, Reply(telnyx(n, "T-Mobile USA", ported="Y", on=today())))) as provider:
+        async with asyncio.timeout(20):
+            async with start(lookup=provider.settings(timeout="1h")) as service:
+                await receipt(service, "3041")
+                await provider.asked.wait()
+                assert await service.sql("SELECT lease_until > now() FROM lookups") == [(True,)]
+        async with start(lookup=provider.settings(timeout="1h")) as service:
+            await looked_up(service)
+            assert (await status(service))["state"] == "active"
+            assert provider.calls == {WHO: 2}
+            assert await service.sql("SELECT spent FROM lookup_days") == [(Decimal("0.02"),)]  # both may be billed
+
+
+async def test_an_answer_that_has_come_is_committed_before_a_stop(start: Start, database_url: str) -> None:
+    plain = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    go = asyncio.Event()
+    reply = Reply(telnyx(WHO, "T-Mobile USA", ported="Y", on=today()), after=go)
+    async with answering(lambda _: reply) as provider, AsyncExitStack() as running:
+        service = await running.enter_async_context(start(lookup=provider.settings()))
+        await receipt(service, "3041")
+        await provider.asked.wait()
+        db = await asyncpg.connect(plain)
+        async with db.transaction():
+            await db.execute("SELECT 1 FROM numbers FOR UPDATE")
+            go.set()
+            async with asyncio.timeout(20):
+                while not await db.fetch("SELECT 1 FROM pg_locks WHERE NOT granted"):
+                    await asyncio.sleep(0.01)
+            stopping = asyncio.create_task(running.aclose())
+            await asyncio.wait([stopping], timeout=0.1)
+        await stopping
+        assert await db.fetchval("SELECT state FROM numbers") == "active"
+        assert await db.fetchval("SELECT count(*) FROM lookups") == 0
+        assert provider.calls == {WHO: 1}
+        await db.close()

@@ -14,7 +14,7 @@ from app.config import Settings
 from app.routers.access import AccessLog
 from app.services import doctor, intake, keys
 from app.services.connection import connect
-from app.services.doctor import Finding
+from app.services.finding import Finding
 from app.services.migrate import head
 
 NUMBER = "+15550002222"
@@ -187,8 +187,29 @@ def test_auth_on_without_any_gateway_is_wrong():
 
 
 def test_a_gateway_whose_codes_belong_to_no_space_is_noted():
-    found = of_settings(gateways={"kannel": {"secrets": ["x"]}, "openmarket": {"secrets": ["y"]}}, lookup={})
-    assert [(f.level, f.about) for f in found] == [("note", "gateways.kannel")]
+    found = of_settings(
+        gateways={"kannel": {"secrets": ["x"]}, "openmarket": {"secrets": ["y"]}}, lookup={"providers": ["demo"]}
+    )
+    assert [(f.level, f.about) for f in found] == [("note", "gateways.kannel"), ("ok", "lookups")]
+
+
+@pytest.mark.parametrize(("given", "level", "says", "mend"), [
+    ({}, "note", "no lookup provider: held numbers wait for a person", "add a [lookup] table"),
+    ({"lookup": {}}, "note", "no provider is named: numbers wait until one is",
+     'name one under [lookup], for example `providers = ["telnyx"]`'),
+    ({"lookup": {"providers": ["telnyx", "plivo"], "budget_per_day": "1"}}, "ok", "asked in this order: telnyx, plivo",
+     None),
+])  # fmt: skip
+def test_the_doctor_says_who_is_asked_about_carriers(given, level, says, mend):
+    assert [f for f in of_settings(auth="off", **given) if f.about == "lookups"] == [
+        Finding(level, "lookups", says, mend)
+    ]
+
+
+def test_lookups_without_a_budget_are_noted():
+    found = of_settings(auth="off", lookup={"providers": ["telnyx"]})
+    assert found[-1] == Finding("note", "lookups", "no budget for a day: they may cost any sum",
+                                "set `lookup.budget_per_day`")  # fmt: skip
 
 
 def test_little_room_on_the_disk_is_wrong(tmp_path, monkeypatch):
@@ -288,9 +309,70 @@ async def test_an_alarm_that_stands_is_wrong_and_one_that_is_cleared_is_not(serv
 async def test_what_waits_for_a_person_is_noted(service, database_url):
     await service.client.post("/v1/receipts/native", json=DEACTIVATED | {"code": "345"})
     await service.client.post("/v1/receipts/native", content=b"[")
-    notes = {f.about: f.says for f in await examined(database_url) if f.level == "note"}
+    found = await examined(database_url)
+    [mend] = [f.mend for f in found if f.about == "held numbers"]
+    assert "name a provider under [lookup]" in mend
+    notes = {f.about: f.says for f in found if f.level == "note"}
     assert notes["held numbers"] == "1 wait for no lookup provider, the oldest for 0 min"
     assert notes["unread"] == "1 callbacks of native could not be read, the oldest 0 min ago"
+
+
+TELNYX = {"lookup": {"providers": ["telnyx"], "telnyx": {"api_key": "KEY"}, "budget_per_day": "2.50"}}
+DUE = "INSERT INTO lookups (number, reason, cause, asked_at, due_at) SELECT '+15555550001', 'x', '{}', now(), now() - "
+HEARD = """
+INSERT INTO lookup_answers (number, asked_at, provider, outcome, detail, price, config)
+SELECT '+15555550001', clock_timestamp() - make_interval(mins => n), 'telnyx', 'provider_error', '', 0, ''
+FROM generate_series(1, 5) AS n
+"""
+
+
+async def on_lookups(url: str, **given) -> list[Finding]:
+    return [finding for finding in await examined(url, **TELNYX | given) if finding.about == "lookups"]
+
+
+@pytest.mark.usefixtures("service")
+async def test_lookups_that_are_well_are_told_with_what_was_spent(database_url):
+    await run_sql(database_url, "INSERT INTO lookup_days SELECT (now() AT TIME ZONE 'UTC')::date, 0.75",
+                  DUE + "interval '1 minute'")  # fmt: skip
+    assert await on_lookups(database_url) == [
+        Finding("ok", "lookups", "1 are due, the oldest for 1 min"),
+        Finding("ok", "lookups", "0.75 of today's 2.50 spent, 1.75 left"),
+    ]
+
+
+@pytest.mark.usefixtures("service")
+async def test_lookups_that_wait_too_long_or_for_the_budget_are_noted(database_url):
+    await run_sql(database_url, DUE + "interval '3 hours'", "UPDATE lookups SET waiting_for = 'budget'")
+    late, _, unpaid = await on_lookups(database_url)
+    assert (late.level, late.says, bool(late.mend)) == ("note", "1 are due, the oldest for 3 h", True)
+    assert (unpaid.level, unpaid.says, bool(unpaid.mend)) == ("note", "1 wait for the budget", True)
+    finding, _ = await on_lookups(database_url, lookup={})
+    assert finding == Finding("note", "lookups", "1 are due and nobody makes them", "name a provider under [lookup]")
+
+
+@pytest.mark.usefixtures("service")
+async def test_a_stopped_provider_is_wrong_once_and_says_how_it_is_resumed(database_url):
+    await run_sql(database_url, "INSERT INTO lookup_stops VALUES ('telnyx', 'c', 'quota', '2026-01-02T03:04Z')",
+                  "INSERT INTO alarms SELECT 'lookup_stopped', 'telnyx', now(), now(), 1")  # fmt: skip
+    assert wrong(await examined(database_url, **TELNYX)) == [
+        Finding(
+            "wrong",
+            "lookups",
+            "telnyx refuses our account (quota) since 2026-01-02 03:04 UTC: it is not asked",
+            "mend its key or pay its bill, then run `sendable lookup resume telnyx`",
+        )
+    ]
+
+
+@pytest.mark.usefixtures("service")
+async def test_a_provider_that_only_fails_is_wrong_and_one_that_answered_once_is_not(database_url):
+    await run_sql(database_url, HEARD)
+    (finding,) = wrong(await examined(database_url, **TELNYX))
+    assert finding.says == "telnyx failed 5 times in 15 minutes and never answered, last with provider_error"
+    await run_sql(
+        database_url, "UPDATE lookup_answers SET outcome = 'not_found' WHERE asked_at < now() - interval '4 min'"
+    )
+    assert wrong(await examined(database_url, **TELNYX)) == []
 
 
 LOGGING = {

@@ -12,7 +12,8 @@ from app.catalogue import carriers
 from app.models.lookup import Failed, Failure, Found
 from app.models.number import Carrier, Cause, State, Verdict
 from app.services.decide import Held, known_carrier, settle
-from app.services.resolve import Kind, Moment, Resolved, Said, best, kind_of, resolve, suffices
+from app.services.heard import Kind, Said, best, kind_of, suffices
+from app.services.resolve import Moment, Resolved, resolve
 from tests.test_decide import (
     DAY,
     EVENT,

@@ -20,11 +20,14 @@ from typer.core import TyperGroup
 from app.cli.attach import with_database
 from app.cli.show import Json, Refused, as_json, as_table, console, say
 from app.config import Settings, read_settings
+from app.lookups import PROVIDERS
 from app.main import meaning_of, plan_of
 from app.models.duration import duration
 from app.models.phone import e164
 from app.services import reading, status
-from app.services.lookup.service import Lookups, Outcome
+from app.services.lookup import stops
+from app.services.lookup.outcome import Outcome
+from app.services.lookup.service import Lookups
 
 AT_ONCE = 16
 TOLD = 1_000
@@ -83,6 +86,21 @@ def _lookups(engine: AsyncEngine, settings: Settings) -> Lookups:
     if not plan.sources:
         raise Refused("no lookup provider is configured: name one under [lookup] in the settings file")
     return Lookups(engine, meaning_of(settings), plan)
+
+
+@lookup.command("resume")
+def resume(provider: Annotated[str, typer.Argument(help="As under [lookup] in the settings file.")], *,
+           json: Json = False) -> None:  # fmt: skip
+    """Ask a provider again that has refused our account: after its key is mended or its bill is paid."""
+    if provider not in PROVIDERS:
+        raise Refused(f"{provider!r} is no lookup provider of Sendable; there are {', '.join(PROVIDERS)}")
+    lifted = with_database(lambda engine, _: stops.lift(engine, provider))
+    if json:
+        as_json({"provider": provider, "resumed": bool(lifted), "error": lifted[0].error if lifted else None})
+    elif lifted:
+        say(f"{provider} is asked again; it was stopped ({lifted[0].error}) since {lifted[0].since:%Y-%m-%d %H:%M} UTC")
+    else:
+        say(f"{provider} was not stopped")
 
 
 # A file ------------------------------------------------------------------------------------------------------------

@@ -17,15 +17,16 @@ from app.catalogue.policy import PolicyError
 from app.cli.attach import attached, is_refusal, why_not, with_database
 from app.cli.show import Json, Refused, as_json, as_table, busy, say
 from app.config import Settings, SettingsError, read_settings
-from app.main import links_of, meaning_of, url_of
+from app.main import links_of, meaning_of, plan_of, url_of
 from app.models.duration import duration
 from app.services import database
 from app.services import doctor as doctors
 from app.services import keys as ring
 from app.services import migrate as migrations
 from app.services.connection import is_lost
-from app.services.doctor import READER, Finding
+from app.services.doctor import READER
 from app.services.embedded.home import ROLE, locate
+from app.services.finding import Finding
 from app.services.keys import Key
 
 keys = typer.Typer(no_args_is_help=True, help="Keys of internal services.")
@@ -65,6 +66,7 @@ async def _examined() -> list[Finding]:
         settings = read_settings()
         meaning_of(settings)
         links_of(settings)
+        plan_of(settings)
     except (SettingsError, PolicyError, CatalogueError) as error:
         return [Finding("wrong", "settings", str(error))]
     fine = Finding("ok", "settings", "as they should be")

@@ -1,7 +1,7 @@
 """HLR Lookups, the portability product (MNP): one number a POST, signed over path, time, method and body.
 
-LRN and SPID of American numbers hide in texts: `"extra": "LRN:4154250000"`, `"T-Mobile US:6529 - SVR/2"`. Prices are
-in EUR.
+LRN and SPID of American numbers hide in texts: `"extra": "LRN:4154250000"`, `"T-Mobile US:6529 - SVR/2"`. Their
+`cost` is in EUR, which the budget does not count in: it stays in the raw answer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from decimal import Decimal
 
 import orjson
 
-from app.lookups._fields import Said, flag, label, name, network, price, text, word
+from app.lookups._fields import Said, flag, label, name, network, text, word
 from app.lookups._http import Refused, about, at, now, single
 from app.models.lookup import Call, Found, Options, Provider
 
@@ -55,7 +55,6 @@ def found(said: Said, number: str) -> Found:
         lrn=_inside(_LRN, said.get("extra")),
         spid=_inside(_SPID, carrier),
         request_id=text(said.get("id")),
-        price=price(said.get("cost")),
         raw=said,
     )
 

@@ -1,4 +1,4 @@
-"""Infobip Number Lookup, synchronous: up to 1,000 numbers a POST, here 100. What arrives depends on the package.
+"""Infobip Number Lookup, synchronous: up to 1,000 numbers a POST. What arrives depends on the package.
 
 A lookup is told in the words of a message: `status` says how it ended, `error` what the network answered.
 """
@@ -83,7 +83,7 @@ provider = Provider(
     price=Decimal("0.01"),
     build=build,
     read=read,
-    batch=100,
+    batch=1_000,
     per_second=5.0,
     tells_ports=True,
 )

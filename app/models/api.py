@@ -231,6 +231,15 @@ class LookupAnswer(BaseModel):
     changes: list[LookupChange]
 
 
+class Resumed(BaseModel):
+    """Whether the provider had been stopped, why, and since when."""
+
+    provider: str = Field(examples=["telnyx"])
+    resumed: bool
+    error: Literal["auth", "quota"] | None
+    since: When | None
+
+
 class StoredAnswer(BaseModel):
     """One provider's answer about a number. `record` as it was understood, with what is kept of the answer in `raw`."""
 

@@ -52,6 +52,7 @@ class Found:
     """The neutral record (reference: what each provider tells). None: the provider does not tell, never "no".
 
     `carrier` is the messaging carrier where the provider tells one, else the voice network, as text exactly as sent.
+    `price` only where it is in the currency of the providers' list prices, US dollars: the budget counts with it.
     `active` False only where the provider says so explicitly. `raw` is the answer without IMSI, MSC and caller names.
     """
 

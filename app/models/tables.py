@@ -208,6 +208,16 @@ lookup_spend = Table(
     Index("lookup_spend_day", "day"),
 )
 
+# Lookup providers that refuse our account (`auth`, `quota`), under the settings that `config` marks.
+lookup_stops = Table(
+    "lookup_stops",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("config", Text, primary_key=True),
+    Column("error", Text, nullable=False),
+    Column("since", _TIME, nullable=False),
+)
+
 # Final receipts and opt-outs by sender, carrier and hour; `outcome` is `sent`, `delivered`, `opted_out` or a reason.
 hourly_counts = Table(
     "hourly_counts",

@@ -9,12 +9,14 @@ import orjson
 from fastapi import APIRouter, Path, Query, Request, Security
 from starlette.responses import Response
 
+from app.lookups import PROVIDERS
 from app.models import api
 from app.models.number import Change
 from app.routers.answers import answer, number_of
 from app.routers.auth import scope
 from app.routers.problems import Problem
 from app.services import reading, status
+from app.services.lookup import stops
 from app.services.lookup.service import NoProvider
 from app.services.store import cause_json
 
@@ -48,6 +50,24 @@ async def look_up(request: Request, number: PhoneNumber, _: Annotated[None, Secu
         "waiting_for": outcome.waiting_for,
         "changes": [_change(change) for change in outcome.changes],
     })  # fmt: skip
+
+
+@router.post("/v1/lookups/providers/{provider}/resume", operation_id="resumeProvider",
+             summary="Ask this lookup provider again", response_model=api.Resumed,
+             responses={404: {"description": "No such lookup provider"}})  # fmt: skip
+async def resume(
+    request: Request,
+    provider: Annotated[str, Path(description="As in the settings", examples=["telnyx"])],
+    _: Annotated[None, Security(scope("lookups:write"))] = None,
+) -> Response:
+    """A provider that refuses our account (`auth`, `quota`) is asked no more by any process, and stands in
+    `GET /v1/alarms` as `lookup_stopped`. This lets all ask it again, once its key is mended or its bill is paid.
+    """
+    if provider not in PROVIDERS:
+        raise Problem(404, f"{provider[:40]!r} is no lookup provider; there are {', '.join(PROVIDERS)}")
+    lifted = await stops.lift(request.app.state.engine, provider)
+    return answer({"provider": provider, "resumed": bool(lifted), "error": lifted[0].error if lifted else None,
+                   "since": lifted[0].since if lifted else None})  # fmt: skip
 
 
 def _change(change: Change) -> dict[str, Any]:

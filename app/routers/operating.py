@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from functools import cache
 from typing import Annotated, Any
 
@@ -82,6 +83,7 @@ async def metrics(request: Request, _: Annotated[None, Security(scope("metrics:r
     Gauge("sendable_database_up", "Whether the database answered this scrape", registry=registry).set(now is not None)
     if now:
         _waiting(registry, now)
+        _providers(registry, state, {row.provider for row in now.stops})
         if left is not None:
             Gauge("sendable_lookup_budget_left", "What lookups may still cost today", registry=registry).set(
                 float(left)
@@ -95,6 +97,16 @@ def _process(registry: CollectorRegistry, state: Any) -> None:  # noqa: ANN401 -
     Gauge("sendable_queue_receipts", "Receipts that wait for their commit", registry=registry).set(state.intake.depth)
     Gauge("sendable_pool_size", "Connections that the pool may hold", registry=registry).set(pool.size())
     Gauge("sendable_pool_in_use", "Connections in use", registry=registry).set(pool.checkedout())
+
+
+def _providers(registry: CollectorRegistry, state: Any, stopped: Collection[str]) -> None:  # noqa: ANN401 - as above
+    stops = Gauge("sendable_lookup_stopped", "Whether a provider refuses our account, and is asked no more",
+                  ["provider"], registry=registry)  # fmt: skip
+    rests = Gauge("sendable_lookup_resting", "Whether this process leaves a provider alone that fails", ["provider"],
+                  registry=registry)  # fmt: skip
+    for asker in state.lookups.panel.askers:
+        stops.labels(asker.name).set(asker.name in stopped)
+        rests.labels(asker.name).set(asker.breaker.rests_now())
 
 
 def _waiting(registry: CollectorRegistry, now: Standing) -> None:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from alembic.script import ScriptDirectory
 from sqlalchemy import Row, text
@@ -14,6 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.gateways import GATEWAYS
 from app.services import migrate
+from app.services.finding import Finding, age
+from app.services.lookup import doctor as lookups
+from app.services.lookup import stops
 from app.services.standing import standing
 
 if TYPE_CHECKING:
@@ -24,15 +27,6 @@ READER = "sendable_reader"
 ROOM_LEAST = 2 * 1024**3
 """Bytes that must be free where the embedded PostgreSQL lives: its write-ahead log alone may take this much."""
 SKEW_MOST = timedelta(seconds=5)
-
-
-class Finding(NamedTuple):
-    """`wrong` must be mended; a `note` is worth knowing."""
-
-    level: Literal["ok", "note", "wrong"]
-    about: str
-    says: str
-    mend: str | None = None
 
 
 def of_settings(settings: Settings) -> Iterator[Finding]:
@@ -49,8 +43,7 @@ def of_settings(settings: Settings) -> Iterator[Finding]:
     if settings.auth == "on" and not any(link.secrets for link in links.values()):
         mend = "give one a secret: [gateways.NAME] in the file that SENDABLE_CONFIG names"
         yield Finding("wrong", "gateways", "no gateway can post receipts", mend)
-    if settings.lookup is None:
-        yield Finding("note", "lookups", "no lookup provider: held numbers wait for a person", "add a [lookup] table")
+    yield from lookups.of_settings(settings.lookup)
 
 
 def of_disk(folder: Path) -> Finding:
@@ -80,7 +73,7 @@ async def of_database(engine: AsyncEngine, settings: Settings) -> AsyncIterator[
         for finding in await _rights(db):
             yield finding
         yield await _partitions(db)
-    async for finding in _waiting(engine, provider=settings.lookup is not None):
+    async for finding in _waiting(engine, settings):
         yield finding
 
 
@@ -228,34 +221,39 @@ async def _partitions(db: AsyncConnection) -> Finding:
 # What waits --------------------------------------------------------------------------------------------------------
 
 
-async def _waiting(engine: AsyncEngine, *, provider: bool) -> AsyncIterator[Finding]:
+async def _waiting(engine: AsyncEngine, settings: Settings) -> AsyncIterator[Finding]:
     now = await standing(engine)
+    for finding in lookups.of_database(now, settings.lookup, await lookups.seen(engine)):
+        yield finding
     for alarm in now.alarms:
+        if alarm.kind == stops.ALARM:
+            continue  # told above
         says = f"{alarm.kind} {alarm.key}: {alarm.count} times since {alarm.since:%Y-%m-%d %H:%M} UTC"
         yield Finding("wrong", "alarm", says, _MENDS.get(alarm.kind, "look into it"))
     for held in now.held:
         if held.waiting_for != "time":
-            says = f"{held.total} wait for {held.waiting_for.replace('_', ' ')}, the oldest for {_age(held.oldest)}"
-            yield Finding("note", "held numbers", says, "see `sendable held list`; release them or opt them out")
-    if now.lookups.total and not provider:
-        yield Finding("note", "lookups", f"{now.lookups.total} are due and nobody makes them", "add a [lookup] table")
+            says = f"{held.total} wait for {held.waiting_for.replace('_', ' ')}, the oldest for {age(held.oldest)}"
+            yield Finding("note", "held numbers", says, _WAITS.get(held.waiting_for, _BY_HAND))
     for unread in now.unread:
-        says = f"{unread.total} callbacks of {unread.gateway} could not be read, the oldest {_age(unread.oldest)} ago"
+        says = f"{unread.total} callbacks of {unread.gateway} could not be read, the oldest {age(unread.oldest)} ago"
         yield Finding("note", "unread", says, "see `sendable unread list`")
     if now.unnamed.total:
-        oldest = _age(now.unnamed.oldest)
+        oldest = age(now.unnamed.oldest)
         says = f"{now.unnamed.total} wait for the register to name their number, the oldest for {oldest}"
         yield Finding("note", "receipts", says, "post what is sent to /v1/messages")
 
 
+_BY_HAND = "see `sendable held list`; release them or opt them out"
+_WAITS = {
+    "no_lookup_provider": f"name a provider under [lookup], or {_BY_HAND}",
+    "lookup": "the timetable goes on by itself; `lookups` above says when it does not",
+    "budget": "raise the budget under [lookup]",
+}
 _MENDS = {
+    "lookup_outage": "it ends when a provider answers; `lookups` above says which ones fail",
+    "lookup_budget": "raise the budget under [lookup], or wait for the next day",
+    "lookup_undecided": _BY_HAND,
+    "same_code_again": "these numbers are in service and not reached: ask the gateway why",
     "unknown_code": "find out what it means, and add it to the gateway's code table or `codes`",
     "network_not_covered": "ask for this network to be added to the account, or send by another gateway",
 }
-
-
-def _age(seconds: float | None) -> str:
-    minutes = int(seconds or 0) // 60
-    if minutes < 60:  # noqa: PLR2004 - minutes of an hour
-        return f"{minutes} min"
-    return f"{minutes // 60} h" if minutes < 2 * 24 * 60 else f"{minutes // (24 * 60)} days"

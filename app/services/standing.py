@@ -20,6 +20,7 @@ FROM lookups WHERE due_at <= clock_timestamp()
 _ALARMS = text("""
 SELECT kind, key, since, count FROM alarms WHERE cleared_at IS NULL ORDER BY since, kind, key
 """)
+_STOPS = text("SELECT provider, error, min(since) AS since FROM lookup_stops GROUP BY 1, 2 ORDER BY 1, 2")
 _UNREAD = text("""
 SELECT gateway, count(*) AS total, extract(epoch FROM clock_timestamp() - min(first_at))::float8 AS oldest
 FROM unread GROUP BY 1 ORDER BY 1
@@ -36,6 +37,7 @@ class Standing(NamedTuple):
 
     held: Rows
     lookups: Row[Any]
+    stops: Rows
     alarms: Rows
     unread: Rows
     unnamed: Row[Any]
@@ -46,6 +48,7 @@ async def standing(engine: AsyncEngine) -> Standing:
         return Standing(
             held=(await db.execute(_HELD)).all(),
             lookups=(await db.execute(_LOOKUPS)).one(),
+            stops=(await db.execute(_STOPS)).all(),
             alarms=(await db.execute(_ALARMS)).all(),
             unread=(await db.execute(_UNREAD)).all(),
             unnamed=(await db.execute(_UNNAMED)).one(),

@@ -19,10 +19,11 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_
 from app import lookups
 from app.models.lookup import RETRIED, Failed, Failure, Found, Options, Provider
 from app.services import metrics
+from app.services.heard import suffices
+from app.services.lookup import stops
 from app.services.lookup.breaker import Breaker, Pace
 from app.services.lookup.budget import NOTHING, Budget
 from app.services.lookup.transport import Transport, Unreached
-from app.services.resolve import suffices
 
 TRIES = 3
 WAITS_MOST = 10.0
@@ -34,13 +35,16 @@ PLAN = "numbering-plan"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A provider as it is configured. `within`: seconds for one attempt with all its tries."""
+    """A provider as it is configured. `within`: seconds for one attempt with all its tries. `agreed`: the settings name
+    the price, in the budget's currency, so what answers say of theirs does not count.
+    """
 
     provider: Provider
     options: Options
     price: Decimal
     per_second: float
     within: float = 8.0
+    agreed: bool = False
 
     @property
     def deadline(self) -> float:
@@ -153,12 +157,14 @@ class Asker:
             cut = answer.cut and answer.status == 200  # noqa: PLR2004
             heard = _Heard(lookups.read(source.provider, answer, numbers, source.options), cut, arrived=True)
         self.breaker.heard(_worst(heard.said))
+        if self.breaker.stopped:
+            await stops.stop(self._budget.engine, self.name, source.config, self.breaker.stopped)
         metrics.asked(self.name, heard.said.values(), perf_counter() - began)
         return heard
 
     async def _settle(self, attempt: _Attempt, heard: _Heard) -> None:
         price = self.source.price
-        costs = {n: _cost(a, price) if heard.arrived else NOTHING for n, a in heard.said.items()}
+        costs = {n: _cost(a, self.source) if heard.arrived else NOTHING for n, a in heard.said.items()}
         for number, cost in costs.items():
             attempt.price[number] += cost - price
         metrics.spent(self.name, sum(costs.values(), NOTHING))
@@ -214,11 +220,11 @@ def _worst(said: Mapping[str, Found | Failed]) -> Failure | None:
     return errors[0] if errors and len(errors) == len(said) else None
 
 
-def _cost(said: Found | Failed, price: Decimal) -> Decimal:
+def _cost(said: Found | Failed, source: Source) -> Decimal:
     """What a call for this number cost as far as we know; a call without an answer may have been billed."""
     if isinstance(said, Found):
-        return price if said.price is None else said.price
-    return NOTHING if said.error in UNBILLED else price
+        return source.price if source.agreed or said.price is None else said.price
+    return NOTHING if said.error in UNBILLED else source.price
 
 
 class Panel:
@@ -231,6 +237,11 @@ class Panel:
     def lease(self) -> float:
         """Seconds after which whoever asked all of them must have died."""
         return sum(asker.source.deadline for asker in self.askers) + 15.0
+
+    def obey(self, stopped: Mapping[tuple[str, str], Failure]) -> None:
+        """Ask nobody whom any process has found to refuse our account, and everybody else again."""
+        for asker in self.askers:
+            asker.breaker.stopped = stopped.get((asker.name, asker.source.config))
 
     @property
     def batch(self) -> int:
@@ -259,7 +270,7 @@ class Panel:
         if not asker.breaker.lets():
             for number in numbers:
                 if asker.breaker.stopped:
-                    said = Failed(number, asker.breaker.stopped, "stopped until a restart")
+                    said = Failed(number, asker.breaker.stopped, "stopped: see `sendable lookup resume`")
                     told[number].answers.append(Answer(asker.name, said, NOTHING, datetime.now(UTC), ""))
                 told[number].lacks = told[number].lacks or "provider"
             return

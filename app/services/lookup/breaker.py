@@ -22,7 +22,7 @@ Clock = Callable[[], float]
 
 @dataclass(slots=True)
 class Breaker:
-    """Closed, open until a moment, then open for one trial; or stopped, until a restart."""
+    """Closed, open until a moment, then open for one trial; or stopped, until a person or a restart."""
 
     clock: Clock = monotonic
     stopped: Failure | None = None
@@ -42,6 +42,9 @@ class Breaker:
         """The same without taking the trial."""
         return not (self.stopped or self.clock() < self.open_until or self.trying)
 
+    def rests_now(self) -> bool:
+        return self.failures >= FAILS
+
     def heard(self, error: Failure | None) -> None:
         """What a call came to; None for an answer. Answers about a number, and rate limits, are no faults."""
         was_trial, self.trying = self.trying, False
@@ -52,8 +55,8 @@ class Breaker:
         else:
             self.failures += 1
             if self.failures >= FAILS:
-                self.open_until = self.clock() + self.rests
                 self.rests = min(self.rests * 2, RESTS_MOST) if was_trial else self.rests
+                self.open_until = self.clock() + self.rests
 
 
 @dataclass(slots=True)

@@ -78,6 +78,11 @@ class Budget:
                         one.granted.set_result(numbers)
         self._reserving = None
 
+    async def idle(self) -> None:
+        """Wait until nothing is being reserved: those who asked may have gone, their reservation has not."""
+        if self._reserving:
+            await asyncio.wait([self._reserving])
+
     async def _reserve(self, group: Sequence[_Asked]) -> list[list[str]]:
         today = datetime.now(UTC).date()
         async with transaction(self.engine) as db:

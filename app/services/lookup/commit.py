@@ -1,0 +1,107 @@
+"""Commits what lookups came to, on the same path as receipts: answers gather while a group of them commits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.models.number import Change
+from app.services import store
+from app.services.apply import apply
+from app.services.connection import Busy, Connection, is_lost, transaction
+from app.services.decide import Held
+from app.services.intake import Meaning
+from app.services.lookup import claims
+from app.services.lookup.claims import Next
+from app.services.lookup.outcome import Done, Outcome, Plan, Settled, later, opted_out, settle
+
+GROUP_MOST = 500
+ALARMS = ("lookup_outage", "lookup_budget")
+
+
+class Commits:
+    """Those of one process."""
+
+    def __init__(self, engine: AsyncEngine, meaning: Meaning, plan: Plan) -> None:
+        self._engine = engine
+        self._meaning = meaning
+        self._plan = plan
+        self._done: list[Done] = []
+        self._some = asyncio.Event()
+        self._alarmed = True
+
+    async def outcomes(self, done: Sequence[Done]) -> list[Outcome]:
+        """Have these committed. Raises Busy when nothing can be written."""
+        self._done += done
+        self._some.set()
+        return await asyncio.gather(*(one.outcome for one in done))
+
+    async def run(self) -> None:
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            while self._done:
+                group, self._done = self._done[:GROUP_MOST], self._done[GROUP_MOST:]
+                await self._commit(group)
+
+    async def _commit(self, group: list[Done]) -> None:
+        try:
+            async with asyncio.timeout(10):
+                outcomes = await self._settle(group)
+        except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it
+            for one in group:
+                if not one.outcome.done():
+                    one.outcome.set_exception(Busy() if is_lost(error) else error)
+        else:
+            for one, outcome in zip(group, outcomes, strict=True):
+                if not one.outcome.done():
+                    one.outcome.set_result(outcome)
+
+    async def _settle(self, group: Sequence[Done]) -> list[Outcome]:
+        """One transaction: the answers, what follows from them, when to ask again. The feed comes last."""
+        now, policy = datetime.now(UTC), self._meaning.policy
+        async with transaction(self._engine) as db:
+            numbers = sorted(one.claim.number for one in group)
+            before = await store.lock_numbers(db, numbers, (), policy, now)
+            ours = await claims.still_ours(db, [one.claim for one in group])
+            settled = {
+                number: settle(one, before[number].number, self._meaning, self._plan, now, ours=number in ours)
+                for one in group
+                for number in [one.claim.number]
+            }
+            flat = [(number, verdict) for number, one in settled.items() for verdict in one.verdicts]
+            applied = await apply(db, [verdict for _, verdict in flat], policy, now)
+            await claims.keep(db, [pair for one in settled.values() for pair in one.keep])
+            again, done = self._next(group, settled, before | applied.held, now)
+            await claims.write_back(db, again, done)
+            changes: dict[str, list[Change]] = {number: [] for number in settled}
+            for (number, _), changed in zip(flat, applied.changes, strict=True):
+                changes[number] += changed
+            await store.count(db, opted_out(applied, changes))
+            await self._alarms(db, settled.values(), now)
+            await store.publish(db, [change for changed in changes.values() for change in changed])
+        return [settled[one.claim.number].outcome._replace(changes=changes[one.claim.number]) for one in group]
+
+    def _next(self, group: Sequence[Done], settled: Mapping[str, Settled], held: Mapping[str, Held],
+              now: datetime) -> tuple[list[Next], list[str]]:  # fmt: skip
+        again, done = [], []
+        for one in group:
+            number, result = one.claim.number, settled[one.claim.number]
+            if result.ours and held[number].shown.lookup is None:
+                done.append(number)
+            elif result.ours:
+                again.append(later(one.claim, result.waits, self._plan.timetable, now))
+        return again, done
+
+    async def _alarms(self, db: Connection, settled: Collection[Settled], now: datetime) -> None:
+        raised = Counter(alarm for one in settled for alarm in one.alarms)
+        if raised:
+            self._alarmed = True
+            await store.alarm(db, dict(sorted(raised.items())), now)
+        elif self._alarmed and any(one.waits is None for one in settled):
+            self._alarmed = False
+            await claims.clear_alarms(db, ALARMS, now)

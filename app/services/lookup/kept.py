@@ -1,0 +1,78 @@
+"""What providers have said before: how long an answer is used again, and which ones decide what is asked now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from app.models.lookup import Failed, Failure
+from app.models.number import Number
+from app.services import store
+from app.services.connection import Connection
+from app.services.decide import known_carrier
+from app.services.heard import DEAF, kind_of
+from app.services.intake import Meaning
+from app.services.lookup import claims
+from app.services.lookup.ask import Answer
+from app.services.lookup.claims import Claim
+from app.services.resolve import BURST
+
+MOVED, FIXED, UNKNOWN = timedelta(days=30), timedelta(days=90), timedelta(days=1)
+REFUSED = timedelta(days=3_650)
+REFUSALS: frozenset[Failure] = frozenset({"no_coverage", "forbidden"})
+
+
+class Known(NamedTuple):
+    """What was known when a lookup was claimed: answers that are still good, and the facts they are judged by."""
+
+    answers: Mapping[str, Sequence[Answer]]
+    held: Mapping[str, Number]
+
+
+NOTHING_KNOWN = Known({}, {})
+
+
+async def known(db: Connection, mine: Sequence[Claim]) -> Known:
+    answers = await claims.kept(db, [one.number for one in mine])
+    return Known(answers, await store.facts(db, [*answers]) if answers else {})
+
+
+def refused(kept: Sequence[Answer], configs: Mapping[str, str]) -> list[Answer]:
+    """What providers have refused for this number, under the settings that they still have."""
+    return [
+        a
+        for a in kept
+        if isinstance(a.said, Failed) and a.said.error in REFUSALS and configs.get(a.provider) == a.config
+    ]
+
+
+def still_good(before: Known, who: str, meaning: Meaning, now: datetime) -> Answer | None:
+    """An earlier answer that decides all that is asked now, as of a burst of receipts about one number."""
+    if (number := before.held.get(who)) is None:
+        return None
+    stored = known_carrier(number, meaning.policy)
+    for answer in sorted(before.answers.get(who, ()), key=lambda a: a.at, reverse=True):
+        kind = kind_of(answer.said, stored, meaning.carriers)
+        if kind in {"nothing", "gone"}:
+            continue
+        if kind in {"same", "first", "porting"} and now - answer.at > BURST:
+            continue
+        return answer
+    return None
+
+
+def kept_until(answer: Answer, kind: str) -> datetime | None:
+    """How long an answer is used again, by its outcome. Trouble is no answer."""
+    said = answer.said
+    if isinstance(said, Failed):
+        spans: dict[str, timedelta] = {
+            "not_found": UNKNOWN,
+            "invalid_number": FIXED,
+            "no_coverage": REFUSED,
+            "forbidden": REFUSED,
+        }
+        return answer.at + spans[said.error] if said.error in spans else None
+    if said.line_type in DEAF:
+        return answer.at + FIXED
+    return answer.at + (MOVED if kind == "moved" else BURST)
