@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from urllib.parse import parse_qsl
+
+from app.models.lookup import LineType
 
 
 class Status(StrEnum):
@@ -78,6 +80,8 @@ class Receipt:
     carrier: str | None = None
     mcc: str | None = None
     mnc: str | None = None
+    line_type: LineType | None = None
+    ported: bool | None = None
     segment: int | None = None
     segments: int | None = None
     occurred_at: datetime | None = None
@@ -93,6 +97,11 @@ class Broken:
 
     raw: bytes
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A message of a person to us, on the address of the receipts: counted, and nothing of it is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +141,7 @@ class Gateway:
 
     name: str
     docs: str
-    parse: Callable[[Callback], list[Receipt | Broken]]
+    parse: Callable[[Callback], Sequence[Receipt | Broken | Inbound]]
     verify: Callable[[Callback, str, Link], bool]
     reply: Callable[[Callback], Reply]
     code_space: str | None = None
