@@ -8,6 +8,7 @@ import hmac
 import re
 from collections.abc import Iterator
 
+from app.gateways._fields import moment
 from app.models.receipt import Callback, Link
 
 DIGESTS = {20: "sha1", 28: "sha224", 32: "sha256", 48: "sha384", 64: "sha512"}
@@ -66,6 +67,15 @@ def decoded(text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return b""
+
+
+def timely(signed: object, callback: Callback, link: Link) -> bool:
+    """Whether a signed time lies within the link's window of the arrival: an older one may be a copy.
+
+    As far ahead is taken too, for clocks differ. A time that names no zone proves nothing.
+    """
+    at = moment(signed)
+    return at is not None and at.tzinfo is not None and abs(callback.at - at) <= link.window
 
 
 def _header(callback: Callback, name: str) -> bytes:
