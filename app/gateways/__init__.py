@@ -14,7 +14,7 @@ from pkgutil import iter_modules
 
 from app.gateways._fields import CANNOT_READ, Unreadable, why
 from app.models.phone import e164, sender_id
-from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
 __all__ = ["GATEWAYS", "prove", "read"]
 
@@ -85,7 +85,7 @@ def _finished(gateway: Gateway, said: Receipt, link: Link) -> Receipt:
         code = link.codes.get(code, code)
     return Receipt(
         message_id=message_id,
-        status=said.status,
+        status=_status(gateway, said, code, link) if said.status is Status.UNKNOWN else said.status,
         number=number,
         sender=_sender(said.sender, link),
         code=code,
@@ -142,6 +142,12 @@ def _sender(text: str | None, link: Link) -> str | None:
 
 def _space(gateway: Gateway, said: Receipt, link: Link) -> str | None:
     return _text(said.code_space, 64, "code space") or link.code_space or gateway.code_space
+
+
+def _status(gateway: Gateway, said: Receipt, code: str | None, link: Link) -> Status:
+    """What the code alone tells, in the table that the settings name."""
+    table = gateway.statuses.get(_space(gateway, said, link) or "")
+    return table.get((code or "").lstrip("0"), said.status) if table and said.code_space is None else said.status
 
 
 def _digits(text: str | None, lengths: tuple[int, ...]) -> str | None:

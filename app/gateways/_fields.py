@@ -139,6 +139,12 @@ def batch(said: object, one: Callable[[Said], Heard]) -> list[Heard | Broken]:
     raise Unreadable("neither an object nor an array")
 
 
+def apart(callback: Callback) -> list[bytes]:
+    """The elements of a JSON array, each as a body of its own; what is no array stays whole. For `split`."""
+    said = json(callback.body)
+    return [orjson.dumps(one) for one in said] if isinstance(said, list) else [callback.body]
+
+
 def an_object(said: object) -> Said:
     if isinstance(said, dict):
         return said

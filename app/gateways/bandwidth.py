@@ -5,10 +5,8 @@ A message to a group has one id for all its recipients: the handset is the event
 
 from __future__ import annotations
 
-import orjson
-
 from app.gateways import _verify
-from app.gateways._fields import Said, Unreadable, batch, count, first, json, moment, need, part
+from app.gateways._fields import Said, Unreadable, apart, batch, count, first, json, moment, need, part
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
 
 # Bandwidth's page on messaging webhooks
@@ -64,11 +62,6 @@ def status(kind: str, code: str | None) -> Status:
     return Status.REJECTED if code.startswith("4") and code not in ABOUT_THE_NUMBER else Status.UNDELIVERABLE
 
 
-def split(callback: Callback) -> list[bytes]:
-    said = orjson.loads(callback.body)
-    return [orjson.dumps(one) for one in said] if isinstance(said, list) else [callback.body]
-
-
 gateway = Gateway(
     name="bandwidth",
     docs="https://dev.bandwidth.com/docs/messaging/webhooks/",
@@ -77,5 +70,5 @@ gateway = Gateway(
     reply=lambda _: Reply(),
     code_space="bandwidth",
     hint="callback user and password of the messaging application: any user, the secret as password",
-    split=split,
+    split=apart,
 )

@@ -137,6 +137,8 @@ class Gateway:
     for bytes it cannot read; `gateways.read` is the one boundary that turns those into `Broken`. Where a callback may
     be a batch, `split` gives each element of it, in the order of `parse`, as a body that reads alone: what is kept of
     it when it is broken. `code_space` is what codes mean where neither the receipt nor the link says it.
+    `statuses` are those that a code alone tells, by code space: where a vendor's numbers mean one thing or another and
+    only the settings know, `parse` leaves the status unknown and the space open.
     """
 
     name: str
@@ -147,3 +149,4 @@ class Gateway:
     code_space: str | None = None
     hint: str = ""
     split: Callable[[Callback], list[bytes]] | None = None
+    statuses: Mapping[str, Mapping[str, Status]] = field(default_factory=dict)
