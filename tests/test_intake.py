@@ -174,6 +174,15 @@ async def test_a_message_in_parts_is_delivered_when_all_parts_are(service: Servi
         assert (await status(service))["state"] == state
 
 
+async def test_a_receipt_that_names_no_part_speaks_of_the_whole_message(service: Service) -> None:
+    await post(service, receipt(message_id="first", code="629", occurred_at=ago(minutes=30)))
+    to = {"phone_number": WHO, "status": "delivered"}
+    payload = {"id": "long", "parts": 3, "to": [to], "completed_at": ago(minutes=5)}
+    event = {"data": {"event_type": "message.finalized", "payload": payload}}
+    await service.client.post("/v1/receipts/telnyx", json=event)
+    assert (await status(service))["state"] == "active"
+
+
 def ago(**span: int) -> str:
     return (datetime.now(UTC) - timedelta(**span)).isoformat().replace("+00:00", "Z")
 

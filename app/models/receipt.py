@@ -68,7 +68,8 @@ class Receipt:
 
     Codes are text exactly as received. `number` and `sender` are as the vendor wrote them until `gateways.read` makes
     them E.164 and canonical. `occurred_at`, `sent_at` may come without a zone from a parser; `gateways.read` adds the
-    link's zone or drops them. `code_space` None means: the space that the link's settings name.
+    link's zone or drops them. `code_space` None means: the space that the link's settings name. `segment` is the part
+    of `segments` that it speaks of; without one it speaks of the whole message, however many parts that has.
     """
 
     message_id: str | None
