@@ -443,5 +443,5 @@ def test_a_wheel_carries_every_table() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     patterns = project["tool"]["setuptools"]["package-data"]["app"]
     data = [path.relative_to(ROOT / "app").as_posix() for path in FOLDER.rglob("*.csv")]
-    assert len(data) == 35
+    assert len(data) == 37
     assert [path for path in data if not any(fnmatch(path, pattern) for pattern in patterns)] == []
