@@ -224,6 +224,15 @@ def test_what_a_signature_covers_cannot_be_altered(case: Case) -> None:
 
 
 @each_proof
+def test_a_body_that_is_signed_as_it_stands_is_refused_with_any_bit_changed(case: Case) -> None:
+    if "bits" in case.covers:
+        whole = int.from_bytes(case.callback.body, "big")
+        for place in range(8 * len(case.callback.body)):
+            body = (whole ^ 1 << place).to_bytes(len(case.callback.body), "big")
+            assert not proven(case, case.secret, callback=replace(case.callback, body=body)), place
+
+
+@each_proof
 def test_a_signature_is_good_for_as_long_as_the_link_says_and_no_second_longer(case: Case) -> None:
     """`at` of such a proof is the time that was signed. What comes before it was signed has a clock set forward."""
     if "time" in case.covers:

@@ -17,6 +17,7 @@ TYPES = {
     "message-read": Status.DELIVERED,
     "message-failed": Status.UNDELIVERABLE,  # or as its code says, below
 }
+FROM_PEOPLE = frozenset({"message-received", "suggestion-response", "requested-location-response"})
 # Its page on messaging errors: 4xxx was refused, by Bandwidth or (47xx) by the carrier, and 5xxx may pass.
 CODES = {
     "4360": Status.EXPIRED,
@@ -35,7 +36,7 @@ def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
 
 def event(said: Said) -> Receipt | Inbound:
     message, kind = part(said, "message"), need(said, "type")
-    if kind == "message-received" or message.get("direction") == "in":
+    if kind in FROM_PEOPLE or message.get("direction") == "in":
         return Inbound()
     if not kind.startswith("message-"):
         raise Unreadable("an event that is about no message")

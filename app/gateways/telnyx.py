@@ -6,7 +6,7 @@ The words of the message come back in `payload.text`: they are not read, nor kep
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+import re
 
 import orjson
 from cryptography.exceptions import InvalidSignature
@@ -31,6 +31,8 @@ STATUS = {
 }
 FAILED = frozenset({"sending_failed", "delivery_failed"})
 EXPIRED = frozenset({"40005", "40014"})
+WORDS = frozenset({"text", "body", "subject", "media", "to", "cc", "errors"})
+"""What is not kept with a broken recipient: the words, and what is about others."""
 LINES: dict[str, LineType] = {
     "Wireline": "landline",
     "Wireless": "mobile",
@@ -47,16 +49,16 @@ def parse(callback: Callback) -> list[Receipt | Broken | Inbound]:
         return [Inbound()]
     if not need(event, "event_type").startswith("message."):
         raise Unreadable("an event that is about no message")
-    return [*each(_recipients(payload), lambda to: receipt(event, payload, an_object(to)))]
+    return [*each(_recipients(payload), lambda one: receipt(event, payload, one))]
 
 
 def _event(callback: Callback) -> Said:
     return part(an_object(json(callback.body)), "data")
 
 
-def _recipients(payload: Said) -> list[object]:
-    """Those of `to`, and of a group's `cc`."""
-    found = [*_list(payload, "to"), *_list(payload, "cc")]
+def _recipients(payload: Said) -> list[tuple[str, object]]:
+    """Those of `to`, and of a group's `cc`, each with its place as an error's `source.pointer` writes it."""
+    found = [(f"/{name}/{place}", one) for name in ("to", "cc") for place, one in enumerate(_list(payload, name))]
     if not found:
         raise Unreadable("no recipient")
     return found
@@ -67,9 +69,10 @@ def _list(said: Said, name: str) -> list[object]:
     return found if isinstance(found, list) else []
 
 
-def receipt(event: Said, payload: Said, to: Said) -> Receipt:
+def receipt(event: Said, payload: Said, one: tuple[str, object]) -> Receipt:
+    place, to = one[0], an_object(one[1])
     word = need(to, "status")
-    code = _code(payload) if word in FAILED or word == "expired" else None
+    code = _code(payload, place) if word in FAILED or word == "expired" else None
     return Receipt(
         message_id=need(payload, "id"),
         status=Status.EXPIRED if word in FAILED and code in EXPIRED else STATUS.get(word, Status.UNKNOWN),
@@ -85,22 +88,32 @@ def receipt(event: Said, payload: Said, to: Said) -> Receipt:
     )
 
 
-def _code(payload: Said) -> str | None:
-    """The first error's: which recipient of a group it is about is not told."""
-    return next((first(an_object(one), "code") for one in _list(payload, "errors")), None)
+def _code(payload: Said, place: str) -> str | None:
+    return next((first(error, "code") for error in _errors(payload, place)), None)
+
+
+def _errors(payload: Said, place: str) -> list[Said]:
+    """Those that point at this recipient, then those that point at nobody."""
+    errors = [one for one in _list(payload, "errors") if isinstance(one, dict)]
+    pointed = [(one, str(part(one, "source").get("pointer"))) for one in errors]
+    its = [one for one, pointer in pointed if f"{place}/" in f"{pointer}/"]
+    return its + [one for one, pointer in pointed if not _POINTS.search(pointer)]
+
+
+_POINTS = re.compile(r"/(to|cc)/\d")
 
 
 def split(callback: Callback) -> list[bytes]:
-    """The event once for each recipient, with that one alone and without the words."""
+    """The event once for each recipient: with that one and its errors alone, and without the words."""
     event = _event(callback)
     payload = part(event, "payload")
-    return [*_alone(event, payload, _recipients(payload))]
+    return [_alone(event, payload, *one) for one in _recipients(payload)]
 
 
-def _alone(event: Said, payload: Said, recipients: list[object]) -> Iterator[bytes]:
-    kept = {name: value for name, value in payload.items() if name not in {"to", "cc", "text", "media", "subject"}}
-    for to in recipients:
-        yield orjson.dumps({"data": {**event, "payload": {**kept, "to": [to]}}})
+def _alone(event: Said, payload: Said, place: str, to: object) -> bytes:
+    kept = {name: value for name, value in payload.items() if name not in WORDS}
+    errors = [{name: value for name, value in one.items() if name != "source"} for one in _errors(payload, place)]
+    return orjson.dumps({"data": {**event, "payload": kept | {"to": [to]} | ({"errors": errors} if errors else {})}})
 
 
 def verify(callback: Callback, secret: str, link: Link) -> bool:
