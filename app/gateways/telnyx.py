@@ -94,7 +94,7 @@ def _code(payload: Said, place: str) -> str | None:
 
 def _errors(payload: Said, place: str) -> list[Said]:
     """Those that point at this recipient, then those that point at nobody."""
-    errors = [one for one in _list(payload, "errors") if isinstance(one, dict)]
+    errors: list[Said] = [one for one in _list(payload, "errors") if isinstance(one, dict)]
     pointed = [(one, str(part(one, "source").get("pointer"))) for one in errors]
     its = [one for one, pointer in pointed if f"{place}/" in f"{pointer}/"]
     return its + [one for one, pointer in pointed if not _POINTS.search(pointer)]
