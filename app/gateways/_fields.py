@@ -140,9 +140,9 @@ def batch(said: object, one: Callable[[Said], Heard]) -> list[Heard | Broken]:
 
 
 def apart(callback: Callback) -> list[bytes]:
-    """The elements of a JSON array, each as a body of its own; what is no array stays whole. For `split`."""
-    said = json(callback.body)
-    return [orjson.dumps(one) for one in said] if isinstance(said, list) else [callback.body]
+    """The elements of a JSON array, each as a body of its own; none of what is no array. For `split`."""
+    body = callback.body.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return [orjson.dumps(one) for one in orjson.loads(body)] if body[:1] == b"[" else []
 
 
 def an_object(said: object) -> Said:
