@@ -208,6 +208,13 @@ def test_one_sender_can_be_strict_in_a_house_that_is_not_and_the_other_way_round
         assert ended(there) == (NOBODY if strict else EVERYBODY - OURS)
 
 
+def test_a_receipt_that_tells_the_kind_of_line_and_a_port_tells_them_of_the_number() -> None:
+    told = Receipt("m0", Status.SENT, NUMBER, HERE, carrier="New", line_type="mobile", ported=True, occurred_at=SENT)
+    carrier = live(LOOKUPS, decide(told, None, SENT, LOOKUPS, brand="New")).number.carrier
+    assert carrier
+    assert (carrier.name, carrier.line_type, carrier.ported) == ("New", "mobile", True)
+
+
 def test_a_stale_carrier_forgets_the_stored_carrier_but_not_one_learnt_later() -> None:
     told = Receipt("m0", Status.SENT, NUMBER, HERE, carrier="Old", mcc="310", mnc="260", occurred_at=SENT)
     held = live(LOOKUPS, decide(told, None, SENT, LOOKUPS, brand="Old"))

@@ -30,10 +30,11 @@ from app.gateways import GATEWAYS, nonce, prove, read
 from app.gateways._smpp import CAUSES, COMMAND_SPACE, STAT_SPACE, command_status
 from app.gateways.jasmin import ESME
 from app.gateways.openmarket import status as openmarket_status
-from app.models.receipt import NEVER, Broken, Callback, Gateway, Link, Receipt, Status
+from app.models.receipt import NEVER, Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
 REPOSITORY = Path(__file__).parent.parent
 RECORDED = Path(__file__).parent / "gateways"
+FOLDER = Path(gateways.__file__).parent
 CODES = REPOSITORY / "app" / "catalogue" / "codes"
 
 
@@ -50,6 +51,7 @@ class Case:
     link: Link
     receipts: list[Receipt]
     broken: list[dict[str, str]]
+    inbound: int
     reply: dict[str, Any] | None
     secret: str = ""
     covers: tuple[str, ...] = ()
@@ -92,6 +94,7 @@ def as_case(gateway: Gateway, said: dict[str, Any]) -> Case:
         link=link,
         receipts=[as_receipt(one, link) for one in wanted],
         broken=said.get("broken", []),
+        inbound=said.get("inbound", 0),
         reply=said.get("reply"),
         secret=said.get("secret", ""),
         covers=tuple(said.get("covers", ())),
@@ -146,6 +149,7 @@ each_gateway = pytest.mark.parametrize("gateway", GATEWAYS.values(), ids=lambda 
 def check(case: Case) -> None:
     found = read(case.gateway, case.callback, case.link)
     assert [one for one in found if isinstance(one, Receipt)] == case.receipts
+    assert found.count(Inbound()) == case.inbound
     broken = [one for one in found if isinstance(one, Broken)]
     assert [one.reason for one in broken] == [wanted["reason"] for wanted in case.broken]
     for one, wanted in zip(broken, case.broken, strict=True):
@@ -257,6 +261,15 @@ def test_a_callback_that_nobody_has_dated_does_not_pass_for_a_fresh_one(case: Ca
 @each_proof
 def test_what_a_vendor_signs_but_once_is_told(case: Case) -> None:
     assert nonce(case.gateway, case.callback) == case.nonce
+
+
+@each_proof
+def test_a_body_that_is_signed_as_it_stands_is_refused_with_any_bit_changed(case: Case) -> None:
+    if "bits" in case.covers:
+        whole = int.from_bytes(case.callback.body, "big")
+        for place in range(8 * len(case.callback.body)):
+            body = (whole ^ 1 << place).to_bytes(len(case.callback.body), "big")
+            assert not proven(case, case.secret, callback=replace(case.callback, body=body)), place
 
 
 @each_forgery
@@ -408,7 +421,10 @@ def check_sound(gateway: Gateway, callback: Callback, link: Link) -> None:
     assert found == read(gateway, callback, link)
     assert gateway.reply(callback).status == 200
     for one in found:
-        check_broken(one) if isinstance(one, Broken) else check_storable(one)
+        if isinstance(one, Broken):
+            check_broken(one)
+        elif isinstance(one, Receipt):
+            check_storable(one)
 
 
 def check_broken(broken: Broken) -> None:
@@ -514,7 +530,7 @@ def missing(name: str, gateway: Gateway) -> list[str]:
     cases, page = RECORDED / f"{module}.toml", REPOSITORY / "docs" / "gateways" / f"{name}.md"
     recordings = tomllib.loads(cases.read_text()) if cases.exists() else {}
     wanted = {
-        f"app/gateways/{module}.py: a gateway whose name is {name!r}": gateway.name == name,
+        f"app/gateways/{file_of(name)}.py: a gateway whose name is {name!r}": gateway.name == name,
         f"tests/gateways/{module}.toml: [[case]] with its source": recordings.get("case")
         and all(case.get("source") for case in recordings["case"]),
         f"tests/gateways/{module}.toml: [[proof]]": recordings.get("proof"),
@@ -523,6 +539,10 @@ def missing(name: str, gateway: Gateway) -> list[str]:
         and f"/v1/receipts/{name}" in page.read_text(),
     }
     return [what for what, there in wanted.items() if not there]
+
+
+def file_of(name: str) -> str:
+    return ("_" if name[0].isdigit() else "") + name.replace("-", "_")
 
 
 def rows() -> dict[str, list[str]]:
@@ -543,8 +563,8 @@ def test_no_case_row_or_page_speaks_of_a_gateway_that_is_not_there() -> None:
 
 
 def test_the_folder_is_the_registry() -> None:
-    files = {path.stem for path in Path(gateways.__file__).parent.glob("*.py") if not path.stem.startswith("_")}
-    assert {name.replace("-", "_") for name in GATEWAYS} == files
+    shared = {"__init__", "_fields", "_smpp", "_verify"}
+    assert {file_of(name) for name in GATEWAYS} == {path.stem for path in FOLDER.glob("*.py")} - shared
 
 
 # -- the way to a new gateway, walked ----------------------------------------------------------------------------------

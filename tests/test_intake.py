@@ -7,10 +7,12 @@ import base64
 import gzip
 import hmac
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app.services import intake
 from tests.conftest import Service, Start
@@ -189,5 +191,50 @@ async def test_a_message_in_parts_is_delivered_when_all_parts_are(service: Servi
         assert (await status(service))["state"] == state
 
 
+async def test_a_receipt_that_names_no_part_speaks_of_the_whole_message(service: Service) -> None:
+    await post(service, receipt(message_id="first", code="629", occurred_at=ago(minutes=30)))
+    to = {"phone_number": WHO, "status": "delivered"}
+    payload = {"id": "long", "parts": 3, "to": [to], "completed_at": ago(minutes=5)}
+    event = {"data": {"event_type": "message.finalized", "payload": payload}}
+    await service.client.post("/v1/receipts/telnyx", json=event)
+    assert (await status(service))["state"] == "active"
+
+
 def ago(**span: int) -> str:
     return (datetime.now(UTC) - timedelta(**span)).isoformat().replace("+00:00", "Z")
+
+
+async def test_what_people_write_is_answered_and_counted_and_nothing_of_it_is_kept(service: Service) -> None:
+    async def counted() -> int:
+        text = (await service.client.get("/metrics")).text
+        return sum(
+            int(n) for n in re.findall(r'^sendable_inbound_total\{gateway="bandwidth"\} (\d+)', text, re.MULTILINE)
+        )
+
+    before = await counted()
+    said = {"type": "message-received", "message": {"id": "in1", "direction": "in", "from": WHO, "text": "hello"}}
+    answer = await service.client.post("/v1/receipts/bandwidth", json=[said, said])
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert "sendable-unread" not in answer.headers
+    assert await counted() == before + 2
+    tables = await service.sql("SELECT (SELECT count(*) FROM receipts) + (SELECT count(*) FROM unread)")
+    assert tables == [(0,)]
+    assert (await status(service))["state"] == "unseen"
+
+
+async def test_a_signed_time_is_held_against_the_arrival(start: Start) -> None:
+    key = Ed25519PrivateKey.generate()
+    body = b'{"data":{"event_type":"message.received"}}'
+
+    async def answered(service: Service, at: datetime) -> int:
+        stamp = str(int(at.timestamp()))
+        signed = base64.b64encode(key.sign(stamp.encode() + b"|" + body)).decode()
+        headers = {"telnyx-timestamp": stamp, "telnyx-signature-ed25519": signed}
+        answer = await service.client.post("/v1/receipts/telnyx", content=body, headers=headers)
+        return answer.status_code
+
+    public = base64.b64encode(key.public_key().public_bytes_raw()).decode()
+    async with start(gateways={"telnyx": {"secrets": [public], "window": "1h"}}) as service:
+        now = datetime.now(UTC)
+        hours = (0.0, 0.9, 1.1, -0.9, -1.1)
+        assert [await answered(service, now - timedelta(hours=ago)) for ago in hours] == [200, 200, 403, 200, 403]

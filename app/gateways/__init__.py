@@ -1,24 +1,28 @@
 """The gateways. The folder is the registry: every module here that does not start with `_` is one vendor.
 
+No module's name can begin with a digit, so a vendor whose does has `_` in front of it: 8x8 is `_8x8.py`.
+
 `prove` says whether a callback comes from whom we configured, `read` what it says. Both are pure: bytes in, values out.
 """
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, tzinfo
 from importlib import import_module
 from pkgutil import iter_modules
 
 from app.gateways._fields import CANNOT_READ, Unreadable, why
 from app.models.phone import e164, sender_id
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
 __all__ = ["GATEWAYS", "nonce", "prove", "read"]
 
 
 def _found() -> dict[str, Gateway]:
-    modules = sorted(module.name for module in iter_modules(__path__) if not module.name.startswith("_"))
-    return {name.replace("_", "-"): import_module(f"{__name__}.{name}").gateway for name in modules}
+    modules = {module.name for module in iter_modules(__path__)}
+    vendors = {name.lstrip("_").replace("_", "-"): name for name in modules if re.match(r"[a-z]|_\d", name)}
+    return {name: import_module(f"{__name__}.{vendors[name]}").gateway for name in sorted(vendors)}
 
 
 PARTS = range(1, 1001)
@@ -51,8 +55,8 @@ def nonce(gateway: Gateway, callback: Callback) -> str | None:
         return None
 
 
-def read(gateway: Gateway, callback: Callback, link: Link) -> list[Receipt | Broken]:
-    """What a callback says: finished receipts, and what of it could not be read. Never raises for what it is given.
+def read(gateway: Gateway, callback: Callback, link: Link) -> list[Receipt | Broken | Inbound]:
+    """What a callback says: finished receipts, what could not be read, and what people wrote to us. Never raises.
 
     The one boundary: parsers are written in a straight line, and whatever they trip over becomes `Broken` here.
     """
@@ -66,8 +70,8 @@ def read(gateway: Gateway, callback: Callback, link: Link) -> list[Receipt | Bro
     return finished
 
 
-def _finish(gateway: Gateway, said: Receipt | Broken, link: Link) -> Receipt | Broken:
-    if isinstance(said, Broken):
+def _finish(gateway: Gateway, said: Receipt | Broken | Inbound, link: Link) -> Receipt | Broken | Inbound:
+    if not isinstance(said, Receipt):
         return said
     try:
         return _finished(gateway, said, link)
@@ -89,7 +93,7 @@ def _finished(gateway: Gateway, said: Receipt, link: Link) -> Receipt:
         code = link.codes.get(code, code)
     return Receipt(
         message_id=message_id,
-        status=said.status,
+        status=_status(gateway, said, code, link) if said.status is Status.UNKNOWN else said.status,
         number=number,
         sender=_sender(said.sender, link),
         code=code,
@@ -97,6 +101,8 @@ def _finished(gateway: Gateway, said: Receipt, link: Link) -> Receipt:
         carrier=_text((said.carrier or "")[:128], 128, "carrier"),
         mcc=_digits(said.mcc, (3,)),
         mnc=_digits(said.mnc, (2, 3)),
+        line_type=said.line_type,
+        ported=said.ported,
         segment=_part(said.segment),
         segments=_part(said.segments),
         occurred_at=_utc(said.occurred_at, link.timezone),
@@ -146,6 +152,12 @@ def _space(gateway: Gateway, said: Receipt, link: Link) -> str | None:
     return _text(said.code_space, 64, "code space") or link.code_space or gateway.code_space
 
 
+def _status(gateway: Gateway, said: Receipt, code: str | None, link: Link) -> Status:
+    """What the code alone tells, in the table that the settings name."""
+    table = gateway.statuses.get(_space(gateway, said, link) or "")
+    return table.get((code or "").lstrip("0"), said.status) if table and said.code_space is None else said.status
+
+
 def _digits(text: str | None, lengths: tuple[int, ...]) -> str | None:
     return text if text and len(text) in lengths and text.isascii() and text.isdigit() else None
 
@@ -168,7 +180,9 @@ def _utc(at: datetime | None, zone: tzinfo | None) -> datetime | None:
         return None
 
 
-def _with_bytes(gateway: Gateway, callback: Callback, read: list[Receipt | Broken]) -> list[Receipt | Broken]:
+def _with_bytes(
+    gateway: Gateway, callback: Callback, read: list[Receipt | Broken | Inbound]
+) -> list[Receipt | Broken | Inbound]:
     """Each broken element with its own bytes, where the vendor posts batches; else with the whole callback."""
     elements = gateway.split(callback) if gateway.split else []
     if len(elements) != len(read):

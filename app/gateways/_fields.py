@@ -10,12 +10,13 @@ from typing import TypeAlias, TypeVar
 import orjson
 from lxml import etree
 
-from app.models.receipt import Broken, Callback, Receipt
+from app.models.receipt import Broken, Callback, Inbound, Receipt
 
 Said: TypeAlias = Mapping[str, object]
 """One report as the vendor wrote it: names and values, of any type until they are read."""
 
 Element = TypeVar("Element")
+Heard = TypeVar("Heard", bound=Receipt | Inbound)
 
 MOST = 200_000
 """Elements of one batch. 8 MiB hold some 140,000 short receipts; more elements than that are no receipts."""
@@ -137,7 +138,7 @@ def json(body: bytes) -> object:
         raise Unreadable("not JSON") from error
 
 
-def batch(said: object, one: Callable[[Said], Receipt]) -> list[Receipt | Broken]:
+def batch(said: object, one: Callable[[Said], Heard]) -> list[Heard | Broken]:
     """An object is one receipt, an array is many."""
     if isinstance(said, dict):
         return [one(said)]
@@ -146,13 +147,19 @@ def batch(said: object, one: Callable[[Said], Receipt]) -> list[Receipt | Broken
     raise Unreadable("neither an object nor an array")
 
 
+def apart(callback: Callback) -> list[bytes]:
+    """The elements of a JSON array, each as a body of its own; none of what is no array. For `split`."""
+    body = callback.body.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return [orjson.dumps(one) for one in orjson.loads(body)] if body[:1] == b"[" else []
+
+
 def an_object(said: object) -> Said:
     if isinstance(said, dict):
         return said
     raise Unreadable("not an object")
 
 
-def each(elements: Iterable[Element], one: Callable[[Element], Receipt]) -> list[Receipt | Broken]:
+def each(elements: Iterable[Element], one: Callable[[Element], Heard]) -> list[Heard | Broken]:
     """Every element of a batch by itself, so that a broken one does not take the good ones with it.
 
     A batch of which nothing can be read is Unreadable as a whole: it is kept once, not in a thousand pieces.
@@ -167,7 +174,7 @@ def each(elements: Iterable[Element], one: Callable[[Element], Receipt]) -> list
     return found
 
 
-def _attempt(element: Element, one: Callable[[Element], Receipt]) -> Receipt | Broken:
+def _attempt(element: Element, one: Callable[[Element], Heard]) -> Heard | Broken:
     try:
         return one(element)
     except CANNOT_READ as error:

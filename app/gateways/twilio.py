@@ -8,9 +8,9 @@ import re
 from hashlib import sha256
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
-from app.gateways._fields import LONGEST_FORM, Unreadable, first, form, need
+from app.gateways._fields import LONGEST_FORM, first, form, need
 from app.gateways._smpp import local_time
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
 
 SPACE = "twilio"
 
@@ -29,11 +29,11 @@ STATUS = {
 INBOUND = frozenset({"receiving", "received"})
 
 
-def parse(callback: Callback) -> list[Receipt | Broken]:
+def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     said = form(callback)
     word = need(said, "MessageStatus", "SmsStatus").lower()
     if word in INBOUND:  # there `To` is us: its receipt would speak of our own number
-        raise Unreadable("an inbound message, not a receipt")
+        return [Inbound()]
     code = first(said, "ErrorCode")
     return [
         Receipt(

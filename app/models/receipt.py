@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from urllib.parse import parse_qsl
 
 from msgspec import Struct
+
+from app.models.lookup import LineType
 
 
 class Status(StrEnum):
@@ -67,7 +69,8 @@ class Receipt(Struct, frozen=True, gc=False, omit_defaults=True):
 
     Codes are text exactly as received. `number` and `sender` are as the vendor wrote them until `gateways.read` makes
     them E.164 and canonical. `occurred_at`, `sent_at` may come without a zone from a parser; `gateways.read` adds the
-    link's zone or drops them. `code_space` None means: the space that the link's settings name.
+    link's zone or drops them. `code_space` None means: the space that the link's settings name. `segment` is the part
+    of `segments` that it speaks of; without one it speaks of the whole message, however many parts that has.
     """
 
     message_id: str | None
@@ -79,6 +82,8 @@ class Receipt(Struct, frozen=True, gc=False, omit_defaults=True):
     carrier: str | None = None
     mcc: str | None = None
     mnc: str | None = None
+    line_type: LineType | None = None
+    ported: bool | None = None
     segment: int | None = None
     segments: int | None = None
     occurred_at: datetime | None = None
@@ -94,6 +99,11 @@ class Broken:
 
     raw: bytes
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A message of a person to us, on the address of the receipts: counted, and nothing of it is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +146,11 @@ class Gateway:
 
     name: str
     docs: str
-    parse: Callable[[Callback], list[Receipt | Broken]]
+    parse: Callable[[Callback], Sequence[Receipt | Broken | Inbound]]
     verify: Callable[[Callback, str, Link], bool]
     reply: Callable[[Callback], Reply]
     code_space: str | None = None
     hint: str = ""
     split: Callable[[Callback], list[bytes]] | None = None
     nonce: Callable[[Callback], str | None] | None = None
+    statuses: Mapping[str, Mapping[str, Status]] = field(default_factory=dict)

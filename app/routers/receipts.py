@@ -39,10 +39,12 @@ async def receive(request: Request) -> Response:
     said = [broken] if broken else read(gateway, callback, link)
     receipts = [one for one in said if type(one) is Receipt]
     unread = [_kept(callback, link, one) for one in said if type(one) is Broken] if len(receipts) < len(said) else []
-    if said:
+    if receipts or unread:
         await request.app.state.intake.put(receipts, unread)
     if unread:
         metrics.UNREAD.labels(gateway.name).inc(len(unread))
+    if inbound := len(said) - len(receipts) - len(unread):
+        metrics.INBOUND.labels(gateway.name).inc(inbound)
     return _answer(gateway.reply(callback), unread=bool(unread))
 
 

@@ -154,7 +154,9 @@ def _consent(rule: Rule, policy: Policy, sender: str | None, known: Registered |
 def _carrier(receipt: Receipt, brand: str | None, at: datetime) -> Carrier | None:
     if not (receipt.carrier or (receipt.mcc and receipt.mnc)):
         return None
-    return Carrier(at, receipt.gateway, brand, receipt.carrier, receipt.mcc, receipt.mnc)
+    return Carrier(
+        at, receipt.gateway, brand, receipt.carrier, receipt.mcc, receipt.mnc, receipt.line_type, receipt.ported
+    )
 
 
 # Merging -----------------------------------------------------------------------------------------------------------
@@ -277,7 +279,11 @@ def _served_by(old: Carrier | None, new: Carrier | None) -> Carrier | None:
         return old or new
     if old.at != new.at:
         return max(old, new, key=_at)
-    return max(old, new, key=lambda c: (c.source, c.name_raw or "", c.mcc or "", c.mnc or ""))
+    return max(
+        old,
+        new,
+        key=lambda c: (c.source, c.name_raw or "", c.mcc or "", c.mnc or "", c.line_type or "", str(c.ported)),
+    )
 
 
 # What is shown -----------------------------------------------------------------------------------------------------

@@ -190,7 +190,7 @@ async def act(db: Connection, pairs: Sequence[tuple[Arrival, Registered | None]]
               *, named: bool = False) -> list[Told]:  # fmt: skip
     """Decide on receipts that have a number, and keep what follows. `named`: they had waited for the register."""
     verdicts = [decide(a.receipt, a.reason, a.arrived, policy, entry, brand=a.brand) for a, entry in pairs]
-    partial = {store.id_of(a.receipt) for a, _ in pairs if (a.receipt.segments or 1) > 1}
+    partial = {store.id_of(a.receipt) for a, _ in pairs if a.receipt.segment and (a.receipt.segments or 1) > 1}
     whole = await store.whole_messages(db, partial, now - PARTS_WITHIN) if partial else set()
     for place, (a, _) in enumerate(pairs):
         verdict = verdicts[place]

@@ -1,0 +1,70 @@
+"""Telesign's transaction callbacks: one a request, without any number: the register knows it by the reference.
+
+`status.code` is both status and cause. Codes of other products (1xx voice, 3xx Phone ID) are unknown.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+
+from app.gateways import _verify
+from app.gateways._fields import Said, Unreadable, apart, batch, first, json, moment, need, part
+from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply, Status
+
+# developer.telesign.com, "all status and error codes"
+STATUS = {
+    200: Status.DELIVERED,
+    203: Status.SENT,
+    **dict.fromkeys((207, 210, 211, 220, 222), Status.UNDELIVERABLE),
+    221: Status.EXPIRED,
+    **dict.fromkeys((229, 230, 231, 233, 234, 237, 238), Status.REJECTED),
+    **dict.fromkeys((290, 291, 292, 293, 295), Status.ACCEPTED),
+    **dict.fromkeys(range(500, 599), Status.REJECTED),
+    **dict.fromkeys((507, 510, 511, 512, 513, 514, 516), Status.UNDELIVERABLE),
+}
+"""201 (done, but suspicious), 250, 251 (no receipt in 12 hours) and 599 (not available) tell no outcome."""
+
+
+def parse(callback: Callback) -> list[Receipt | Broken]:
+    return batch(json(callback.body), transaction)
+
+
+def transaction(said: Said) -> Receipt:
+    status = part(said, "status")
+    code = need(status, "code")
+    if not (code.isascii() and code.isdigit()):
+        raise Unreadable("a status code that is no number")
+    return Receipt(
+        message_id=need(said, "reference_id"),
+        status=STATUS.get(int(code[:9]), Status.UNKNOWN),
+        number=first(said, "phone_number"),
+        code=code,
+        code_space="telesign",
+        occurred_at=moment(status.get("updated_on")),
+    )
+
+
+def verify(callback: Callback, secret: str, _: Link) -> bool:
+    """`Authorization: TSA customer:signature`: an HMAC-SHA256 of the body, keyed by the API key as base64 *decodes* it.
+
+    A secret written `customer:key` fixes the customer too.
+    """
+    customer, _colon, key = secret.rpartition(":")
+    scheme, _blank, given = callback.header("authorization").partition(" ")
+    who, _colon, signed = given.rpartition(":")
+    made = hmac.digest(base64.b64decode(key, validate=True), callback.body, "sha256")
+    good = bool(key) and hmac.compare_digest(base64.b64encode(made), signed.encode("latin-1", "replace"))
+    return good and scheme == "TSA" and (not customer or _verify.same(who.encode("latin-1", "replace"), customer))
+
+
+gateway = Gateway(
+    name="telesign",
+    docs="https://developer.telesign.com/enterprise/docs/transaction-callback-service",
+    parse=parse,
+    verify=verify,
+    reply=lambda _: Reply(),
+    code_space="telesign",
+    hint="the secret is the API key, in base64; callbacks carry no number: post what you send to /v1/messages",
+    split=apart,
+)
