@@ -30,7 +30,7 @@ from app.gateways import GATEWAYS, prove, read
 from app.gateways._smpp import CAUSES, COMMAND_SPACE, STAT_SPACE, command_status
 from app.gateways.jasmin import ESME
 from app.gateways.openmarket import status as openmarket_status
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Status
+from app.models.receipt import LONG_AGO, Broken, Callback, Gateway, Link, Receipt, Status
 
 REPOSITORY = Path(__file__).parent.parent
 RECORDED = Path(__file__).parent / "gateways"
@@ -104,6 +104,7 @@ def as_callback(gateway: Gateway, said: dict[str, Any]) -> Callback:
         headers=said.get("headers", {}),
         query=said.get("query") or url.partition("?")[2],
         body=body,
+        at=said.get("at", LONG_AGO),
     )
 
 
@@ -216,6 +217,18 @@ def test_what_a_signature_covers_cannot_be_altered(case: Case) -> None:
     if "url" in case.covers:
         for url in (case.callback.url + "&a=1", case.callback.url.replace("dlr.", "evil.")):
             assert not proven(case, case.secret, callback=replace(case.callback, url=url))
+
+
+@each_proof
+def test_a_signature_is_good_for_as_long_as_the_link_says_and_no_second_longer(case: Case) -> None:
+    """`at` of such a proof is the time that was signed. What comes before it was signed has a clock set forward."""
+    if "time" in case.covers:
+        at, window, second = case.callback.at, case.link.window, timedelta(seconds=1)
+        for age in (-window, -second, window):
+            assert proven(case, case.secret, callback=replace(case.callback, at=at + age)), age
+        for age in (-window - second, window + second, timedelta(days=365)):
+            assert not proven(case, case.secret, callback=replace(case.callback, at=at + age)), age
+        assert not proven(case, case.secret, callback=replace(case.callback, at=LONG_AGO))
 
 
 @each_forgery

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from functools import lru_cache
 from uuid import UUID
 
@@ -70,7 +71,7 @@ def _callback(request: Request, link: Link, body: bytes) -> Callback:
     base = link.public_url or f"{scope['scheme']}://{headers.get('host', '')}"
     path = scope.get("raw_path", b"").decode("latin-1") or scope["path"]
     url = f"{base}{path}?{query}" if query else f"{base}{path}"
-    return Callback(scope["method"], url, headers, query, body)
+    return Callback(scope["method"], url, headers, query, body, datetime.now(UTC))
 
 
 def _kept(callback: Callback, link: Link, broken: Broken) -> Kept:
