@@ -68,7 +68,7 @@ def test_nine_of_ten_messages_arrive_and_all_twelve_codes_come(day):
     final = [told for told in day.told if told.status is not Status.SENT]
     assert 0.91 < sum(told.status is Status.DELIVERED for told in final) / len(final) < 0.93
     assert {told.code for told in day.told} >= TWELVE
-    assert {told.gateway for told in day.told} == GATEWAYS.keys() == VENDORS.keys()
+    assert {told.gateway for told in day.told} == GATEWAYS.keys() <= VENDORS.keys()
 
 
 def test_most_receipts_come_in_order_and_some_do_not(day):
