@@ -127,7 +127,8 @@ class Gateway:
     `verify` is asked once for each live secret. `parse` may raise LookupError, ValueError, TypeError or AttributeError
     for bytes it cannot read; `gateways.read` is the one boundary that turns those into `Broken`. Where a callback may
     be a batch, `split` gives each element of it, in the order of `parse`, as a body that reads alone: what is kept of
-    it when it is broken. `code_space` is what codes mean where neither the receipt nor the link says it.
+    it when it is broken. `code_space` is what codes mean where neither the receipt nor the link says it. `hides`
+    are headers and parameters, in lower case, that hold a secret under a name that does not say so: they are not kept.
     """
 
     name: str
@@ -138,3 +139,4 @@ class Gateway:
     code_space: str | None = None
     hint: str = ""
     split: Callable[[Callback], list[bytes]] | None = None
+    hides: frozenset[str] = frozenset()
