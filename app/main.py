@@ -24,6 +24,7 @@ from app.routers import consent, feed, held, lookups, messages, numbers, openapi
 from app.routers.front import FrontedApp
 from app.services import database, keys, migrate, upkeep
 from app.services.connection import connect
+from app.services.errands import Errands
 from app.services.feed import Feed
 from app.services.intake import Intake, Meaning
 from app.services.lookup.ask import Source
@@ -53,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FrontedApp(title="Sendable", description=DESCRIPTION, version="0.1.0", lifespan=lifespan, docs_url=None,
                      redoc_url=None, telemetry=_NO_TRACES)  # fmt: skip
     app.state.settings, app.state.meaning, app.state.links = settings, meaning, links
-    app.state.gateways = gateways
+    app.state.gateways, app.state.errands = gateways, Errands()
     problems.install(app)
     app.router.routes[:0] = [*receipts.routes, *numbers.routes]
     for router in (messages, numbers, lookups, consent, held, feed, reading, operating):
@@ -180,6 +181,7 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
         for task in others:
             with suppress(asyncio.CancelledError):
                 await task
+        await app.state.errands.close()
         await lookup_engine.dispose()
         await engine.dispose()
 

@@ -13,7 +13,7 @@ import json
 import re
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import gateways
-from app.gateways import GATEWAYS, custom, prove, read
+from app.gateways import GATEWAYS, certificate_at, confirmation_at, custom, prove, read
 from app.gateways._smpp import CAUSES, COMMAND_SPACE, STAT_SPACE, command_status
 from app.gateways.jasmin import ESME
 from app.gateways.openmarket import status as openmarket_status
@@ -55,6 +55,7 @@ class Case:
     reply: dict[str, Any] | None
     secret: str = ""
     covers: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
 
 
 def cases_of(gateway: Gateway, path: Path, kind: str = "case") -> Iterator[Case]:
@@ -102,6 +103,7 @@ def as_case(gateway: Gateway, said: dict[str, Any]) -> Case:
         reply=said.get("reply"),
         secret=said.get("secret", ""),
         covers=tuple(said.get("covers", ())),
+        inside=("token", *said.get("inside", ())),
     )
 
 
@@ -115,6 +117,7 @@ def as_callback(gateway: Gateway, said: dict[str, Any]) -> Callback:
         query=said.get("query") or url.partition("?")[2],
         body=body,
         at=said.get("at", LONG_AGO),
+        certificate=said.get("certificate", "").encode(),
     )
 
 
@@ -202,12 +205,12 @@ def test_both_secrets_are_good_while_rotating_and_the_old_one_is_refused_after(c
 def test_without_a_live_secret_nothing_is_proven(case: Case) -> None:
     for secrets in ((), ("",), (" ",), ("", "\t")):
         assert not proven(case, *secrets)
-        assert not proven(case, *secrets, callback=unproven(case.callback))
+        assert not proven(case, *secrets, callback=unproven(case))
 
 
 @each_proof
 def test_a_callback_without_its_proof_is_refused(case: Case) -> None:
-    assert not proven(case, case.secret, callback=unproven(case.callback))
+    assert not proven(case, case.secret, callback=unproven(case))
 
 
 @each_proof
@@ -216,9 +219,9 @@ def test_a_proof_of_which_one_character_differs_is_refused(case: Case) -> None:
         if name != "content-type":
             forged = replace(case.callback, headers={**case.callback.headers, name: altered(value)})
             assert not proven(case, case.secret, callback=forged), name
-    if case.callback.params().get("token"):
-        query = re.sub(r"token=([^&]*)", lambda found: f"token={altered(found[1])}", case.callback.query)
-        assert not proven(case, case.secret, callback=replace(case.callback, query=query))
+    for name in case.inside:
+        forged = rewritten(case.callback, name, altered)
+        assert forged == case.callback or not proven(case, case.secret, callback=forged), name
 
 
 @each_proof
@@ -262,14 +265,29 @@ def test_nothing_that_a_stranger_sends_proves_or_breaks_anything(
     callback = Callback(
         "POST", "https://[dlr:x/?" + data.draw(st.text()), headers, data.draw(st.text()), data.draw(st.binary())
     )
-    assert not prove(gateway, callback, Link(gateway.name, secrets=("a secret that is nowhere",)))
+    link = Link(gateway.name, secrets=("a secret that is nowhere",))
+    assert not prove(gateway, callback, link)
+    assert certificate_at(gateway, callback, link) is None
+    assert confirmation_at(gateway, callback) is None
 
 
-def unproven(callback: Callback) -> Callback:
+def unproven(case: Case) -> Callback:
     """The same without a signature, token or password."""
-    kept = {name: value for name, value in callback.headers.items() if name == "content-type"}
-    query = "&".join(pair for pair in callback.query.split("&") if not pair.startswith("token="))
-    return replace(callback, headers=kept, query=query)
+    kept = {name: value for name, value in case.callback.headers.items() if name == "content-type"}
+    callback = replace(case.callback, headers=kept)
+    for name in case.inside:
+        callback = rewritten(callback, name, lambda _: "")
+    return callback
+
+
+def rewritten(callback: Callback, name: str, change: Callable[[str], str]) -> Callback:
+    """The same with another value under this name in the query, the form or the JSON."""
+    pair = re.compile(rf'((?:^|&){name}=|"{name}":\s*")([^&"]+)')
+    query, body = (
+        pair.sub(lambda found: found[1] + change(found[2]), text)
+        for text in (callback.query, callback.body.decode("latin-1"))
+    )
+    return replace(callback, query=query, body=body.encode("latin-1"))
 
 
 def altered(text: str) -> str:

@@ -13,7 +13,7 @@ from app.gateways._fields import CANNOT_READ, Unreadable, why
 from app.models.phone import e164, sender_id
 from app.models.receipt import Broken, Callback, Gateway, Link, Receipt
 
-__all__ = ["GATEWAYS", "prove", "read"]
+__all__ = ["GATEWAYS", "certificate_at", "confirmation_at", "prove", "read"]
 
 
 def _found() -> dict[str, Gateway]:
@@ -41,6 +41,22 @@ def _proves(gateway: Gateway, callback: Callback, secret: str, link: Link) -> bo
         return gateway.verify(callback, secret, link)
     except CANNOT_READ:
         return False
+
+
+def certificate_at(gateway: Gateway, callback: Callback, link: Link) -> str | None:
+    """Where the certificate lies that the proof of this callback rests on; None where it rests on none."""
+    try:
+        return gateway.certificate(callback, link) if gateway.certificate else None
+    except CANNOT_READ:
+        return None
+
+
+def confirmation_at(gateway: Gateway, callback: Callback) -> str | None:
+    """What to call to confirm this callback, once it is proven; None where it is no handshake."""
+    try:
+        return gateway.confirmation(callback) if gateway.confirmation else None
+    except CANNOT_READ:
+        return None
 
 
 def read(gateway: Gateway, callback: Callback, link: Link) -> list[Receipt | Broken]:

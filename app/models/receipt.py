@@ -34,7 +34,8 @@ class Callback:
 
     `url` is the URL the vendor called: with the link's `public_url` in front when it is set, else as received.
     `headers` have lower-case names. `query` is the raw query string without the `?`. `body` is decompressed. `at` is
-    when it arrived, in UTC: a signed time is held against it, and against the default none is fresh.
+    when it arrived, in UTC: a signed time is held against it, and against the default none is fresh. `certificate` was
+    fetched from where the gateway's `certificate` said, and is empty for every other one.
     """
 
     method: str
@@ -43,6 +44,7 @@ class Callback:
     query: str
     body: bytes
     at: datetime = LONG_AGO
+    certificate: bytes = b""
 
     def params(self) -> dict[str, str]:
         """Query parameters; of a repeated name the last one. Bytes that are not UTF-8 become U+FFFD, NULs vanish."""
@@ -129,6 +131,10 @@ class Gateway:
     be a batch, `split` gives each element of it, in the order of `parse`, as a body that reads alone: what is kept of
     it when it is broken. `code_space` is what codes mean where neither the receipt nor the link says it. `hides`
     are headers and parameters, in lower case, that hold a secret under a name that does not say so: they are not kept.
+
+    Two effects are left to the edge, which asks where: `certificate` gives the address of one that the proof needs,
+    `confirmation` what to call once a handshake has been proven. Both must know the host. Ask through
+    `gateways.certificate_at` and `gateways.confirmation_at`.
     """
 
     name: str
@@ -140,3 +146,5 @@ class Gateway:
     hint: str = ""
     split: Callable[[Callback], list[bytes]] | None = None
     hides: frozenset[str] = frozenset()
+    certificate: Callable[[Callback, Link], str | None] | None = None
+    confirmation: Callable[[Callback], str | None] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from uuid import UUID
@@ -12,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.gateways import prove, read
+from app.gateways import certificate_at, confirmation_at, prove, read
 from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply
 from app.routers.body import RECEIPTS_MOST, NotCompressed, read_body
 from app.routers.problems import Problem
@@ -31,11 +32,15 @@ async def receive(request: Request) -> Response:
     except NotCompressed as error:
         body, broken = error.raw, Broken(error.raw, str(error))
     callback = _callback(request, link, body)
+    if gateway.certificate and (address := certificate_at(gateway, callback, link)):
+        callback = replace(callback, certificate=await request.app.state.errands.certificate(address))
     if link.secrets and not prove(gateway, callback, link):
         metrics.FORGED.labels(gateway.name).inc()
         raise Problem(
             403, "the request does not prove that it comes from this gateway: check the secret in its settings"
         )
+    if gateway.confirmation and (address := confirmation_at(gateway, callback)):
+        await request.app.state.errands.confirm(address)
     said = [broken] if broken else read(gateway, callback, link)
     receipts = [one for one in said if type(one) is Receipt]
     unread = (
