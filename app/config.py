@@ -78,7 +78,7 @@ class LinkTable(_Table):
     @classmethod
     def _known_zone(cls, name: str | None) -> str | None:
         try:
-            return name and ZoneInfo(name).key
+            return None if name is None else ZoneInfo(name).key
         except (KeyError, ValueError, OSError) as error:
             raise ValueError('is no time zone: write a name such as "America/New_York" or "UTC"') from error
 

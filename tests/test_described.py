@@ -7,10 +7,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from app.config import SettingsError, read_settings
+from app.config import CustomTable, SettingsError, read_settings
 from app.gateways import GATEWAYS, custom, read
 from app.main import gateways_of, links_of
+from app.models.described import Fields
 from app.models.receipt import Broken, Gateway, Receipt
 from tests.conftest import Service, Start
 from tests.test_gateways import RECORDED, Case, cases_of, described
@@ -168,9 +171,9 @@ WRONG = {
 
 
 def start_with(table: object) -> None:
-    settings = read_settings({}, gateways={"custom": table})
-    links_of(settings)
-    gateways_of(settings)
+    read_in = read_settings({}, gateways={"custom": table})
+    links_of(read_in)
+    gateways_of(read_in)
 
 
 def test_the_description_from_which_the_wrong_ones_differ_is_right() -> None:
@@ -183,6 +186,31 @@ def test_what_is_wrong_in_a_description_stops_the_start_and_names_its_key(change
         start_with({"acme": WHOLE | change})
     assert str(raised.value).startswith(line)
     assert "swordfish" not in str(raised.value)
+
+
+ANYTHING = st.sampled_from([
+    None, 1, 1.5, True, "", "a", "a.b", "/x", "?", " | ", " + ", "smpp.stat", "json", "form", "hex", "%Y", [], ["a"],
+    [1],
+    {}, {"a": 1}, {"a": ["x"]}, [{"at": "a"}], [{"at": "a", "space": 7}],
+    {"header": "X"}, {"status": 201, "body": ""},
+])  # fmt: skip
+KEYS, FIELDS = st.sampled_from([*CustomTable.model_fields]), st.sampled_from([*Fields.model_fields])
+
+
+@settings(max_examples=300)
+@given(st.dictionaries(KEYS, ANYTHING, max_size=3), st.dictionaries(FIELDS, ANYTHING, max_size=3))
+def test_any_description_is_taken_or_refused_in_one_line(table: dict[str, object], fields: dict[str, object]) -> None:
+    whole = {"reads": "json", "fields": {"message_id": "id", "status": "state"} | fields} | table
+    assert re.fullmatch(r"|`gateways\.custom\.acme[^`\n]*`[^\n]+", told_of(whole))
+
+
+def told_of(table: object) -> str:
+    """The line that stops the start, or nothing."""
+    try:
+        gateways_of(read_settings({}, gateways={"custom": {"acme": table}}))
+    except SettingsError as error:
+        return str(error)
+    return ""
 
 
 @pytest.mark.parametrize("table", [{"secrets": ["x"]}, {"ACME": WHOLE}, {"a/b": WHOLE}, {"reads": "json"}])
