@@ -7,17 +7,28 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from app.models.described import Description
 from app.models.duration import duration
 from app.models.phone import sender_id
 from app.models.policy import Mode
@@ -67,7 +78,7 @@ class LinkTable(_Table):
     @classmethod
     def _known_zone(cls, name: str | None) -> str | None:
         try:
-            return name and ZoneInfo(name).key
+            return None if name is None else ZoneInfo(name).key
         except (KeyError, ValueError, OSError) as error:
             raise ValueError('is no time zone: write a name such as "America/New_York" or "UTC"') from error
 
@@ -79,6 +90,43 @@ class LinkTable(_Table):
 
 class GatewayTable(LinkTable):
     accounts: dict[str, LinkTable] = {}
+
+
+class CustomTable(LinkTable, Description):
+    """`[gateways.custom.NAME]`: how it is connected, and how it reads."""
+
+    @model_validator(mode="after")
+    def _keys(self) -> Self:
+        """A key that cannot be read would refuse every callback."""
+        if self.signature:
+            for secret in self.secrets:
+                self.signature.key_of(secret.get_secret_value())
+        return self
+
+
+class GatewaysTable(_Table):
+    """`[gateways]`: a table for each gateway by its name, and below `custom` one for each that is described."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, GatewayTable] = Field(init=False)
+
+    custom: dict[str, CustomTable] = {}
+
+    @field_validator("custom", mode="before")
+    @classmethod
+    def _by_name(cls, tables: object) -> object:
+        for name, table in tables.items() if isinstance(tables, dict) else ():
+            if not isinstance(table, dict) or not re.fullmatch(r"[a-z0-9-]+", name):
+                raise ValueError(
+                    f"describes no gateway by {name!r}: write [gateways.custom.NAME], a name of a-z, 0-9 and -"
+                )
+        return tables
+
+    def __getitem__(self, name: str) -> GatewayTable:
+        return self.__pydantic_extra__[name]
+
+    def tables(self) -> dict[str, LinkTable]:
+        return {**self.__pydantic_extra__, **{f"custom/{name}": table for name, table in self.custom.items()}}
 
 
 class PolicyTable(_Table):
@@ -128,7 +176,7 @@ class Settings(_Table):
     receipts_kept: Duration = timedelta(days=90)
     changes_kept: Duration = timedelta(days=5 * 365)
     policy: PolicyTable = PolicyTable()
-    gateways: dict[str, GatewayTable] = {}
+    gateways: GatewaysTable = GatewaysTable()
     senders: dict[str, SenderTable] = {}
     lookup: LookupTable | None = None
 
@@ -157,10 +205,10 @@ class Settings(_Table):
     def links(self) -> dict[tuple[str, str], Link]:
         """How each configured gateway and account is connected, by (gateway, account)."""
         found = {}
-        for name, table in self.gateways.items():
-            own = table.model_dump(exclude_unset=True, exclude={"accounts"})
+        for name, table in self.gateways.tables().items():
+            own = table.model_dump(exclude_unset=True, include={*LinkTable.model_fields})
             found[name, ""] = self._link(name, "", own)
-            for account, part in table.accounts.items():
+            for account, part in table.accounts.items() if isinstance(table, GatewayTable) else ():
                 found[name, account] = self._link(name, account, own | part.model_dump(exclude_unset=True))
         return found
 
@@ -235,6 +283,9 @@ def _line(error: ValidationError, path: str | None) -> str:
     variable = next((env for env, field in _FROM_ENVIRONMENT.items() if field == key), None)
     where = f"{variable} (or `{key}`)" if variable else f"`{key}`"
     file = f" in {path}" if path and not variable else ""
+    page = "docs/gateways/custom.md" if key.startswith("gateways.custom.") else "the README"
     if first["type"] == "extra_forbidden":
-        return f"{where}{file} is no setting of Sendable: remove it, or see the README for those there are"
+        return f"{where}{file} is no setting of Sendable: remove it, or see {page} for those there are"
+    if first["type"] == "missing":
+        return f"{where}{file} is missing: {page} says what it holds"
     return f"{where}{file} {first['msg'].removeprefix('Value error, ')}"

@@ -16,14 +16,15 @@ from fastapi.telemetry import TelemetryConfig
 from app.catalogue import CatalogueError, carriers, load
 from app.catalogue.policy import load_policy
 from app.config import Settings, SettingsError
-from app.gateways import GATEWAYS
+from app.gateways import GATEWAYS, custom
 from app.lookups import PROVIDERS
 from app.models.duration import duration
-from app.models.receipt import Link
+from app.models.receipt import Gateway, Link
 from app.routers import consent, feed, held, lookups, messages, numbers, openapi, operating, problems, reading, receipts
 from app.routers.front import FrontedApp
 from app.services import database, keys, migrate, upkeep
 from app.services.connection import connect
+from app.services.errands import Errands
 from app.services.feed import Feed
 from app.services.intake import Intake, Meaning
 from app.services.lookup import stops
@@ -43,6 +44,7 @@ _NO_TRACES: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False
 def create_app(settings: Settings) -> FastAPI:
     """The service. Raises SettingsError, CatalogueError or PolicyError, each with one line that says how to mend it."""
     meaning, links, plan = meaning_of(settings), links_of(settings), plan_of(settings)
+    gateways = gateways_of(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -54,6 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FrontedApp(title="Sendable", description=DESCRIPTION, version="0.1.0", lifespan=lifespan, docs_url=None,
                      redoc_url=None, telemetry=_NO_TRACES)  # fmt: skip
     app.state.settings, app.state.meaning, app.state.links = settings, meaning, links
+    app.state.gateways, app.state.errands = gateways, Errands()
     problems.install(app)
     app.router.routes[:0] = [*receipts.routes, *numbers.routes]
     for router in (messages, numbers, lookups, consent, held, feed, reading, operating):
@@ -69,19 +72,31 @@ def meaning_of(settings: Settings) -> Meaning:
     return Meaning(load(), carriers(), policy)
 
 
+def gateways_of(settings: Settings) -> Mapping[str, Gateway]:
+    """Every gateway that can post here, by name: those of the folder, and those that the settings describe."""
+    described = [custom.described(name, table) for name, table in settings.gateways.custom.items()]
+    vendors = {name: gateway for name, gateway in GATEWAYS.items() if gateway is not custom.gateway}
+    return {**vendors, **{gateway.name: gateway for gateway in described}}
+
+
 def links_of(settings: Settings) -> Mapping[tuple[str, str], Link]:
     """Whom we listen to: with auth on, those with a secret; with auth off, every gateway there is."""
-    links = settings.links()
-    if unknown := sorted({gateway for gateway, _ in links} - GATEWAYS.keys()):
+    links, gateways = settings.links(), gateways_of(settings)
+    if unknown := sorted({gateway for gateway, _ in links} - gateways.keys()):
         raise SettingsError(f"`gateways.{unknown[0]}` is no gateway of Sendable; there are {', '.join(GATEWAYS)}")
     spaces = load().spaces()
+    for name, table in settings.gateways.custom.items():
+        for place, code in enumerate(table.fields.code):
+            if code.space and code.space not in spaces:
+                key = f"gateways.custom.{name}.fields.code.{place}.space"
+                raise SettingsError(f"`{key}` is no code space; there are {', '.join(spaces)}")
     for (gateway, account), link in links.items():
         if link.code_space and link.code_space not in spaces:
-            key = f"gateways.{gateway}" + (f".accounts.{account}" if account else "")
+            key = f"gateways.{gateway.replace('/', '.')}" + (f".accounts.{account}" if account else "")
             raise SettingsError(f"`{key}.code_space` is no code space; there are {', '.join(spaces)}")
     if settings.auth == "on":
         return {key: link for key, link in links.items() if link.secrets}
-    return {(name, ""): Link(name, region=settings.region) for name in GATEWAYS} | links
+    return {(name, ""): Link(name, region=settings.region) for name in gateways} | links
 
 
 def plan_of(settings: Settings) -> Plan:
@@ -169,6 +184,7 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
         for task in others:
             with suppress(asyncio.CancelledError):
                 await task
+        await app.state.errands.close()
         await lookup_engine.dispose()
         await engine.dispose()
 

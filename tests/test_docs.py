@@ -121,7 +121,10 @@ def test_every_setting_of_the_environment_is_told_with_what_it_is_unless_set() -
 
 def test_every_key_of_the_settings_file_is_told() -> None:
     told = {row[0].strip("`") for row in rows("Settings") if len(row) == 2}
-    keys = {f"gateways.NAME.{key}" for key in LinkTable.model_fields} | {"gateways.NAME.accounts.ACCOUNT"}
+    keys = {f"gateways.NAME.{key}" for key in LinkTable.model_fields} | {
+        "gateways.NAME.accounts.ACCOUNT",
+        "gateways.custom.NAME",
+    }
     keys |= {f"policy.{key}" for key in PolicyTable.model_fields}
     keys |= {f"senders.SENDER.{key}" for key in SenderTable.model_fields}
     keys |= {f"lookup.{key}" for key in LookupTable.model_fields} | {"lookup.PROVIDER"}

@@ -80,6 +80,7 @@ WRONG_FILES = {
     "[gateways.twilio]\nwindow = 'soon'": '`gateways.twilio.window` in {file} "soon" is not a duration',
     "[gateways.twilio]\npublic_url = 'dlr.example.com'": "`gateways.twilio.public_url` in {file} must be an absolute",
     "[gateways.twilio]\ntimezone = 'Mars/Base'": "`gateways.twilio.timezone` in {file} is no time zone",
+    "[gateways.twilio]\ntimezone = ''": "`gateways.twilio.timezone` in {file} is no time zone: write a name such as",
     "[gateways.twilio]\nsender = ''\n[senders.'']\n": "`senders` in {file} not a sender",
     "[gateways.twilio.accounts.eu]\nsecret = 'x'": "`gateways.twilio.accounts.eu.secret` in {file} is no setting",
     "[senders.12345]\nkind = 'shortcode'": "`senders.12345.kind` in {file} Input should be 'short_code', 'long_code'",

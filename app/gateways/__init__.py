@@ -16,7 +16,7 @@ from app.gateways._fields import CANNOT_READ, Unreadable, why
 from app.models.phone import e164, sender_id
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
-__all__ = ["GATEWAYS", "nonce", "prove", "read"]
+__all__ = ["GATEWAYS", "certificate_at", "confirmation_at", "nonce", "prove", "read"]
 
 
 def _found() -> dict[str, Gateway]:
@@ -52,6 +52,22 @@ def nonce(gateway: Gateway, callback: Callback) -> str | None:
     try:
         return gateway.nonce(callback) if gateway.nonce else None
     except CANNOT_READ:  # proven in another way, by our token: what else it brings along may be anything
+        return None
+
+
+def certificate_at(gateway: Gateway, callback: Callback, link: Link) -> str | None:
+    """Where the certificate lies that the proof of this callback rests on; None where it rests on none."""
+    try:
+        return gateway.certificate(callback, link) if gateway.certificate else None
+    except CANNOT_READ:
+        return None
+
+
+def confirmation_at(gateway: Gateway, callback: Callback) -> str | None:
+    """What to call to confirm this callback, once it is proven; None where it is no handshake."""
+    try:
+        return gateway.confirmation(callback) if gateway.confirmation else None
+    except CANNOT_READ:
         return None
 
 

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 from app.lookups import _fields
 from app.lookups._fields import Said, label, text, word
 from app.lookups._http import Refused, about, quoted, said
-from app.lookups._template import filled, leaf, lies_at
+from app.lookups._template import filled, leaf
 from app.models.lookup import ANSWERS, Call, Failed, Failure, Found, HttpAnswer, Options, Provider
+from app.models.path import lies_at
 
 READERS: dict[str, Callable[[object], object]] = {
     **dict.fromkeys(("carrier", "voice_carrier", "original_carrier"), _fields.name),

@@ -38,7 +38,8 @@ class Callback:
 
     `url` is the URL the vendor called: with the link's `public_url` in front when it is set, else as received.
     `headers` have lower-case names. `query` is the raw query string without the `?`. `body` is decompressed.
-    `at` is when it came, in UTC: signed times are held against it.
+    `at` is when it came, in UTC: signed times are held against it. `certificate` was fetched from where the gateway's
+    `certificate` said, and is empty for every other one.
     """
 
     method: str
@@ -47,6 +48,7 @@ class Callback:
     query: str
     body: bytes
     at: datetime = NEVER
+    certificate: bytes = b""
 
     def params(self) -> dict[str, str]:
         """Query parameters; of a repeated name the last one. Bytes that are not UTF-8 become U+FFFD, NULs vanish."""
@@ -138,10 +140,17 @@ class Gateway:
     `verify` is asked once for each live secret. `parse` may raise LookupError, ValueError, TypeError or AttributeError
     for bytes it cannot read; `gateways.read` is the one boundary that turns those into `Broken`. Where a callback may
     be a batch, `split` gives each element of it, in the order of `parse`, as a body that reads alone: what is kept of
-    it when it is broken. `code_space` is what codes mean where neither the receipt nor the link says it.
+    it when it is broken. `code_space` is what codes mean where neither the receipt nor the link says it. `statuses` are
+    those that a code alone tells, by code space: where a vendor's numbers mean one thing or another and only the
+    settings know, `parse` leaves the status unknown and the space open. `hides` are headers and parameters, in lower
+    case, that hold a secret under a name that does not say so: they are not kept.
 
     `nonce` gives what a vendor signs but once: seen again within the link's window, the callback is a copy. Ask for it
     by `gateways.nonce`, of proven callbacks only.
+
+    Two effects are left to the edge, which asks where: `certificate` gives the address of one that the proof needs,
+    `confirmation` what to call once a handshake has been proven. Both must know the host. Ask through
+    `gateways.certificate_at` and `gateways.confirmation_at`.
     """
 
     name: str
@@ -154,3 +163,6 @@ class Gateway:
     split: Callable[[Callback], list[bytes]] | None = None
     nonce: Callable[[Callback], str | None] | None = None
     statuses: Mapping[str, Mapping[str, Status]] = field(default_factory=dict)
+    hides: frozenset[str] = frozenset()
+    certificate: Callable[[Callback, Link], str | None] | None = None
+    confirmation: Callable[[Callback], str | None] | None = None

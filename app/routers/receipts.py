@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from uuid import UUID
@@ -12,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.gateways import GATEWAYS, prove, read
+from app.gateways import certificate_at, confirmation_at, prove, read
 from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply
 from app.routers.body import RECEIPTS_MOST, NotCompressed, read_body
 from app.routers.problems import Problem
@@ -31,14 +32,22 @@ async def receive(request: Request) -> Response:
     except NotCompressed as error:
         body, broken = error.raw, Broken(error.raw, str(error))
     callback = _callback(request, link, body)
+    if gateway.certificate and (address := certificate_at(gateway, callback, link)):
+        callback = replace(callback, certificate=await request.app.state.errands.certificate(address))
     if link.secrets and not prove(gateway, callback, link):
         metrics.FORGED.labels(gateway.name).inc()
         raise Problem(
             403, "the request does not prove that it comes from this gateway: check the secret in its settings"
         )
+    if gateway.confirmation and (address := confirmation_at(gateway, callback)):
+        await request.app.state.errands.confirm(address)
     said = [broken] if broken else read(gateway, callback, link)
     receipts = [one for one in said if type(one) is Receipt]
-    unread = [_kept(callback, link, one) for one in said if type(one) is Broken] if len(receipts) < len(said) else []
+    unread = (
+        [_kept(callback, link, one, gateway.hides) for one in said if type(one) is Broken]
+        if len(receipts) < len(said)
+        else []
+    )
     if receipts or unread:
         await request.app.state.intake.put(receipts, unread)
     if unread:
@@ -56,9 +65,12 @@ def _answer(reply: Reply, *, unread: bool) -> Response:
 
 def _link(request: Request) -> tuple[Gateway, Link]:
     name, account = request.path_params["gateway"], request.path_params.get("account", "")
-    gateway, link = GATEWAYS.get(name), request.app.state.links.get((name, account))
+    gateways, links = request.app.state.gateways, request.app.state.links
+    gateway, link = gateways.get(name), links.get((name, account))
+    if gateway is None:  # described ones are called `custom/NAME`, and have no accounts
+        gateway, link = gateways.get(f"{name}/{account}"), links.get((f"{name}/{account}", ""))
     if gateway is None:
-        raise Problem(404, f"there is no gateway of this name; there are {', '.join(GATEWAYS)}")
+        raise Problem(404, f"there is no gateway of this name; there are {', '.join(gateways)}")
     if link is None:
         raise Problem(
             404, "this gateway or account is not configured: give it a secret under [gateways] in the settings"
@@ -76,10 +88,10 @@ def _callback(request: Request, link: Link, body: bytes) -> Callback:
     return Callback(scope["method"], url, headers, query, body, datetime.now(UTC))
 
 
-def _kept(callback: Callback, link: Link, broken: Broken) -> Kept:
+def _kept(callback: Callback, link: Link, broken: Broken, hides: frozenset[str]) -> Kept:
     """What could not be read, byte for byte, but for what would prove an origin once more."""
-    query = "&".join(part for part in callback.query.split("&") if not _is_secret(part.partition("=")[0]))
-    headers = {name: value for name, value in callback.headers.items() if not _is_secret(name)}
+    query = "&".join(part for part in callback.query.split("&") if not _is_secret(part.partition("=")[0], hides))
+    headers = {name: value for name, value in callback.headers.items() if not _is_secret(name, hides)}
     body = broken.raw if callback.body else b""
     known = b"\x1f".join((link.gateway.encode(), link.account.encode(), broken.reason.encode(), query.encode(), body))
     digest = UUID(bytes=hashlib.blake2b(known, digest_size=16).digest())
@@ -88,8 +100,8 @@ def _kept(callback: Callback, link: Link, broken: Broken) -> Kept:
     )
 
 
-def _is_secret(name: str) -> bool:
-    return any(part in name.lower() for part in _SECRET)
+def _is_secret(name: str, hides: frozenset[str]) -> bool:
+    return name.lower() in hides or any(part in name.lower() for part in _SECRET)
 
 
 routes = [

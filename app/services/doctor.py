@@ -35,7 +35,7 @@ def of_settings(settings: Settings) -> Iterator[Finding]:
         yield Finding("note", "auth", "off: whoever reaches this address may do everything", "set SENDABLE_AUTH=on")
     links = settings.links()
     for (name, account), link in links.items():
-        about = "gateways." + ".accounts.".join(filter(None, (name, account)))
+        about = "gateways." + ".accounts.".join(filter(None, (name.replace("/", "."), account)))
         if settings.auth == "on" and not link.secrets:
             yield Finding("wrong", about, "has no secret, so it is answered 404", f"give it `secrets` under [{about}]")
         if name in GATEWAYS and not (GATEWAYS[name].code_space or link.code_space):

@@ -1,0 +1,181 @@
+"""AWS End User Messaging SMS: its events, through an SNS topic (signed, or raw), or from EventBridge.
+
+Every topic of Amazon is signed by the same certificates, so a signature proves nothing until the topic is one of ours.
+A secret is therefore either the ARN of our topic, and then SNS's signature must be right, or a token in the URL.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from urllib.parse import parse_qs, urlsplit
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
+
+from app.gateways import _fields, _verify
+from app.gateways._fields import Said, Unreadable, an_object, count, first, moment, need
+from app.models.receipt import FAILED, Broken, Callback, Gateway, Link, Receipt, Reply, Status
+
+# docs.aws.amazon.com/sms-voice/latest/userguide/configuration-sets-event-types.html
+STATUS = {
+    "TEXT_QUEUED": Status.ACCEPTED,
+    "TEXT_PENDING": Status.SENT,
+    "TEXT_SENT": Status.SENT,
+    "TEXT_SUCCESSFUL": Status.SENT,  # taken by the carrier; where that is final, no more will come
+    "TEXT_DELIVERED": Status.DELIVERED,
+    "TEXT_BLOCKED": Status.UNDELIVERABLE,
+    "TEXT_INVALID": Status.UNDELIVERABLE,
+    "TEXT_CARRIER_UNREACHABLE": Status.UNDELIVERABLE,
+    "TEXT_UNREACHABLE": Status.UNDELIVERABLE,
+    "TEXT_TTL_EXPIRED": Status.EXPIRED,
+    "TEXT_CARRIER_BLOCKED": Status.REJECTED,
+    "TEXT_SPAM": Status.REJECTED,
+    "TEXT_INVALID_MESSAGE": Status.REJECTED,
+    "TEXT_PROTECT_BLOCKED": Status.REJECTED,
+    "TEXT_UNKNOWN": Status.UNKNOWN,
+}
+FINE = frozenset({Status.ACCEPTED, Status.SENT, Status.DELIVERED})
+
+NOTIFICATION, CONFIRMATION = "Notification", "SubscriptionConfirmation"
+HANDSHAKE = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
+# docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html: these, in this order; Subject if there is one
+SIGNED = {
+    NOTIFICATION: ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
+    CONFIRMATION: HANDSHAKE,
+    "UnsubscribeConfirmation": HANDSHAKE,
+}
+HASHES: Mapping[str, type[HashAlgorithm]] = {"1": SHA1, "2": SHA256}
+HOST = re.compile(r"sns\.[a-z0-9-]{3,}\.amazonaws\.com(?:\.cn)?")
+"""Where SNS answers, and where its certificates lie."""
+
+REPEATED = timedelta(hours=1)
+"""How long SNS may repeat a message, signed when it was new: 3,600 s at most, says its page on retries."""
+
+
+# What it says ------------------------------------------------------------------------------------------------------
+
+
+def parse(callback: Callback) -> list[Receipt | Broken]:
+    said = an_object(_fields.json(callback.body))
+    if _is_envelope(said):
+        if said["Type"] != NOTIFICATION:
+            return []
+        said = an_object(_fields.json(need(said, "Message").encode()))
+    event = said.get("detail", said)  # EventBridge puts the event under `detail`
+    kind = need(an_object(event), "eventType")
+    return [] if kind.startswith("VOICE_") else [receipt(an_object(event), kind)]
+
+
+def receipt(event: Said, kind: str) -> Receipt:
+    became = status(kind, event.get("isFinal"))
+    return Receipt(
+        message_id=need(event, "messageId"),
+        status=became,
+        number=first(event, "destinationPhoneNumber"),
+        sender=first(event, "originationPhoneNumber"),
+        code=None if became in FINE else kind,  # there are no numbers: the type is the code
+        code_space="aws_eum_sms",
+        carrier=first(event, "carrierName"),
+        mcc=first(event, "mcc"),
+        mnc=first(event, "mnc"),
+        segments=count(event.get("totalMessageParts")),
+        occurred_at=moment(event.get("eventTimestamp")),
+        sent_at=moment(event.get("messageRequestTimestamp")),
+    )
+
+
+def status(kind: str, final: object) -> Status:
+    """`isFinal` is to be trusted: a failure that is not final may still be followed by an arrival."""
+    became = STATUS.get(kind, Status.UNKNOWN)
+    if kind == "TEXT_SUCCESSFUL" and final is True:
+        return Status.DELIVERED
+    return Status.SENT if final is False and became in FAILED else became
+
+
+def _is_envelope(said: Said) -> bool:
+    return said.get("Type") in SIGNED and "TopicArn" in said
+
+
+# Whom it comes from ------------------------------------------------------------------------------------------------
+
+
+def verify(callback: Callback, secret: str, link: Link) -> bool:
+    """A secret that is the ARN of a topic asks for SNS's signature; any other is our token."""
+    if not secret.startswith("arn:"):
+        return _verify.token(callback, secret, link)
+    said = _envelope(callback)
+    ours = _verify.same(need(said, "TopicArn").encode(), secret)
+    return ours and _is_fresh(said, callback.at, link) and _is_signed(said, callback)
+
+
+def _envelope(callback: Callback) -> Said:
+    said = an_object(_fields.json(callback.body))
+    if not _is_envelope(said):
+        raise Unreadable("not from SNS, or delivered raw")
+    return said
+
+
+def _is_fresh(said: Said, at: datetime, link: Link) -> bool:
+    signed = moment(said.get("Timestamp"))
+    return signed is not None and signed.tzinfo is not None and -link.window <= at - signed <= REPEATED + link.window
+
+
+def _is_signed(said: Said, callback: Callback) -> bool:
+    """Against the certificate that was fetched from the address that `certificate` gave, and from no other."""
+    found = x509.load_pem_x509_certificate(callback.certificate)
+    key = found.public_key()
+    if (
+        not isinstance(key, rsa.RSAPublicKey)
+        or not found.not_valid_before_utc <= callback.at <= found.not_valid_after_utc
+    ):
+        return False
+    lines = [
+        f"{name}\n{need(said, name)}\n" for name in SIGNED[need(said, "Type")] if name != "Subject" or said.get(name)
+    ]
+    signature = base64.b64decode(need(said, "Signature"), validate=True)
+    try:
+        key.verify(signature, "".join(lines).encode(), padding.PKCS1v15(), HASHES[need(said, "SignatureVersion")]())
+    except InvalidSignature:
+        return False
+    return True
+
+
+def certificate(callback: Callback, link: Link) -> str | None:
+    """Where the certificate of its signature lies. Nobody is asked for one unless the topic is ours."""
+    said = _envelope(callback)
+    url = first(said, "SigningCertURL", "SigningCertUrl") or ""
+    ours = True in [_verify.same(need(said, "TopicArn").encode(), secret) for secret in link.secrets]
+    return url if ours and _is_amazons(url) and re.fullmatch(r"/[\w-]+\.pem", urlsplit(url).path) else None
+
+
+def confirmation(callback: Callback) -> str | None:
+    """What to call so that the subscription starts: an address of SNS, for the topic and the token that it named."""
+    said = _envelope(callback)
+    url = first(said, "SubscribeURL") or ""
+    if said["Type"] != CONFIRMATION or not _is_amazons(url) or urlsplit(url).path not in {"", "/"}:
+        return None
+    wanted = {"Action": ["ConfirmSubscription"], "TopicArn": [need(said, "TopicArn")], "Token": [need(said, "Token")]}
+    return url if parse_qs(urlsplit(url).query) == wanted else None
+
+
+def _is_amazons(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "https" and HOST.fullmatch(parts.netloc) is not None and not parts.fragment
+
+
+gateway = Gateway(
+    name="aws-eum",
+    docs="https://docs.aws.amazon.com/sms-voice/latest/userguide/configuration-sets-event-format.html",
+    parse=parse,
+    verify=verify,
+    reply=lambda _: Reply(),
+    code_space="aws_eum_sms",
+    hint="secrets = the ARN of your SNS topic (signed), or a token that stands in the URL (raw delivery)",
+    certificate=certificate,
+    confirmation=confirmation,
+)

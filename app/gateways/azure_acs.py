@@ -1,0 +1,106 @@
+"""Azure Communication Services through Event Grid: an array of events (or CloudEvents), up to 5,000 a request.
+
+Nothing is signed: our token stands in the URL of the endpoint. Before the first event the endpoint must repeat a code,
+with a 200 and nothing else (learn.microsoft.com, end-point-validation). Whatever the events' schema, names are read
+without regard to case: samples of 2020 write `MessageId`, those of today `messageId` and `Tag`.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+import orjson
+
+from app.gateways import _fields, _verify
+from app.gateways._fields import CANNOT_READ, Said, Unreadable, an_object, count, each, first, moment, need, plus
+from app.models.receipt import Broken, Callback, Gateway, Receipt, Reply, Status
+
+REPORT = "microsoft.communication.smsdeliveryreportreceived"
+VALIDATION = b"SubscriptionValidationEvent"
+STATUS = {"delivered": Status.DELIVERED, "failed": Status.UNDELIVERABLE}
+"""There are no others: their page of SMS events."""
+
+_CODE = re.compile(r"\s*(?:\w+\s*[:=]\s*)?(\d{4})(?!\d)", re.ASCII)
+"""`deliveryStatusDetails` is a code, or a sentence that may begin with one. Of the rest nothing is kept."""
+
+
+def parse(callback: Callback) -> list[Receipt | Broken]:
+    return each(_reports(callback), lambda event: receipt(_folded(an_object(event))))
+
+
+def receipt(event: Said) -> Receipt:
+    data = _folded(an_object(event.get("data")))
+    code = _CODE.match(first(data, "deliverystatusdetails") or "")
+    return Receipt(
+        message_id=need(data, "messageid"),
+        status=STATUS.get(need(data, "deliverystatus").lower(), Status.UNKNOWN),
+        number=plus(first(data, "to")),
+        sender=first(data, "from"),
+        code=code and code[1],
+        code_space="azure_acs_sms",
+        segments=_segments(data.get("deliveryattempts")),
+        occurred_at=_at(data.get("receivedtimestamp")) or _at(event.get("eventtime") or event.get("time")),
+    )
+
+
+def _folded(said: Said) -> Said:
+    return {name.lower(): value for name, value in said.items()}
+
+
+def _segments(attempts: object) -> int | None:
+    """The parts of the last attempt, those that arrived and those that did not."""
+    last = attempts[-1] if isinstance(attempts, list) and attempts else None
+    said = _folded(last) if isinstance(last, dict) else {}
+    return (count(said.get("segmentssucceeded")) or 0) + (count(said.get("segmentsfailed")) or 0) or None
+
+
+def _at(value: object) -> datetime | None:
+    """A time; `0001-01-01` is how .NET writes that there is none."""
+    at = moment(value)
+    return at if at and at.year > 1 else None
+
+
+def _reports(callback: Callback) -> list[object]:
+    """The events that speak of a message's delivery. Others name what they are, and are passed over."""
+    said = _fields.json(callback.body)
+    return [event for event in (said if isinstance(said, list) else [said]) if not _is_other(event)]
+
+
+def _is_other(event: object) -> bool:
+    kind = first(_folded(event), "eventtype", "type") if isinstance(event, dict) else None
+    return kind is not None and kind.lower() != REPORT
+
+
+def split(callback: Callback) -> list[bytes]:
+    return [orjson.dumps(event) for event in _reports(callback)]
+
+
+def reply(callback: Callback) -> Reply:
+    """To the handshake its code, as JSON; to anything else an empty 200."""
+    if VALIDATION not in callback.body[:65_536]:
+        return Reply()
+    try:
+        return Reply(body=orjson.dumps({"validationResponse": _code(callback)}), content_type="application/json")
+    except CANNOT_READ:
+        return Reply()
+
+
+def _code(callback: Callback) -> str:
+    said = _fields.json(callback.body)
+    event = _folded(an_object(said[0] if isinstance(said, list) else said))
+    if not (first(event, "eventtype", "type") or "").encode().endswith(VALIDATION):
+        raise Unreadable("no handshake")
+    return need(_folded(an_object(event.get("data"))), "validationcode")
+
+
+gateway = Gateway(
+    name="azure-acs",
+    docs="https://learn.microsoft.com/azure/event-grid/communication-services-telephony-sms-events",
+    parse=parse,
+    verify=_verify.token,
+    reply=reply,
+    code_space="azure_acs_sms",
+    hint="put the token into the URL of the event subscription's webhook: ?token=SECRET",
+    split=split,
+)
