@@ -26,7 +26,7 @@ def of_settings(table: LookupTable | None) -> Iterator[Finding]:
         yield Finding("note", "lookups", "no lookup provider: held numbers wait for a person", "add a [lookup] table")
         return
     if not table.providers:
-        mend = 'name one under [lookup], for example `providers = ["telnyx"]`'
+        mend = "name one under `providers` in `[lookup]` of the settings"
         yield Finding("note", "lookups", "no provider is named: numbers wait until one is", mend)
         return
     yield Finding("ok", "lookups", f"asked in this order: {', '.join(table.providers)}")
