@@ -30,6 +30,7 @@ class SettingsError(ValueError):
 
 Duration = Annotated[timedelta, BeforeValidator(lambda value: duration(value) if isinstance(value, str) else value)]
 SHORTEST_KEY = 24
+LONGEST_WINDOW = timedelta(days=7)
 _FOREIGN = ("SENDABLE_TEST_", "SENDABLE_SERVICE_", "SENDABLE_PORT_")
 """Names that others put there: the tests, and Kubernetes for a service called `sendable`."""
 
@@ -55,6 +56,13 @@ class LinkTable(_Table):
         if any(not secret.get_secret_value().strip() for secret in secrets):
             raise ValueError("a secret must not be blank: anyone could forge what it signs")
         return secrets
+
+    @field_validator("window")
+    @classmethod
+    def _remembered(cls, window: timedelta | None) -> timedelta | None:
+        if window is not None and not timedelta(0) < window <= LONGEST_WINDOW:
+            raise ValueError("must be more than 0s and at most 7d: nonces are remembered for 8 days")
+        return window
 
     @field_validator("public_url")
     @classmethod

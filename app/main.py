@@ -20,7 +20,20 @@ from app.gateways import GATEWAYS
 from app.lookups import PROVIDERS
 from app.models.duration import duration
 from app.models.receipt import Link
-from app.routers import consent, feed, held, lookups, messages, numbers, openapi, operating, problems, reading, receipts
+from app.routers import (
+    consent,
+    feed,
+    held,
+    lookups,
+    messages,
+    numbers,
+    openapi,
+    operating,
+    problems,
+    reading,
+    receipts,
+    unread,
+)
 from app.routers.front import FrontedApp
 from app.services import database, keys, migrate, upkeep
 from app.services.connection import connect
@@ -28,6 +41,7 @@ from app.services.feed import Feed
 from app.services.intake import Intake, Meaning
 from app.services.lookup.ask import Source
 from app.services.lookup.service import TIMETABLE, Lookups, Plan
+from app.services.refused import Refusals
 from app.services.status import Reader
 
 log = structlog.get_logger(__name__)
@@ -54,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings, app.state.meaning, app.state.links = settings, meaning, links
     problems.install(app)
     app.router.routes[:0] = [*receipts.routes, *numbers.routes]
-    for router in (messages, numbers, lookups, consent, held, feed, reading, operating):
+    for router in (messages, numbers, lookups, consent, held, feed, reading, unread, operating):
         app.include_router(router.router)
     openapi.install(app)
     return app
@@ -65,6 +79,11 @@ def meaning_of(settings: Settings) -> Meaning:
         settings.policy_file, settings.policy.mode, settings.sender_modes(), lookups=settings.lookup is not None
     )
     return Meaning(load(), carriers(), policy)
+
+
+def every_link(settings: Settings) -> Mapping[tuple[str, str], Link]:
+    """Every gateway, connected as the settings say where they speak of it: to read what was proven long ago."""
+    return {(name, ""): Link(name, region=settings.region) for name in GATEWAYS} | settings.links()
 
 
 def links_of(settings: Settings) -> Mapping[tuple[str, str], Link]:
@@ -79,7 +98,7 @@ def links_of(settings: Settings) -> Mapping[tuple[str, str], Link]:
             raise SettingsError(f"`{key}.code_space` is no code space; there are {', '.join(spaces)}")
     if settings.auth == "on":
         return {key: link for key, link in links.items() if link.secrets}
-    return {(name, ""): Link(name, region=settings.region) for name in GATEWAYS} | links
+    return every_link(settings)
 
 
 def plan_of(settings: Settings) -> Plan:
@@ -148,12 +167,15 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
     app.state.reader = Reader(reads)
     lookup_engine = connect(url, pool=LOOKUP_POOL)  # its own: receipts never wait for a connection that a lookup has
     looking_up = app.state.lookups = Lookups(lookup_engine, meaning, plan)
+    refused_engine = connect(url, pool=1)  # its own as well: whoever floods us with forgeries takes none from receipts
+    refusals = app.state.refusals = Refusals(refused_engine)
     await upkeep.prepare(engine, settings, meaning)
     if settings.first_key:
         await keys.keep_first(engine, settings.first_key.get_secret_value())
     committing = asyncio.create_task(intake.run())
     looking = asyncio.create_task(looking_up.run())
-    others = [asyncio.create_task(feed_.run()), asyncio.create_task(upkeep.run(engine, settings, meaning))]
+    others = [asyncio.create_task(feed_.run()), asyncio.create_task(upkeep.run(engine, settings, meaning)),
+              asyncio.create_task(refusals.run())]  # fmt: skip
     try:
         yield
     finally:
@@ -166,6 +188,8 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
         for task in others:
             with suppress(asyncio.CancelledError):
                 await task
+        await refusals.close()
+        await refused_engine.dispose()
         await lookup_engine.dispose()
         await engine.dispose()
 

@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, tzinfo
 from importlib import import_module
 from pkgutil import iter_modules
+from uuid import UUID
 
 from app.gateways._fields import CANNOT_READ, Unreadable, why
 from app.models.phone import e164, sender_id
 from app.models.receipt import Broken, Callback, Gateway, Link, Receipt
 
-__all__ = ["GATEWAYS", "prove", "read"]
+__all__ = ["GATEWAYS", "once", "prove", "read"]
 
 
 def _found() -> dict[str, Gateway]:
@@ -41,6 +43,22 @@ def _proves(gateway: Gateway, callback: Callback, secret: str, link: Link) -> bo
         return gateway.verify(callback, secret, link)
     except CANNOT_READ:
         return False
+
+
+def once(gateway: Gateway, callback: Callback, link: Link) -> UUID | None:
+    """What recognises a copy of a proven callback, where its vendor signs a nonce; None where it signs none.
+
+    The words that came with the nonce count too: a vendor that used one twice would else lose a receipt.
+    """
+    try:
+        nonce = gateway.nonce and gateway.nonce(callback)
+    except CANNOT_READ:
+        return None
+    if not nonce:
+        return None
+    known = (link.gateway, link.account, nonce, callback.query)
+    said = "\x1f".join(known).encode("utf-8", "surrogatepass") + b"\x1f" + callback.body
+    return UUID(bytes=hashlib.blake2b(said, digest_size=16, person=b"nonce").digest())
 
 
 def read(gateway: Gateway, callback: Callback, link: Link) -> list[Receipt | Broken]:

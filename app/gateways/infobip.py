@@ -115,6 +115,7 @@ gateway = Gateway(
     docs="https://www.infobip.com/docs/api/channels/sms/sms-messaging/logs-and-status-reports/receive-outbound-sms-message-reports-v3",
     parse=parse,
     verify=verify,
+    sign=_verify.sign_basic,
     reply=lambda _: Reply(),
     hint="Basic authentication in the notification profile: any user, the secret as password",
     split=split,

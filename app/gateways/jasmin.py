@@ -66,6 +66,7 @@ gateway = Gateway(
     docs="https://docs.jasminsms.com/en/latest/apis/http/index.html",
     parse=parse,
     verify=_verify.token,
+    sign=_verify.sign_token,
     reply=lambda _: Reply(body=b"ACK/Jasmin"),  # anything else is sent again, whatever the status
     hint="receipts carry no number: post what you send to /v1/messages; set `code_space` to your carrier's",
 )

@@ -61,6 +61,7 @@ gateway = Gateway(
     docs="docs/gateways/native.md",
     parse=parse,
     verify=_verify.token,
+    sign=_verify.sign_token,
     reply=lambda _: Reply(),
     code_space="openmarket",
     hint="post JSON with `message_id`, `number`, `sender`, `status` and `code`",

@@ -95,6 +95,7 @@ gateway = Gateway(
     docs="https://www.openmarket.com/docs/Content/apis/v4http/receive-delivery-json.htm",
     parse=parse,
     verify=_verify.token,
+    sign=_verify.sign_token,
     reply=reply,
     code_space=SPACE,
     hint="v3 receipts carry no number: post what you send to /v1/messages",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import re
+from dataclasses import replace
 from hashlib import sha256
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
@@ -66,6 +67,15 @@ def verify(callback: Callback, secret: str, _: Link) -> bool:
     return True in [hmac.compare_digest(one, given) for one in made]
 
 
+def sign(callback: Callback, secret: str, _: Link) -> Callback:
+    """As Twilio signs: a secret `keyid:secret` is a shared key, any other the account's auth token."""
+    key, colon, shared = secret.partition(":")
+    text = callback.url.encode("latin-1", "replace") + (_signed(callback) or b"")
+    made = _signature(text, shared if colon else secret, "sha256" if colon else "sha1")
+    named = {"x-twilio-webhooks-signature-settings": f"key={key},algorithm=HMAC_SHA256"} if colon else {}
+    return replace(callback, headers={**callback.headers, **named, "x-twilio-signature": made.decode()})
+
+
 def _settings(callback: Callback) -> dict[str, str]:
     """`key=…,algorithm=HMAC_SHA256`: which shared key signed. Without the header it was the account's auth token."""
     pairs = (pair.partition("=") for pair in callback.header("x-twilio-webhooks-signature-settings").split(","))
@@ -105,6 +115,7 @@ gateway = Gateway(
     docs="https://www.twilio.com/docs/messaging/guides/track-outbound-message-status",
     parse=parse,
     verify=verify,
+    sign=sign,
     reply=lambda _: Reply(),
     code_space=SPACE,
     hint="set `public_url` to the address that Twilio calls: its signature covers it",

@@ -380,6 +380,28 @@ class UnreadCallback(Unread):
     body: str = Field(description="Base64")
 
 
+class Replayed(BaseModel):
+    """What came of reading them again."""
+
+    read: int = Field(description="Callbacks, or elements of them, that are read now")
+    receipts: int = Field(description="Receipts in them that had not been taken before")
+    left: int = Field(description="Those that still cannot be read")
+
+
+class Reverified(BaseModel):
+    """What came of proving them again."""
+
+    proven: int = Field(description="Requests that are authentic by the secrets of now")
+    receipts: int = Field(description="Receipts in them that had not been taken before")
+    left: int = Field(description="Those that still prove nothing")
+
+
+class Dropped(BaseModel):
+    """How many were given up."""
+
+    dropped: int
+
+
 class Place(BaseModel):
     """Where something is wrong."""
 

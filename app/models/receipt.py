@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from urllib.parse import parse_qsl
 
@@ -25,12 +25,16 @@ FAILED = frozenset({Status.UNDELIVERABLE, Status.REJECTED, Status.EXPIRED})
 """Final failures: the only statuses whose code acts (policy.md, "What acts")."""
 
 
+LONG_AGO = datetime.fromtimestamp(0, UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class Callback:
     """One HTTP request of a gateway, as bytes.
 
     `url` is the URL the vendor called: with the link's `public_url` in front when it is set, else as received.
-    `headers` have lower-case names. `query` is the raw query string without the `?`. `body` is decompressed.
+    `headers` have lower-case names. `query` is the raw query string without the `?`. `body` is decompressed. `at` is
+    when it arrived, in UTC: a signed time is held against it, and against the default none is fresh.
     """
 
     method: str
@@ -38,6 +42,7 @@ class Callback:
     headers: Mapping[str, str]
     query: str
     body: bytes
+    at: datetime = LONG_AGO
 
     def params(self) -> dict[str, str]:
         """Query parameters; of a repeated name the last one. Bytes that are not UTF-8 become U+FFFD, NULs vanish."""
@@ -122,7 +127,9 @@ class Gateway:
     `verify` is asked once for each live secret. `parse` may raise LookupError, ValueError, TypeError or AttributeError
     for bytes it cannot read; `gateways.read` is the one boundary that turns those into `Broken`. Where a callback may
     be a batch, `split` gives each element of it, in the order of `parse`, as a body that reads alone: what is kept of
-    it when it is broken. `code_space` is what codes mean where neither the receipt nor the link says it.
+    it when it is broken. `code_space` is what codes mean where neither the receipt nor the link says it. `nonce` gives
+    what a vendor signs but once: seen again, the callback is a copy. It is asked for proven callbacks only. `sign`
+    makes of a callback what this vendor would send with such a secret: for `sendable doctor --gateway`.
     """
 
     name: str
@@ -133,3 +140,5 @@ class Gateway:
     code_space: str | None = None
     hint: str = ""
     split: Callable[[Callback], list[bytes]] | None = None
+    nonce: Callable[[Callback], str | None] | None = None
+    sign: Callable[[Callback, str, Link], Callback] | None = None

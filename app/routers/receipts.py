@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
+from datetime import UTC, datetime
 from functools import lru_cache
-from uuid import UUID
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.gateways import GATEWAYS, prove, read
+from app.gateways import GATEWAYS, once, prove, read
 from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply
 from app.routers.body import RECEIPTS_MOST, NotCompressed, read_body
 from app.routers.problems import Problem
 from app.services import metrics
-from app.services.store import Kept
+from app.services.unread import as_kept
 
 UNREAD = {"Sendable-Unread": "1"}
-_SECRET = ("authorization", "cookie", "token", "signature", "secret", "key")
 
 
 async def receive(request: Request) -> Response:
@@ -32,14 +29,16 @@ async def receive(request: Request) -> Response:
     callback = _callback(request, link, body)
     if link.secrets and not prove(gateway, callback, link):
         metrics.FORGED.labels(gateway.name).inc()
+        request.app.state.refusals.keep(link, callback)
         raise Problem(
             403, "the request does not prove that it comes from this gateway: check the secret in its settings"
         )
     said = [broken] if broken else read(gateway, callback, link)
     receipts = [one for one in said if type(one) is Receipt]
-    unread = [_kept(callback, link, one) for one in said if type(one) is Broken] if len(receipts) < len(said) else []
+    unread = [as_kept(callback, link, one) for one in said if type(one) is Broken] if len(receipts) < len(said) else []
     if said:
-        await request.app.state.intake.put(receipts, unread)
+        nonce = once(gateway, callback, link) if gateway.nonce and link.secrets else None
+        await request.app.state.intake.put(receipts, unread, nonce)
     if unread:
         metrics.UNREAD.labels(gateway.name).inc(len(unread))
     return _answer(gateway.reply(callback), unread=bool(unread))
@@ -70,23 +69,7 @@ def _callback(request: Request, link: Link, body: bytes) -> Callback:
     base = link.public_url or f"{scope['scheme']}://{headers.get('host', '')}"
     path = scope.get("raw_path", b"").decode("latin-1") or scope["path"]
     url = f"{base}{path}?{query}" if query else f"{base}{path}"
-    return Callback(scope["method"], url, headers, query, body)
-
-
-def _kept(callback: Callback, link: Link, broken: Broken) -> Kept:
-    """What could not be read, byte for byte, but for what would prove an origin once more."""
-    query = "&".join(part for part in callback.query.split("&") if not _is_secret(part.partition("=")[0]))
-    headers = {name: value for name, value in callback.headers.items() if not _is_secret(name)}
-    body = broken.raw if callback.body else b""
-    known = b"\x1f".join((link.gateway.encode(), link.account.encode(), broken.reason.encode(), query.encode(), body))
-    digest = UUID(bytes=hashlib.blake2b(known, digest_size=16).digest())
-    return Kept(
-        digest, link.gateway, link.account, broken.reason, callback.method, orjson.dumps(headers).decode(), query, body
-    )
-
-
-def _is_secret(name: str) -> bool:
-    return any(part in name.lower() for part in _SECRET)
+    return Callback(scope["method"], url, headers, query, body, datetime.now(UTC))
 
 
 routes = [

@@ -116,6 +116,17 @@ async def add_keys(db: Connection, arrivals: Mapping[UUID, Arrival], now: dateti
     return {row["key"] for row in await db.fetch(_ADD_KEYS, [*arrivals], nameless, now, now - NAMELESS_FOR)}
 
 
+_ADD_NONCES = """
+INSERT INTO receipt_keys (key, arrived_at) SELECT k, $2 FROM unnest($1::uuid[]) k ORDER BY k
+ON CONFLICT DO NOTHING RETURNING key
+"""
+
+
+async def add_nonces(db: Connection, nonces: Iterable[UUID], now: datetime) -> set[UUID]:
+    """Nonces that are new. They are remembered as receipts' keys are, and pruned with them; taken before those."""
+    return {row["key"] for row in await db.fetch(_ADD_NONCES, [*nonces], now)}
+
+
 _RECEIPT_COLUMNS = (
     "received_at", "key", "gateway", "account", "message_id", "number", "sender", "status", "code_space", "code",
     "reason", "carrier", "mcc", "mnc", "segment", "segments", "occurred_at", "sent_at",
@@ -456,6 +467,30 @@ ON CONFLICT (digest) DO UPDATE SET times = u.times + 1, last_at = excluded.last_
 async def keep_unread(db: Connection, kept: Iterable[Kept], now: datetime) -> None:
     if rows := {one.digest: one for one in kept}.values():
         await db.execute(_KEEP_UNREAD, *columns(rows), now)
+
+
+_DROP_UNREAD = """
+DELETE FROM unread USING (SELECT digest FROM unread WHERE id = ANY($1::bigint[]) ORDER BY digest FOR UPDATE) AS v
+WHERE unread.digest = v.digest
+"""
+_DROP_REFUSED = """
+DELETE FROM refused USING (SELECT id FROM refused WHERE id = ANY($1::bigint[]) ORDER BY id FOR UPDATE) AS v
+WHERE refused.id = v.id
+"""
+
+
+async def drop_unread(db: Connection, ids: Sequence[int]) -> int:
+    """Forget unread callbacks. Returns how many were still there."""
+    return await _dropped(db, _DROP_UNREAD, ids)
+
+
+async def drop_refused(db: Connection, ids: Sequence[int]) -> int:
+    """Forget refused requests. Returns how many were still there."""
+    return await _dropped(db, _DROP_REFUSED, ids)
+
+
+async def _dropped(db: Connection, statement: str, ids: Sequence[int]) -> int:
+    return int((await db.execute(statement, ids)).removeprefix("DELETE ")) if ids else 0
 
 
 # The feed ----------------------------------------------------------------------------------------------------------
