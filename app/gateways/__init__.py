@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import UTC, datetime, tzinfo
 from importlib import import_module
 from pkgutil import iter_modules
@@ -13,7 +14,7 @@ from uuid import UUID
 
 from app.gateways._fields import CANNOT_READ, Unreadable, why
 from app.models.phone import e164, sender_id
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt
+from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Status
 
 __all__ = ["GATEWAYS", "once", "prove", "read"]
 
@@ -113,6 +114,7 @@ def _finished(gateway: Gateway, said: Receipt, link: Link) -> Receipt:
         sent_at=_utc(said.sent_at, link.timezone),
         gateway=link.gateway,
         account=link.account,
+        word=_word(said),
         malformed=number is not None and number != said.number and _rewritten(said.number, number),
     )
 
@@ -154,6 +156,17 @@ def _sender(text: str | None, link: Link) -> str | None:
 
 def _space(gateway: Gateway, said: Receipt, link: Link) -> str | None:
     return _text(said.code_space, 64, "code space") or link.code_space or gateway.code_space
+
+
+_LONG = re.compile(r"\d{7}")
+
+
+def _word(said: Receipt) -> str | None:
+    """The word of an unknown status; not a vendor's own `unknown`, nor anything that could hold a phone number."""
+    if said.status is not Status.UNKNOWN or not said.word or said.word.strip().lower() == Status.UNKNOWN:
+        return None
+    plain = "".join(letter for letter in said.word.strip()[:64] if letter.isprintable())
+    return "(a long number)" if _LONG.search(plain) else plain or None
 
 
 def _digits(text: str | None, lengths: tuple[int, ...]) -> str | None:

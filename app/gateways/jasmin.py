@@ -40,6 +40,7 @@ def parse(callback: Callback) -> list[Receipt | Broken]:
         Receipt(
             message_id=need(said, "id"),  # the UUID that /send answered
             status=became,
+            word=word,
             code=code,
             code_space=space,
             occurred_at=local_time(some(said.get("donedate"))),

@@ -38,6 +38,7 @@ def parse(callback: Callback) -> list[Receipt | Broken]:
         Receipt(
             message_id=first(said, "id", "uuid", "fid"),
             status=became,
+            word=text.stat or f"st={bits}",
             number=_handset(said.get("to", "")),
             sender=first(said, "from"),
             code=code,

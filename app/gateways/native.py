@@ -38,6 +38,7 @@ def receipt(said: Said) -> Receipt:
         segment=count(get("segment")),
         occurred_at=moment(get("occurred_at")),
         sent_at=moment(get("sent_at")),
+        word=status,
     )
 
 

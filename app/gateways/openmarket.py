@@ -50,6 +50,7 @@ def receipt(said: Said) -> Receipt:
         # The sender of a long message knows the id that it got when it sent: the parent's. Each part has a ticket too.
         message_id=first(said, "parentTicketId", "ticketId", "requestId"),
         status=status(code),
+        word=code,
         number=plus(first(to, "address")),
         sender=first(part(said, "source"), "address"),
         code=code,

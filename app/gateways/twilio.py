@@ -40,6 +40,7 @@ def parse(callback: Callback) -> list[Receipt | Broken]:
         Receipt(
             message_id=need(said, "MessageSid", "SmsSid"),
             status=STATUS.get(word, Status.UNKNOWN),
+            word=word,
             number=(first(said, "To") or "").rpartition(":")[2],  # other channels write `rcs:+1…`
             sender=first(said, "From"),
             code=code if code != "0" else None,

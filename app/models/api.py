@@ -402,6 +402,29 @@ class Dropped(BaseModel):
     dropped: int
 
 
+class UnknownWord(BaseModel):
+    """A code or a status word that no table knows."""
+
+    gateway: str = Field(examples=["kannel"])
+    account: str | None
+    kind: Literal["code", "status"]
+    space: str | None = Field(
+        description="The code's space; null where the settings name none", examples=["openmarket"]
+    )
+    word: str = Field(description="As it came", examples=["9999"])
+    status: str = Field(description="What the last one was taken for", examples=["undeliverable"])
+    message_id: str | None = Field(description="Of one message that had it")
+    first_at: When
+    last_at: When
+    count: int
+
+
+class UnknownWords(BaseModel):
+    """The last seen first."""
+
+    items: list[UnknownWord]
+
+
 class Place(BaseModel):
     """Where something is wrong."""
 

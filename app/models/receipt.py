@@ -66,7 +66,8 @@ class Receipt:
 
     Codes are text exactly as received. `number` and `sender` are as the vendor wrote them until `gateways.read` makes
     them E.164 and canonical. `occurred_at`, `sent_at` may come without a zone from a parser; `gateways.read` adds the
-    link's zone or drops them. `code_space` None means: the space that the link's settings name.
+    link's zone or drops them. `code_space` None means: the space that the link's settings name. `word` is the status as
+    the vendor wrote it: it is kept where no table knows it, so that somebody adds it.
     """
 
     message_id: str | None
@@ -85,6 +86,7 @@ class Receipt:
     gateway: str = ""
     account: str = ""
     malformed: bool = False
+    word: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

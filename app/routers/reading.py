@@ -149,6 +149,15 @@ async def codes(request: Request, space: str | None = None, _: Reads = None) -> 
     return answer({"items": [_code(code, meaning.policy) for code in found]})
 
 
+@router.get("/v1/codes/unknown", operation_id="unknownCodes", summary="Which codes and statuses does nobody know?",
+            tags=["codes"], response_model=api.UnknownWords)  # fmt: skip
+async def unknown_codes(request: Request, gateway: Words = None, limit: Limit = 1_000, _: Reads = None) -> Response:
+    """They are kept and counted, and opt nobody out. `sendable codes suggest` prints the rows to add for them."""
+    state = request.app.state
+    rows = await reading.unknown_words(state.reads, state.meaning.catalogue, gateway, limit)
+    return answer({"items": [row._asdict() for row in rows]})
+
+
 @router.get("/v1/codes/{space}/{code:path}", operation_id="code", summary="What does this code mean?", tags=["codes"],
             response_model=api.Code, responses={404: {"description": "The code is in no table"}})  # fmt: skip
 async def code(request: Request, space: Annotated[str, Path(examples=["openmarket"])],

@@ -202,6 +202,7 @@ async def keep(db: Connection, arrivals: Iterable[Arrival], unread: Sequence[Kep
     gone = await store.drop_unread(db, read) + await store.drop_refused(db, proven)
     await store.count(db, totals(told))
     await store.alarm(db, alarms(taken, policy), now)
+    await store.note_unknown(db, taken, now)
     await store.publish(db, [change for one in told for change in one.changes])
     return taken, gone
 

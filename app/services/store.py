@@ -1,6 +1,7 @@
 """The write path in SQL. Each statement stands above the one function that runs it; every function works inside the
 transaction that its caller opened with `connection.transaction`. Locks are taken in one order everywhere: receipt keys,
-messages, numbers, unread, counts, alarms, and last the feed; within each by key. So processes cannot deadlock.
+messages, numbers, unread, refused, counts, alarms, unknown words, and last the feed; within each by key. So processes
+cannot deadlock.
 
 Rows go in as one array a column; `$1::text[]` and so on stand in the columns' order.
 """
@@ -454,6 +455,32 @@ async def alarm(db: Connection, alarms: Mapping[tuple[str, str], int], now: date
     """Raise (kind, key) alarms, or count them up while they stand."""
     if alarms:
         await db.execute(_ALARM, *columns((*key, times) for key, times in alarms.items()), now)
+
+
+_UNKNOWN = """
+INSERT INTO unknown_words AS u (gateway, account, kind, space, word, status, message_id, first_at, last_at, count)
+SELECT g, a, k, s, w, st, m, $9, $9, n
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[])
+    AS v (g, a, k, s, w, st, m, n) ORDER BY g, a, k, s, w
+ON CONFLICT (gateway, account, kind, space, word) DO UPDATE SET status = excluded.status,
+    message_id = coalesce(excluded.message_id, u.message_id), last_at = excluded.last_at,
+    count = u.count + excluded.count
+"""
+
+
+async def note_unknown(db: Connection, arrivals: Iterable[Arrival], now: datetime) -> None:
+    """Count codes and status words that no table knows, each with one message that had it."""
+    seen: dict[tuple[str, str, str, str, str], list[Arrival]] = {}
+    for a in arrivals:
+        r = a.receipt
+        if a.unmapped:
+            seen.setdefault((r.gateway, r.account, "code", r.code_space or "", r.code or ""), []).append(a)
+        if r.word:
+            seen.setdefault((r.gateway, r.account, "status", "", r.word), []).append(a)
+    if seen:
+        rows = [(*key, same[-1].receipt.status.value, same[-1].receipt.message_id, len(same))
+                for key, same in seen.items()]  # fmt: skip
+        await db.execute(_UNKNOWN, *columns(rows), now)
 
 
 _KEEP_UNREAD = """
