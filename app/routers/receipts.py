@@ -5,18 +5,21 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from functools import lru_cache
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from app.gateways import GATEWAYS, once, prove, read
 from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply
+from app.routers.answers import JSON
 from app.routers.body import RECEIPTS_MOST, NotCompressed, read_body
 from app.routers.problems import Problem
-from app.services import metrics
+from app.services import metrics, sample
 from app.services.unread import as_kept
 
 UNREAD = {"Sendable-Unread": "1"}
+NO_STORE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 async def receive(request: Request) -> Response:
@@ -27,7 +30,10 @@ async def receive(request: Request) -> Response:
     except NotCompressed as error:
         body, broken = error.raw, Broken(error.raw, str(error))
     callback = _callback(request, link, body)
-    if link.secrets and not prove(gateway, callback, link):
+    forged = bool(link.secrets) and not prove(gateway, callback, link)
+    if sample.HEADER in callback.headers:
+        return _arrived(callback, proven=not forged if link.secrets else None)
+    if forged:
         metrics.FORGED.labels(gateway.name).inc()
         request.app.state.refusals.keep(link, callback)
         raise Problem(
@@ -48,6 +54,11 @@ async def receive(request: Request) -> Response:
 def _answer(reply: Reply, *, unread: bool) -> Response:
     """One object for each of the few answers there are: it holds nothing of a request, and may be sent again."""
     return Response(reply.body, reply.status, headers=UNREAD if unread else None, media_type=reply.content_type)
+
+
+def _arrived(callback: Callback, *, proven: bool | None) -> Response:
+    """For `sendable doctor --gateway`: nothing of a sample is kept, counted or answered as to a vendor."""
+    return Response(orjson.dumps(sample.arrived(callback, proven=proven)), media_type=JSON, headers=NO_STORE)
 
 
 def _link(request: Request) -> tuple[Gateway, Link]:
