@@ -49,6 +49,7 @@ class LinkTable(_Table):
     timezone: str | None = None
     code_space: str | None = None
     codes: dict[str, str] = {}
+    reconcile: dict[str, Any] = {}
 
     @field_validator("secrets")
     @classmethod
@@ -173,12 +174,21 @@ class Settings(_Table):
         return found
 
     def _link(self, gateway: str, account: str, table: Mapping[str, Any]) -> Link:
-        given = {key: value for key, value in table.items() if value is not None}
+        given = {key: value for key, value in table.items() if value is not None and key != "reconcile"}
         if "secrets" in given:
             given["secrets"] = tuple(secret.get_secret_value() for secret in given["secrets"])
         if "timezone" in given:
             given["timezone"] = ZoneInfo(given["timezone"])
         return Link(gateway=gateway, account=account, region=self.region, **given)
+
+    def inquiries(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """How gateways are asked what became of messages, by (gateway, account): those that say so."""
+        found = {}
+        for name, table in self.gateways.items():
+            for account, part in {"": table, **table.accounts}.items():
+                if options := part.reconcile or table.reconcile:
+                    found[name, account] = options
+        return found
 
     def sender_modes(self) -> dict[str, Mode]:
         return {sender: table.policy for sender, table in self.senders.items() if table.policy}

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import structlog
 from fastapi import FastAPI
@@ -41,6 +42,7 @@ from app.services.feed import Feed
 from app.services.intake import Intake, Meaning
 from app.services.lookup.ask import Source
 from app.services.lookup.service import TIMETABLE, Lookups, Plan
+from app.services.reconcile import Inquirer
 from app.services.refused import Refusals
 from app.services.status import Reader
 
@@ -55,6 +57,7 @@ _NO_TRACES: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False
 def create_app(settings: Settings) -> FastAPI:
     """The service. Raises SettingsError, CatalogueError or PolicyError, each with one line that says how to mend it."""
     meaning, links, plan = meaning_of(settings), links_of(settings), plan_of(settings)
+    inquirers_of(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -99,6 +102,27 @@ def links_of(settings: Settings) -> Mapping[tuple[str, str], Link]:
     if settings.auth == "on":
         return {key: link for key, link in links.items() if link.secrets}
     return every_link(settings)
+
+
+def inquirers_of(settings: Settings) -> Mapping[tuple[str, str], Inquirer]:
+    """Which gateways can be asked for missed receipts, as `[gateways.NAME.reconcile]` says. Raises SettingsError."""
+    return {key: _inquirer(*key, options, settings) for key, options in settings.inquiries().items()}
+
+
+def _inquirer(name: str, account: str, options: Mapping[str, Any], settings: Settings) -> Inquirer:
+    key = f"gateways.{name}" + (f".accounts.{account}" if account else "") + ".reconcile"
+    inquiry, given = GATEWAYS[name].inquiry if name in GATEWAYS else None, dict(options)
+    if inquiry is None:
+        able = ", ".join(name for name, gateway in GATEWAYS.items() if gateway.inquiry)
+        raise SettingsError(f"`{key}`: this gateway cannot be asked for receipts; these can: {able}")
+    if unknown := sorted(given.keys() - {*inquiry.needs, *inquiry.may, "base_url", "per_second"}):
+        raise SettingsError(f"`{key}.{unknown[0]}` is no setting of it; there are {', '.join(inquiry.needs)}")
+    if missing := [need for need in inquiry.needs if not given.get(need)]:
+        raise SettingsError(f"`{key}.{missing[0]}` is missing: {name} needs {', '.join(inquiry.needs)}")
+    pace = given.pop("per_second", inquiry.per_second)
+    if isinstance(pace, bool) or not isinstance(pace, int | float) or not 0 < pace < math.inf:
+        raise SettingsError(f"`{key}.per_second` must be a number above 0: how many requests a second it may be asked")
+    return Inquirer(GATEWAYS[name], settings.links()[name, account], given, float(pace))
 
 
 def plan_of(settings: Settings) -> Plan:

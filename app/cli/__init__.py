@@ -13,6 +13,7 @@ from app.catalogue.policy import PolicyError
 from app.cli import codes, look, lookup, operate, waiting
 from app.cli.attach import is_refusal, why_not
 from app.cli.demo.command import demo
+from app.cli.reconcile import reconcile
 from app.cli.serve import serve
 from app.cli.show import Refused, say
 from app.config import SettingsError
@@ -26,7 +27,7 @@ app = typer.Typer(
     name="sendable", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="May I text this number now, from this sender, and if not, why not?",
 )  # fmt: skip
-for command in (serve, demo, operate.migrate, operate.doctor):
+for command in (serve, demo, operate.migrate, operate.doctor, reconcile):
     app.command()(command)
 for name, group in (
     ("codes", codes.codes), ("policy", look.policy), ("numbers", look.numbers), ("held", waiting.held),

@@ -18,7 +18,7 @@ from app.cli.attach import attached, is_refusal, why_not, with_database
 from app.cli.show import Json, Refused, as_json, as_table, busy, say
 from app.config import Settings, SettingsError, read_settings
 from app.gateways import GATEWAYS
-from app.main import every_link, links_of, meaning_of, url_of
+from app.main import every_link, inquirers_of, links_of, meaning_of, url_of
 from app.models.duration import duration
 from app.services import database
 from app.services import doctor as doctors
@@ -74,6 +74,7 @@ async def _examined() -> list[Finding]:
         settings = read_settings()
         meaning_of(settings)
         links_of(settings)
+        inquirers_of(settings)
     except (SettingsError, PolicyError, CatalogueError) as error:
         return [Finding("wrong", "settings", str(error))]
     fine = Finding("ok", "settings", "as they should be")

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, tzinfo
 from importlib import import_module
 from pkgutil import iter_modules
 from uuid import UUID
 
 from app.gateways._fields import CANNOT_READ, Unreadable, why
+from app.models.lookup import HttpAnswer
 from app.models.phone import e164, sender_id
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Status
+from app.models.receipt import Broken, Callback, Gateway, Link, Missed, Receipt, Status
 
-__all__ = ["GATEWAYS", "once", "prove", "read"]
+__all__ = ["GATEWAYS", "answered", "once", "prove", "read"]
 
 
 def _found() -> dict[str, Gateway]:
@@ -75,6 +77,16 @@ def read(gateway: Gateway, callback: Callback, link: Link) -> list[Receipt | Bro
     if Broken in map(type, finished):
         return _with_bytes(gateway, callback, finished)
     return finished
+
+
+def answered(gateway: Gateway, answer: HttpAnswer, asked: Sequence[Missed], link: Link) -> list[Receipt | Broken]:
+    """What a gateway that was asked says, as `read` finishes what it posts. Never raises for what it is given."""
+    try:
+        said = gateway.inquiry.answer(answer, asked) if gateway.inquiry else []
+    except CANNOT_READ as error:
+        return [Broken(b"", why(error))]
+    known = {message.message_id for message in asked}
+    return [_finish(gateway, one, link) for one in said if isinstance(one, Broken) or one.message_id in known]
 
 
 def _finish(gateway: Gateway, said: Receipt | Broken, link: Link) -> Receipt | Broken:

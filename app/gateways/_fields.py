@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TypeAlias, TypeVar
 
 import orjson
@@ -99,6 +100,14 @@ def moment(value: object) -> datetime | None:
     except (ValueError, OverflowError, OSError):
         pass
     return None
+
+
+def mail_date(value: object) -> datetime | None:
+    """A time as mail writes it (RFC 2822), with its zone; None where it is none."""
+    try:
+        return parsedate_to_datetime(value) if isinstance(value, str) else None
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _epoch(number: float) -> datetime:

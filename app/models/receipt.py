@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from urllib.parse import parse_qsl
+
+from app.models.lookup import Call, HttpAnswer, Options
 
 
 class Status(StrEnum):
@@ -123,6 +125,34 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Missed:
+    """A sent message without a final receipt, as the register knows it. `number` is E.164."""
+
+    message_id: str
+    number: str
+    sender: str | None
+    sent_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """How a gateway is asked what became of messages. Pure: `ask` makes the request for at most `batch` of them,
+    `answer` reads a 200; a message that the answer does not name is not known there. `needs` are the settings without
+    which it cannot be asked, in `[gateways.NAME.reconcile]`, and `may` those that it can do without. `answer` may raise
+    what a parser may.
+    """
+
+    docs: str
+    base_url: str
+    needs: tuple[str, ...]
+    ask: Callable[[Sequence[Missed], Options], Call]
+    answer: Callable[[HttpAnswer, Sequence[Missed]], list[Receipt | Broken]]
+    may: tuple[str, ...] = ()
+    batch: int = 1
+    per_second: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class Gateway:
     """One vendor: how it proves its origin, how its bytes read, what it wants to hear.
 
@@ -144,3 +174,4 @@ class Gateway:
     split: Callable[[Callback], list[bytes]] | None = None
     nonce: Callable[[Callback], str | None] | None = None
     sign: Callable[[Callback, str, Link], Callback] | None = None
+    inquiry: Inquiry | None = None

@@ -241,7 +241,12 @@ async def _waiting(engine: AsyncEngine, *, provider: bool) -> AsyncIterator[Find
         yield Finding("note", "lookups", f"{now.lookups.total} are due and nobody makes them", "add a [lookup] table")
     for unread in now.unread:
         says = f"{unread.total} callbacks of {unread.gateway} could not be read, the oldest {_age(unread.oldest)} ago"
-        yield Finding("note", "unread", says, "see `sendable unread list`")
+        yield Finding("note", "unread", says, "see `sendable unread list`; after a fix `sendable unread replay`")
+    for refused in now.refused:
+        name, newest = refused.gateway, f"{refused.newest:%Y-%m-%d %H:%M} UTC"
+        says = f"{refused.total} requests to {name} proved nothing, the newest at {newest}"
+        mend = f"if they are its own: mend its secret or `public_url`, then `sendable unread reverify --gateway {name}`"
+        yield Finding("note", "refused", says, mend)
     if now.unnamed.total:
         oldest = _age(now.unnamed.oldest)
         says = f"{now.unnamed.total} wait for the register to name their number, the oldest for {oldest}"

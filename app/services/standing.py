@@ -24,6 +24,7 @@ _UNREAD = text("""
 SELECT gateway, count(*) AS total, extract(epoch FROM clock_timestamp() - min(first_at))::float8 AS oldest
 FROM unread GROUP BY 1 ORDER BY 1
 """)
+_REFUSED = text("SELECT gateway, count(*) AS total, max(arrived_at) AS newest FROM refused GROUP BY 1 ORDER BY 1")
 _UNNAMED = text("""
 SELECT count(*) AS total, extract(epoch FROM clock_timestamp() - min(received_at))::float8 AS oldest FROM unnamed
 """)
@@ -38,6 +39,7 @@ class Standing(NamedTuple):
     lookups: Row[Any]
     alarms: Rows
     unread: Rows
+    refused: Rows
     unnamed: Row[Any]
 
 
@@ -48,5 +50,6 @@ async def standing(engine: AsyncEngine) -> Standing:
             lookups=(await db.execute(_LOOKUPS)).one(),
             alarms=(await db.execute(_ALARMS)).all(),
             unread=(await db.execute(_UNREAD)).all(),
+            refused=(await db.execute(_REFUSED)).all(),
             unnamed=(await db.execute(_UNNAMED)).one(),
         )
