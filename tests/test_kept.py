@@ -10,6 +10,7 @@ import signal
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -302,6 +303,33 @@ async def test_a_flood_of_forgeries_holds_up_no_receipt_while_they_cannot_be_wri
         queue = service.app.state.refusals._queues["native"]
         assert len(queue.waiting) <= refused.WAITING
         assert queue.waiting[-1][1].body == b"2999"
+
+
+async def test_what_cannot_be_written_yet_waits_in_its_order() -> None:
+    refusals = refused.Refusals(connect("postgresql+asyncpg://nobody@127.0.0.1:1/none", pool=1))
+    link = Link("native")
+    for body in (b"1", b"2"):
+        refusals.keep(link, Callback("POST", "http://h/v1/receipts/native", {}, "", body))
+    with pytest.raises(OSError, match="Connect call failed"):
+        await refusals.write()
+    refusals.keep(link, Callback("POST", "http://h/v1/receipts/native", {}, "", b"3"))
+    assert [callback.body for _, callback in refusals._queues["native"].waiting] == [b"1", b"2", b"3"]
+
+
+async def test_the_command_proves_them_again(start: Start, database_url: str, tmp_path: Path) -> None:
+    async with start(**links(native={"secrets": ["todays"]})) as service:
+        assert (await post(service, AMERICAN, params={"token": "tomorrows"})).status_code == 403
+    config = tmp_path / "sendable.toml"
+    config.write_text('[gateways.native]\nsecrets = ["tomorrows"]\n')
+    given = {"database_url": database_url, "config": str(config)}
+    found = json.loads((await sendable("doctor", "--json", **given)).out)
+    assert ["1 requests to native proved nothing" in one["says"] for one in found if one["about"] == "refused"] == [
+        True
+    ]
+    none = await answered("unread", "reverify", "--gateway", "twilio", **given)
+    assert none == {"proven": 0, "receipts": 0, "left": 0}
+    assert await answered("unread", "reverify", **given) == {"proven": 1, "receipts": 1, "left": 0}
+    assert (await sendable("unread", "reverify", "--gateway", "nobody", **given)).code == 2
 
 
 # Copies ------------------------------------------------------------------------------------------------------------

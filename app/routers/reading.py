@@ -217,7 +217,7 @@ async def unread(request: Request, after: AfterId = reading.NEWEST, limit: Limit
     return answer({"items": items, "next": items[-1]["id"] if len(rows) > limit else None})
 
 
-@router.get("/v1/unread/{id}", operation_id="unreadCallback", summary="One of them, as it came", tags=["operating"],
+@router.get("/v1/unread/{id:int}", operation_id="unreadCallback", summary="One of them, as it came", tags=["operating"],
             response_model=api.UnreadCallback,
             responses={404: {"description": "There is none of this id"}})  # fmt: skip
 async def unread_callback(request: Request, id: Annotated[int, Path(ge=1, le=reading.NEWEST, examples=[17])],  # noqa: A002

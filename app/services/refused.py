@@ -66,6 +66,12 @@ class Queue:
         self.size -= _size(first[1])
         return first
 
+    def give_back(self, part: Sequence[tuple[Link, Callback]]) -> None:
+        """What could not be written, before what has come since."""
+        since = [self.take() for _ in range(len(self.waiting))]
+        for link, callback in (*part, *since):
+            self.add(link, callback)
+
 
 class Refusals:
     """What was refused in this process, on its way to the table."""
@@ -98,7 +104,11 @@ class Refusals:
         """A part of what waits, of each gateway."""
         for gateway, queue in self._queues.items():
             if part := [queue.take() for _ in range(min(len(queue.waiting), AT_ONCE))]:
-                await _write(self._engine, gateway, [*map(_row, part)])
+                try:
+                    await _write(self._engine, gateway, [*map(_row, part)])
+                except BaseException:
+                    queue.give_back(part)
+                    raise
 
 
 def _size(callback: Callback) -> int:
