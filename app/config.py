@@ -41,6 +41,7 @@ class SettingsError(ValueError):
 
 Duration = Annotated[timedelta, BeforeValidator(lambda value: duration(value) if isinstance(value, str) else value)]
 SHORTEST_KEY = 24
+LONGEST_WINDOW = timedelta(days=7)
 _FOREIGN = ("SENDABLE_TEST_", "SENDABLE_SERVICE_", "SENDABLE_PORT_")
 """Names that others put there: the tests, and Kubernetes for a service called `sendable`."""
 
@@ -59,6 +60,7 @@ class LinkTable(_Table):
     timezone: str | None = None
     code_space: str | None = None
     codes: dict[str, str] = {}
+    reconcile: dict[str, Any] = {}
 
     @field_validator("secrets")
     @classmethod
@@ -66,6 +68,13 @@ class LinkTable(_Table):
         if any(not secret.get_secret_value().strip() for secret in secrets):
             raise ValueError("a secret must not be blank: anyone could forge what it signs")
         return secrets
+
+    @field_validator("window")
+    @classmethod
+    def _remembered(cls, window: timedelta | None) -> timedelta | None:
+        if window is not None and not timedelta(0) < window <= LONGEST_WINDOW:
+            raise ValueError("must be more than 0s and at most 7d: nonces are remembered for 8 days")
+        return window
 
     @field_validator("public_url")
     @classmethod
@@ -213,12 +222,22 @@ class Settings(_Table):
         return found
 
     def _link(self, gateway: str, account: str, table: Mapping[str, Any]) -> Link:
-        given = {key: value for key, value in table.items() if value is not None}
+        given = {key: value for key, value in table.items() if value is not None and key != "reconcile"}
         if "secrets" in given:
             given["secrets"] = tuple(secret.get_secret_value() for secret in given["secrets"])
         if "timezone" in given:
             given["timezone"] = ZoneInfo(given["timezone"])
         return Link(gateway=gateway, account=account, region=self.region, **given)
+
+    def inquiries(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """How gateways are asked what became of messages, by (gateway, account): those that say so."""
+        found = {}
+        for name, table in self.gateways.tables().items():
+            accounts = table.accounts if isinstance(table, GatewayTable) else {}
+            for account, part in {"": table, **accounts}.items():
+                if options := part.reconcile or table.reconcile:
+                    found[name, account] = options
+        return found
 
     def sender_modes(self) -> dict[str, Mode]:
         return {sender: table.policy for sender, table in self.senders.items() if table.policy}

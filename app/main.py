@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import structlog
 from fastapi import FastAPI
@@ -20,7 +21,20 @@ from app.gateways import GATEWAYS, custom
 from app.lookups import PROVIDERS
 from app.models.duration import duration
 from app.models.receipt import Gateway, Link
-from app.routers import consent, feed, held, lookups, messages, numbers, openapi, operating, problems, reading, receipts
+from app.routers import (
+    consent,
+    feed,
+    held,
+    lookups,
+    messages,
+    numbers,
+    openapi,
+    operating,
+    problems,
+    reading,
+    receipts,
+    unread,
+)
 from app.routers.front import FrontedApp
 from app.services import database, keys, migrate, upkeep
 from app.services.connection import connect
@@ -31,6 +45,8 @@ from app.services.lookup import stops
 from app.services.lookup.ask import Source
 from app.services.lookup.outcome import TIMETABLE, Plan
 from app.services.lookup.service import Lookups
+from app.services.reconcile import Inquirer
+from app.services.refused import Refusals
 from app.services.status import Reader
 
 log = structlog.get_logger(__name__)
@@ -45,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     """The service. Raises SettingsError, CatalogueError or PolicyError, each with one line that says how to mend it."""
     meaning, links, plan = meaning_of(settings), links_of(settings), plan_of(settings)
     gateways = gateways_of(settings)
+    inquirers_of(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -59,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.gateways, app.state.errands = gateways, Errands()
     problems.install(app)
     app.router.routes[:0] = [*receipts.routes, *numbers.routes]
-    for router in (messages, numbers, lookups, consent, held, feed, reading, operating):
+    for router in (messages, numbers, lookups, consent, held, feed, reading, unread, operating):
         app.include_router(router.router)
     openapi.install(app)
     return app
@@ -69,7 +86,7 @@ def meaning_of(settings: Settings) -> Meaning:
     policy = load_policy(
         settings.policy_file, settings.policy.mode, settings.sender_modes(), lookups=settings.lookup is not None
     )
-    return Meaning(load(), carriers(), policy)
+    return Meaning(load(), carriers(), policy, gateways_of(settings))
 
 
 def gateways_of(settings: Settings) -> Mapping[str, Gateway]:
@@ -77,6 +94,11 @@ def gateways_of(settings: Settings) -> Mapping[str, Gateway]:
     described = [custom.described(name, table) for name, table in settings.gateways.custom.items()]
     vendors = {name: gateway for name, gateway in GATEWAYS.items() if gateway is not custom.gateway}
     return {**vendors, **{gateway.name: gateway for gateway in described}}
+
+
+def every_link(settings: Settings) -> Mapping[tuple[str, str], Link]:
+    """Every gateway, connected as the settings say where they speak of it: to read what was proven long ago."""
+    return {(name, ""): Link(name, region=settings.region) for name in gateways_of(settings)} | settings.links()
 
 
 def links_of(settings: Settings) -> Mapping[tuple[str, str], Link]:
@@ -96,7 +118,28 @@ def links_of(settings: Settings) -> Mapping[tuple[str, str], Link]:
             raise SettingsError(f"`{key}.code_space` is no code space; there are {', '.join(spaces)}")
     if settings.auth == "on":
         return {key: link for key, link in links.items() if link.secrets}
-    return {(name, ""): Link(name, region=settings.region) for name in gateways} | links
+    return every_link(settings)
+
+
+def inquirers_of(settings: Settings) -> Mapping[tuple[str, str], Inquirer]:
+    """Which gateways can be asked for missed receipts, as `[gateways.NAME.reconcile]` says. Raises SettingsError."""
+    return {key: _inquirer(*key, options, settings) for key, options in settings.inquiries().items()}
+
+
+def _inquirer(name: str, account: str, options: Mapping[str, Any], settings: Settings) -> Inquirer:
+    key = f"gateways.{name}" + (f".accounts.{account}" if account else "") + ".reconcile"
+    inquiry, given = GATEWAYS[name].inquiry if name in GATEWAYS else None, dict(options)
+    if inquiry is None:
+        able = ", ".join(name for name, gateway in GATEWAYS.items() if gateway.inquiry)
+        raise SettingsError(f"`{key}`: this gateway cannot be asked for receipts; these can: {able}")
+    if unknown := sorted(given.keys() - {*inquiry.needs, *inquiry.may, "base_url", "per_second"}):
+        raise SettingsError(f"`{key}.{unknown[0]}` is no setting of it; there are {', '.join(inquiry.needs)}")
+    if missing := [need for need in inquiry.needs if not given.get(need)]:
+        raise SettingsError(f"`{key}.{missing[0]}` is missing: {name} needs {', '.join(inquiry.needs)}")
+    pace = given.pop("per_second", inquiry.per_second)
+    if isinstance(pace, bool) or not isinstance(pace, int | float) or not 0 < pace < math.inf:
+        raise SettingsError(f"`{key}.per_second` must be a number above 0: how many requests a second it may be asked")
+    return Inquirer(GATEWAYS[name], settings.links()[name, account], given, float(pace))
 
 
 def plan_of(settings: Settings) -> Plan:
@@ -165,13 +208,16 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
     app.state.reader = Reader(reads)
     lookup_engine = connect(url, pool=LOOKUP_POOL)  # its own: receipts never wait for a connection that a lookup has
     looking_up = app.state.lookups = Lookups(lookup_engine, meaning, plan)
+    refused_engine = connect(url, pool=1)  # its own as well: whoever floods us with forgeries takes none from receipts
+    refusals = app.state.refusals = Refusals(refused_engine)
     await upkeep.prepare(engine, settings, meaning)
     await stops.lift(lookup_engine, *(source.provider.name for source in plan.sources))
     if settings.first_key:
         await keys.keep_first(engine, settings.first_key.get_secret_value())
     committing = asyncio.create_task(intake.run())
     looking = asyncio.create_task(looking_up.run())
-    others = [asyncio.create_task(feed_.run()), asyncio.create_task(upkeep.run(engine, settings, meaning))]
+    others = [asyncio.create_task(feed_.run()), asyncio.create_task(upkeep.run(engine, settings, meaning)),
+              asyncio.create_task(refusals.run())]  # fmt: skip
     try:
         yield
     finally:
@@ -185,6 +231,8 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
             with suppress(asyncio.CancelledError):
                 await task
         await app.state.errands.close()
+        await refusals.close()
+        await refused_engine.dispose()
         await lookup_engine.dispose()
         await engine.dispose()
 

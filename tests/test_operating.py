@@ -175,11 +175,16 @@ def of_settings(**given) -> list[Finding]:
 
 
 def test_a_gateway_without_a_secret_is_wrong_with_auth_on_and_fine_without():
-    gateways = {"twilio": {"accounts": {"eu": {"secrets": ["x"]}}}}
+    gateways = {"twilio": {"sender": "12345"}, "plivo": {"secrets": ["x"]}}
     (wrong,) = [f for f in of_settings(gateways=gateways, lookup={}) if f.level == "wrong"]
     assert wrong == Finding("wrong", "gateways.twilio", "has no secret, so it is answered 404",
                             "give it `secrets` under [gateways.twilio]")  # fmt: skip
     assert [f for f in of_settings(gateways=gateways, auth="off") if f.level == "wrong"] == []
+
+
+def test_a_gateway_whose_accounts_have_secrets_needs_none_of_its_own():
+    gateways = {"twilio": {"accounts": {"eu": {"secrets": ["x"]}}}}
+    assert [f for f in of_settings(gateways=gateways, lookup={}) if f.level == "wrong"] == []
 
 
 def test_auth_on_without_any_gateway_is_wrong():
@@ -196,7 +201,7 @@ def test_a_gateway_whose_codes_belong_to_no_space_is_noted():
 @pytest.mark.parametrize(("given", "level", "says", "mend"), [
     ({}, "note", "no lookup provider: held numbers wait for a person", "add a [lookup] table"),
     ({"lookup": {}}, "note", "no provider is named: numbers wait until one is",
-     'name one under [lookup], for example `providers = ["telnyx"]`'),
+     "name one under `providers` in `[lookup]` of the settings"),
     ({"lookup": {"providers": ["telnyx", "plivo"], "budget_per_day": "1"}}, "ok", "asked in this order: telnyx, plivo",
      None),
 ])  # fmt: skip

@@ -78,6 +78,7 @@ WRONG_FILES = {
     "[gateways.twilio]\nsecrets = 'x'": "`gateways.twilio.secrets` in {file} Input should be a valid tuple",
     "[gateways.twilio]\nsecrets = ['']": "`gateways.twilio.secrets` in {file} a secret must not be blank",
     "[gateways.twilio]\nwindow = 'soon'": '`gateways.twilio.window` in {file} "soon" is not a duration',
+    "[gateways.twilio]\nwindow = '30d'": "`gateways.twilio.window` in {file} must be more than 0s and at most 7d",
     "[gateways.twilio]\npublic_url = 'dlr.example.com'": "`gateways.twilio.public_url` in {file} must be an absolute",
     "[gateways.twilio]\ntimezone = 'Mars/Base'": "`gateways.twilio.timezone` in {file} is no time zone",
     "[gateways.twilio]\ntimezone = ''": "`gateways.twilio.timezone` in {file} is no time zone: write a name such as",

@@ -1,4 +1,4 @@
-"""Commands that look and change nothing: codes, policy, numbers."""
+"""Commands that look and change nothing: policy, numbers."""
 
 from __future__ import annotations
 
@@ -10,69 +10,17 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.catalogue import load
 from app.catalogue.policy import load_policy
 from app.cli.attach import with_database
 from app.cli.show import Json, Refused, as_json, as_table, say
 from app.config import Settings, read_settings
 from app.main import meaning_of
-from app.models.catalogue import Code
 from app.models.phone import e164, sender_id
-from app.models.policy import Policy, Rule
+from app.models.policy import Rule
 from app.services.status import Asked, read_many, told
 
 policy = typer.Typer(no_args_is_help=True, help="What each reason does.")
 numbers = typer.Typer(no_args_is_help=True, help="What is known of a number.")
-
-# Codes -------------------------------------------------------------------------------------------------------------
-
-
-def codes(
-    code: Annotated[str | None, typer.Argument(help="One code, as a gateway sends it.")] = None,
-    space: Annotated[str | None, typer.Option(help="The code space, for example openmarket.")] = None,
-    *,
-    json: Json = False,
-) -> None:
-    """What the vendors' codes mean, and what follows from each."""
-    rules = meaning_of(read_settings()).policy
-    found = [_code(one, rules) for one in _codes(code, space)]
-    if json:
-        as_json(found)
-    else:
-        columns = ("space", "code", "reason", "level", "permanence", "meaning", "does")
-        as_table(columns, ([row[name] for name in columns] for row in found))
-
-
-def _codes(code: str | None, space: str | None) -> list[Code]:
-    catalogue = load()
-    spaces = catalogue.spaces()
-    if space is not None and space not in spaces:
-        raise Refused(f"{space!r} is no code space; there are {', '.join(spaces)}")
-    wanted = [space] if space else spaces
-    if code is None:
-        return [one for name in wanted for one in catalogue.space(name)]
-    found = [one for name in wanted if (one := catalogue.find(name, code))]
-    if not found:
-        raise Refused(f"no code {code!r} in {space or 'any code space'}; `sendable codes` lists them all", 1)
-    return found
-
-
-def _code(code: Code, rules: Policy) -> dict[str, Any]:
-    return asdict(code) | {"does": does(rules.rule(code.reason))}
-
-
-def does(rule: Rule) -> str:
-    """A rule in a few words."""
-    parts = [
-        rule.state and (f"{rule.state} for {rule.lapse}" if rule.lapse else rule.state),
-        rule.ends and f"ends {rule.ends}",
-        rule.block and "blocks the sender",
-        rule.consent != "keep" and f"opts out: {rule.consent}",
-        rule.lookup and "asks a lookup",
-        rule.alarm and "raises an alarm",
-    ]
-    return ", ".join(part for part in parts if part) or "is counted"
-
 
 # Policy ------------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from app.catalogue.policy import PolicyError
 from app.cli.attach import attached, is_refusal, why_not, with_database
 from app.cli.show import Json, Refused, as_json, as_table, busy, say
 from app.config import Settings, SettingsError, read_settings
-from app.main import links_of, meaning_of, plan_of, url_of
+from app.main import every_link, inquirers_of, links_of, meaning_of, plan_of, url_of
 from app.models.duration import duration
 from app.services import database
 from app.services import doctor as doctors
@@ -28,6 +28,7 @@ from app.services.doctor import READER
 from app.services.embedded.home import ROLE, locate
 from app.services.finding import Finding
 from app.services.keys import Key
+from app.services.sample import of_gateway
 
 keys = typer.Typer(no_args_is_help=True, help="Keys of internal services.")
 db = typer.Typer(no_args_is_help=True, help="The database, for other systems and for a look by hand.")
@@ -49,9 +50,16 @@ def migrate(*, json: Json = False) -> None:
 # Doctor ------------------------------------------------------------------------------------------------------------
 
 
-def doctor(*, json: Json = False) -> None:
+def doctor(
+    gateway: Annotated[str | None, typer.Option(help="Post a signed sample to this gateway's public URL.")] = None,
+    account: Annotated[str, typer.Option(help="Of this account of the gateway.")] = "",
+    *,
+    json: Json = False,
+) -> None:
     """What is wrong, and how to mend it: one line each. Ends with 1 when something must be mended."""
-    findings = asyncio.run(_examined())
+    if account and gateway is None:
+        raise Refused("--account names an account of a gateway: name that with --gateway")
+    findings = asyncio.run(_examined() if gateway is None else _tried(gateway, account))
     if json:
         as_json([finding._asdict() for finding in findings])
     else:
@@ -67,10 +75,28 @@ async def _examined() -> list[Finding]:
         meaning_of(settings)
         links_of(settings)
         plan_of(settings)
+        inquirers_of(settings)
     except (SettingsError, PolicyError, CatalogueError) as error:
         return [Finding("wrong", "settings", str(error))]
     fine = Finding("ok", "settings", "as they should be")
     return [fine, *doctors.of_settings(settings), *await _of_database(settings)]
+
+
+async def _tried(gateway: str, account: str) -> list[Finding]:
+    settings = read_settings()
+    gateways = meaning_of(settings).gateways
+    if gateway not in gateways:
+        raise Refused(f"{gateway!r} is no gateway; there are {', '.join(gateways)}")
+    links_of(settings)
+    link = every_link(settings).get((gateway, account))
+    if link is None:
+        known = [name for of, name in settings.links() if of == gateway and name]
+        raise Refused(f"{gateway} has no account {account!r}; there are {', '.join(known) or 'none'}")
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - it is compared
+    address = f"http://{host}:{settings.port}"
+    return [
+        finding async for finding in of_gateway(gateways[gateway], account, link, address, auth=settings.auth == "on")
+    ]
 
 
 async def _of_database(settings: Settings) -> list[Finding]:

@@ -12,13 +12,15 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cli.attach import with_database
-from app.cli.show import Json, Refused, as_json, as_table, busy, say
+from app.cli.show import Json, Refused, as_json, as_table, busy, progress, say
 from app.config import Settings, read_settings
-from app.main import meaning_of
+from app.gateways import GATEWAYS
+from app.main import every_link, links_of, meaning_of
 from app.models.phone import e164
 from app.models.policy import Policy
 from app.services import held as holds
-from app.services import reading
+from app.services import reading, refused
+from app.services import unread as kept
 from app.services.held import Which
 
 held = typer.Typer(no_args_is_help=True, help="Numbers that are held, and what they wait for.")
@@ -138,3 +140,62 @@ def show_unread(
     head = found.pop("headers").items()
     as_table(("id", str(found.pop("id"))), [*found.items(), *((f"header {name}", value) for name, value in head)])
     sys.stdout.write(f"\n{body}\n")
+
+
+Ids = Annotated[
+    list[int] | None, typer.Argument(metavar="[ID]...", min=1, help="As `sendable unread list` shows them.")
+]
+Gateway = Annotated[str | None, typer.Option(help="Those of this gateway.")]
+All = Annotated[bool, typer.Option("--all", help="All of them.")]
+
+
+@unread.command("replay")
+def replay(ids: Ids = None, gateway: Gateway = None, *, all_: All = False, json: Json = False) -> None:
+    """Read them again, after a fix: they are applied as if they had been read when they came, once. The rest stays."""
+    which = _some(ids, gateway, all_=all_)
+
+    async def act(engine: AsyncEngine, settings: Settings) -> kept.Replayed:
+        with progress("callbacks read again", await kept.waiting(engine, which)) as told:
+            return await kept.replay(engine, meaning_of(settings), every_link(settings), which, told)
+
+    done = with_database(act)
+    if json:
+        as_json(done._asdict())
+    else:
+        say(f"{done.read} read now, {done.receipts} new receipts in them; {done.left} left")
+
+
+@unread.command("reverify")
+def reverify(gateway: Gateway = None, *, json: Json = False) -> None:
+    """After a secret was mended: apply the refused requests that are authentic by it, once.
+
+    The newest 10,000 of each gateway are kept for this.
+    """
+    if gateway is not None and gateway not in GATEWAYS and not gateway.startswith("custom/"):
+        raise Refused(f"{gateway!r} is no gateway; there are {', '.join(GATEWAYS)}")
+
+    async def act(engine: AsyncEngine, settings: Settings) -> refused.Reverified:
+        with progress("requests proven again", await refused.waiting(engine, gateway)) as told:
+            return await refused.reverify(engine, meaning_of(settings), links_of(settings), gateway, told)
+
+    done = with_database(act)
+    if json:
+        as_json(done._asdict())
+    else:
+        say(f"{done.proven} are authentic, {done.receipts} new receipts in them; {done.left} still prove nothing")
+
+
+@unread.command("drop")
+def drop(ids: Ids = None, gateway: Gateway = None, *, all_: All = False, yes: Yes = False, json: Json = False) -> None:
+    """Forget them unread, for good."""
+    which = _some(ids, gateway, all_=all_)
+    if not yes and which.ids is None and sys.stdin.isatty():
+        typer.confirm("All unread callbacks of it will be forgotten. Go on?", abort=True, err=True)
+    total = with_database(lambda engine, _: kept.drop(engine, which))
+    as_json({"dropped": total}) if json else say(f"{total} dropped")
+
+
+def _some(ids: list[int] | None, gateway: str | None, *, all_: bool) -> kept.Which:
+    if bool(ids) + (gateway is not None) + all_ != 1:
+        raise Refused("say which in one way: by ids, with --gateway, or with --all")
+    return kept.Which(ids or None, gateway)

@@ -7,16 +7,20 @@ No module's name can begin with a digit, so a vendor whose does has `_` in front
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, tzinfo
 from importlib import import_module
 from pkgutil import iter_modules
+from uuid import UUID
 
 from app.gateways._fields import CANNOT_READ, Unreadable, why
+from app.models.lookup import HttpAnswer
 from app.models.phone import e164, sender_id
-from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Missed, Receipt, Status
 
-__all__ = ["GATEWAYS", "certificate_at", "confirmation_at", "nonce", "prove", "read"]
+__all__ = ["GATEWAYS", "answered", "certificate_at", "confirmation_at", "once", "prove", "read"]
 
 
 def _found() -> dict[str, Gateway]:
@@ -47,12 +51,20 @@ def _proves(gateway: Gateway, callback: Callback, secret: str, link: Link) -> bo
         return False
 
 
-def nonce(gateway: Gateway, callback: Callback) -> str | None:
-    """What the vendor signs but once, of a callback that has been proven; None where it signs nothing of the kind."""
+def once(gateway: Gateway, callback: Callback, link: Link) -> UUID | None:
+    """What recognises a copy of a proven callback, where its vendor signs a nonce; None where it signs none.
+
+    The words that came with the nonce count too: a vendor that used one twice would else lose a receipt.
+    """
     try:
-        return gateway.nonce(callback) if gateway.nonce else None
-    except CANNOT_READ:  # proven in another way, by our token: what else it brings along may be anything
+        nonce = gateway.nonce and gateway.nonce(callback)
+    except CANNOT_READ:
         return None
+    if not nonce:
+        return None
+    known = (link.gateway, link.account, nonce, callback.query)
+    said = "\x1f".join(known).encode("utf-8", "surrogatepass") + b"\x1f" + callback.body
+    return UUID(bytes=hashlib.blake2b(said, digest_size=16, person=b"nonce").digest())
 
 
 def certificate_at(gateway: Gateway, callback: Callback, link: Link) -> str | None:
@@ -84,6 +96,18 @@ def read(gateway: Gateway, callback: Callback, link: Link) -> list[Receipt | Bro
     if Broken in map(type, finished):
         return _with_bytes(gateway, callback, finished)
     return finished
+
+
+def answered(
+    gateway: Gateway, answer: HttpAnswer, asked: Sequence[Missed], link: Link
+) -> list[Receipt | Broken | Inbound]:
+    """What a gateway that was asked says, as `read` finishes what it posts. Never raises for what it is given."""
+    try:
+        said = gateway.inquiry.answer(answer, asked) if gateway.inquiry else []
+    except CANNOT_READ as error:
+        return [Broken(b"", why(error))]
+    known = {message.message_id for message in asked}
+    return [_finish(gateway, one, link) for one in said if not isinstance(one, Receipt) or one.message_id in known]
 
 
 def _finish(gateway: Gateway, said: Receipt | Broken | Inbound, link: Link) -> Receipt | Broken | Inbound:
@@ -125,6 +149,7 @@ def _finished(gateway: Gateway, said: Receipt, link: Link) -> Receipt:
         sent_at=_utc(said.sent_at, link.timezone),
         gateway=link.gateway,
         account=link.account,
+        word=_word(said),
         malformed=number is not None and number != said.number and _rewritten(said.number, number),
     )
 
@@ -172,6 +197,17 @@ def _status(gateway: Gateway, said: Receipt, code: str | None, link: Link) -> St
     """What the code alone tells, in the table that the settings name."""
     table = gateway.statuses.get(_space(gateway, said, link) or "")
     return table.get((code or "").lstrip("0"), said.status) if table and said.code_space is None else said.status
+
+
+_LONG = re.compile(r"\d{7}")
+
+
+def _word(said: Receipt) -> str | None:
+    """The word of an unknown status; not a vendor's own `unknown`, nor anything that could hold a phone number."""
+    if said.status is not Status.UNKNOWN or not said.word or said.word.strip().lower() == Status.UNKNOWN:
+        return None
+    plain = "".join(letter for letter in said.word.strip()[:64] if letter.isprintable())
+    return "(a long number)" if _LONG.search(plain) else plain or None
 
 
 def _digits(text: str | None, lengths: tuple[int, ...]) -> str | None:

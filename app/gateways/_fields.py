@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TypeAlias, TypeVar
 
 import orjson
@@ -108,6 +109,14 @@ _OFFSET = re.compile(r"(\d\d:\d\d\S*) (\d\d:?\d\d)$", re.ASCII)
 def asked_moment(value: str | None) -> datetime | None:
     """A time out of a query or form, where the `+` of its offset became a blank when the vendor did not escape it."""
     return moment(_OFFSET.sub(r"\1+\2", value)) if value else None
+
+
+def mail_date(value: object) -> datetime | None:
+    """A time as mail writes it (RFC 2822), with its zone; None where it is none."""
+    try:
+        return parsedate_to_datetime(value) if isinstance(value, str) else None
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _epoch(number: float) -> datetime:

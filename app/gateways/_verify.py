@@ -7,7 +7,9 @@ import binascii
 import hmac
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
+from urllib.parse import quote
 
 from app.gateways._fields import moment
 from app.models.receipt import Callback, Link
@@ -23,6 +25,23 @@ def same(given: bytes, secret: str) -> bool:
 def token(callback: Callback, secret: str, _: Link) -> bool:
     """`?token=…`, `X-Sendable-Token`, or Basic: for a vendor that signs nothing and lets us write its URL."""
     return True in [same(given, secret) for given in _given(callback)]
+
+
+def sign_token(callback: Callback, secret: str, _: Link) -> Callback:
+    """With our token in the URL, where most vendors' consoles have room for it."""
+    pair = f"token={quote(secret, safe='')}"
+    return replace(
+        callback,
+        url=f"{callback.url}{'&' if callback.query else '?'}{pair}",
+        query=f"{callback.query}&{pair}" if callback.query else pair,
+    )
+
+
+def sign_basic(callback: Callback, secret: str, _: Link) -> Callback:
+    """As Basic authentication: the secret is the pair, or the password of any user."""
+    pair = secret if ":" in secret else f"sendable:{secret}"
+    value = base64.b64encode(pair.encode()).decode()
+    return replace(callback, headers={**callback.headers, "authorization": f"Basic {value}"})
 
 
 def _given(callback: Callback) -> Iterator[bytes]:

@@ -52,6 +52,7 @@ def report(said: Said) -> Receipt:
     return Receipt(
         message_id=first(said, "messageId"),
         status=became,
+        word=_word(part(said, "status")),
         number=plus(first(said, "to")),
         sender=first(said, "sender", "from"),
         code=code,
@@ -62,6 +63,12 @@ def report(said: Said) -> Receipt:
         occurred_at=moment(said.get("doneAt")),
         sent_at=moment(said.get("sentAt")),
     )
+
+
+def _word(said: Said) -> str | None:
+    """A status that stands in no table; id 29 does: there no report ever came."""
+    told = [first(said, name) for name in ("groupId", "groupName", "id", "name")]
+    return None if told[2] == "29" else "/".join(filter(None, told))
 
 
 def status(said: Said) -> Status:
@@ -115,6 +122,7 @@ gateway = Gateway(
     docs="https://www.infobip.com/docs/api/channels/sms/sms-messaging/logs-and-status-reports/receive-outbound-sms-message-reports-v3",
     parse=parse,
     verify=verify,
+    sign=_verify.sign_basic,
     reply=lambda _: Reply(),
     hint="Basic authentication in the notification profile: any user, the secret as password",
     split=split,

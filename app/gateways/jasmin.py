@@ -40,6 +40,7 @@ def parse(callback: Callback) -> list[Receipt | Broken]:
         Receipt(
             message_id=need(said, "id"),  # the UUID that /send answered
             status=became,
+            word=word,
             code=code,
             code_space=space,
             occurred_at=local_time(some(said.get("donedate"))),
@@ -66,6 +67,7 @@ gateway = Gateway(
     docs="https://docs.jasminsms.com/en/latest/apis/http/index.html",
     parse=parse,
     verify=_verify.token,
+    sign=_verify.sign_token,
     reply=lambda _: Reply(body=b"ACK/Jasmin"),  # anything else is sent again, whatever the status
     hint="receipts carry no number: post what you send to /v1/messages; set `code_space` to your carrier's",
 )

@@ -38,6 +38,7 @@ def parse(callback: Callback) -> list[Receipt | Broken]:
         Receipt(
             message_id=first(said, "id", "uuid", "fid"),
             status=became,
+            word=text.stat or f"st={bits}",
             number=_handset(said.get("to", "")),
             sender=first(said, "from"),
             code=code,
@@ -94,6 +95,7 @@ gateway = Gateway(
     docs="https://www.kannel.org/download/1.4.5/userguide-1.4.5/userguide.html",
     parse=parse,
     verify=_verify.token,
+    sign=_verify.sign_token,
     reply=lambda _: Reply(),
     hint="set `code_space` to the space of your carrier's `err` codes: without it they are kept, and act on nobody",
 )

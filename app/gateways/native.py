@@ -38,6 +38,7 @@ def receipt(said: Said) -> Receipt:
         segment=count(get("segment")),
         occurred_at=moment(get("occurred_at")),
         sent_at=moment(get("sent_at")),
+        word=status,
     )
 
 
@@ -61,6 +62,7 @@ gateway = Gateway(
     docs="docs/gateways/native.md",
     parse=parse,
     verify=_verify.token,
+    sign=_verify.sign_token,
     reply=lambda _: Reply(),
     code_space="openmarket",
     hint="post JSON with `message_id`, `number`, `sender`, `status` and `code`",

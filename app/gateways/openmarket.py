@@ -50,6 +50,7 @@ def receipt(said: Said) -> Receipt:
         # The sender of a long message knows the id that it got when it sent: the parent's. Each part has a ticket too.
         message_id=first(said, "parentTicketId", "ticketId", "requestId"),
         status=status(code),
+        word=code,
         number=plus(first(to, "address")),
         sender=first(part(said, "source"), "address"),
         code=code,
@@ -95,6 +96,7 @@ gateway = Gateway(
     docs="https://www.openmarket.com/docs/Content/apis/v4http/receive-delivery-json.htm",
     parse=parse,
     verify=_verify.token,
+    sign=_verify.sign_token,
     reply=reply,
     code_space=SPACE,
     hint="v3 receipts carry no number: post what you send to /v1/messages",

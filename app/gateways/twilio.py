@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import hmac
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
-from urllib.parse import parse_qs, parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote, urlsplit
 
-from app.gateways._fields import LONGEST_FORM, first, form, need
+from app.gateways._fields import LONGEST_FORM, Unreadable, an_object, first, form, json, mail_date, need
 from app.gateways._smpp import local_time
-from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
+from app.models.lookup import Call, HttpAnswer, Options
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Inquiry, Link, Missed, Receipt, Reply, Status
 
 SPACE = "twilio"
+BASE = "https://api.twilio.com"
 
 STATUS = {
     "accepted": Status.ACCEPTED,
@@ -39,6 +43,7 @@ def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
         Receipt(
             message_id=need(said, "MessageSid", "SmsSid"),
             status=STATUS.get(word, Status.UNKNOWN),
+            word=word,
             number=(first(said, "To") or "").rpartition(":")[2],  # other channels write `rcs:+1…`
             sender=first(said, "From"),
             code=code if code != "0" else None,
@@ -64,6 +69,49 @@ def verify(callback: Callback, secret: str, _: Link) -> bool:
     given = callback.header("x-twilio-signature").encode("latin-1", "replace")
     made = [_signature(url + signed, secret, "sha256" if settings else "sha1") for url in _urls(callback.url)]
     return True in [hmac.compare_digest(one, given) for one in made]
+
+
+def ask(messages: Sequence[Missed], options: Options) -> Call:
+    (message,) = messages
+    base, account = options.get("base_url") or BASE, quote(str(options["account_sid"]), safe="")
+    return Call(
+        "GET",
+        f"{str(base).rstrip('/')}/2010-04-01/Accounts/{account}/Messages/{quote(message.message_id, safe='')}.json",
+        headers={"accept": "application/json"},
+        basic=(str(options["account_sid"]), str(options["auth_token"])),
+    )
+
+
+def answer(answered: HttpAnswer, messages: Sequence[Missed]) -> list[Receipt | Broken]:
+    """The Message resource. Its words (`body`) are not read. `date_updated` is the nearest that it has to an event."""
+    (message,), said = messages, an_object(json(answered.body))
+    if need(said, "sid") != message.message_id:
+        raise Unreadable("the answer is about another message")
+    word, code = need(said, "status").lower(), first(said, "error_code")
+    if word in INBOUND:
+        raise Unreadable("an inbound message, not a receipt")
+    return [
+        Receipt(
+            message_id=message.message_id,
+            status=STATUS.get(word, Status.UNKNOWN),
+            word=word,
+            number=(first(said, "to") or "").rpartition(":")[2],
+            sender=first(said, "from"),
+            code=code if code != "0" else None,
+            code_space=SPACE,
+            occurred_at=mail_date(said.get("date_updated")),
+            sent_at=mail_date(said.get("date_sent")),
+        )
+    ]
+
+
+def sign(callback: Callback, secret: str, _: Link) -> Callback:
+    """As Twilio signs: a secret `keyid:secret` is a shared key, any other the account's auth token."""
+    key, colon, shared = secret.partition(":")
+    text = callback.url.encode("latin-1", "replace") + (_signed(callback) or b"")
+    made = _signature(text, shared if colon else secret, "sha256" if colon else "sha1")
+    named = {"x-twilio-webhooks-signature-settings": f"key={key},algorithm=HMAC_SHA256"} if colon else {}
+    return replace(callback, headers={**callback.headers, **named, "x-twilio-signature": made.decode()})
 
 
 def _settings(callback: Callback) -> dict[str, str]:
@@ -105,6 +153,14 @@ gateway = Gateway(
     docs="https://www.twilio.com/docs/messaging/guides/track-outbound-message-status",
     parse=parse,
     verify=verify,
+    sign=sign,
+    inquiry=Inquiry(
+        docs="https://www.twilio.com/docs/messaging/api/message-resource",
+        base_url=BASE,
+        needs=("account_sid", "auth_token"),
+        ask=ask,
+        answer=answer,
+    ),
     reply=lambda _: Reply(),
     code_space=SPACE,
     hint="set `public_url` to the address that Twilio calls: its signature covers it",

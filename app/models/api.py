@@ -389,6 +389,51 @@ class UnreadCallback(Unread):
     body: str = Field(description="Base64")
 
 
+class Replayed(BaseModel):
+    """What came of reading them again."""
+
+    read: int = Field(description="Callbacks, or elements of them, that are read now")
+    receipts: int = Field(description="Receipts in them that had not been taken before")
+    left: int = Field(description="Those that still cannot be read")
+
+
+class Reverified(BaseModel):
+    """What came of proving them again."""
+
+    proven: int = Field(description="Requests that are authentic by the secrets of now")
+    receipts: int = Field(description="Receipts in them that had not been taken before")
+    left: int = Field(description="Those that still prove nothing")
+
+
+class Dropped(BaseModel):
+    """How many were given up."""
+
+    dropped: int
+
+
+class UnknownWord(BaseModel):
+    """A code or a status word that no table knows."""
+
+    gateway: str = Field(examples=["kannel"])
+    account: str | None
+    kind: Literal["code", "status"]
+    space: str | None = Field(
+        description="The code's space; null where the settings name none", examples=["openmarket"]
+    )
+    word: str = Field(description="As it came", examples=["9999"])
+    status: str = Field(description="What the last one was taken for", examples=["undeliverable"])
+    message_id: str | None = Field(description="Of one message that had it")
+    first_at: When
+    last_at: When
+    count: int
+
+
+class UnknownWords(BaseModel):
+    """The last seen first."""
+
+    items: list[UnknownWord]
+
+
 class Place(BaseModel):
     """Where something is wrong."""
 

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 from msgspec import Struct
 
-from app.models.lookup import LineType
+from app.models.lookup import Call, HttpAnswer, LineType, Options
 
 
 class Status(StrEnum):
@@ -72,7 +72,8 @@ class Receipt(Struct, frozen=True, gc=False, omit_defaults=True):
     Codes are text exactly as received. `number` and `sender` are as the vendor wrote them until `gateways.read` makes
     them E.164 and canonical. `occurred_at`, `sent_at` may come without a zone from a parser; `gateways.read` adds the
     link's zone or drops them. `code_space` None means: the space that the link's settings name. `segment` is the part
-    of `segments` that it speaks of; without one it speaks of the whole message, however many parts that has.
+    of `segments` that it speaks of; without one it speaks of the whole message, however many parts that has. `word` is
+    the status as the vendor wrote it: it is kept where no table knows it, so that somebody adds it.
     """
 
     message_id: str | None
@@ -93,6 +94,7 @@ class Receipt(Struct, frozen=True, gc=False, omit_defaults=True):
     gateway: str = ""
     account: str = ""
     malformed: bool = False
+    word: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,34 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Missed:
+    """A sent message without a final receipt, as the register knows it. `number` is E.164."""
+
+    message_id: str
+    number: str
+    sender: str | None
+    sent_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """How a gateway is asked what became of messages. Pure: `ask` makes the request for at most `batch` of them,
+    `answer` reads a 200; a message that the answer does not name is not known there. `needs` are the settings without
+    which it cannot be asked, in `[gateways.NAME.reconcile]`, and `may` those that it can do without. `answer` may raise
+    what a parser may.
+    """
+
+    docs: str
+    base_url: str
+    needs: tuple[str, ...]
+    ask: Callable[[Sequence[Missed], Options], Call]
+    answer: Callable[[HttpAnswer, Sequence[Missed]], list[Receipt | Broken]]
+    may: tuple[str, ...] = ()
+    batch: int = 1
+    per_second: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class Gateway:
     """One vendor: how it proves its origin, how its bytes read, what it wants to hear.
 
@@ -146,7 +176,8 @@ class Gateway:
     case, that hold a secret under a name that does not say so: they are not kept.
 
     `nonce` gives what a vendor signs but once: seen again within the link's window, the callback is a copy. Ask for it
-    by `gateways.nonce`, of proven callbacks only.
+    by `gateways.once`, of proven callbacks only. `sign` makes of a callback what this vendor would send with such a
+    secret: for `sendable doctor --gateway`. `inquiry` is how it is asked for receipts that never came.
 
     Two effects are left to the edge, which asks where: `certificate` gives the address of one that the proof needs,
     `confirmation` what to call once a handshake has been proven. Both must know the host. Ask through
@@ -166,3 +197,5 @@ class Gateway:
     hides: frozenset[str] = frozenset()
     certificate: Callable[[Callback, Link], str | None] | None = None
     confirmation: Callable[[Callback], str | None] | None = None
+    sign: Callable[[Callback, str, Link], Callback] | None = None
+    inquiry: Inquiry | None = None

@@ -63,7 +63,7 @@ receipt_keys = Table(
 )
 
 # The sent-message register, kept 14 days. A row without a number is a receipt's place-holder: its lock makes the two
-# orders of arrival meet.
+# orders of arrival meet. `asked_at`: when its gateway was last asked what became of it.
 messages = Table(
     "messages",
     metadata,
@@ -75,6 +75,7 @@ messages = Table(
     Column("carrier", Text),
     Column("sent_at", _TIME),
     Column("registered_at", _TIME, nullable=False),
+    Column("asked_at", _TIME),
     Index("messages_registered_at", "registered_at", postgresql_using="brin"),
 )
 
@@ -245,6 +246,40 @@ unread = Table(
     Column("first_at", _TIME, nullable=False),
     Column("last_at", _TIME, nullable=False),
     Column("times", Integer, nullable=False, server_default=text("1")),
+)
+
+# Requests that did not prove their origin, the newest 10,000 of each gateway: proven again once a secret is mended.
+# What they presented as a secret is a salted digest in `headers` and `query`.
+refused = Table(
+    "refused",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("gateway", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("arrived_at", _TIME, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("headers", JSONB, nullable=False),
+    Column("query", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    Index("refused_gateway", "gateway", "id"),
+)
+
+# Codes and status words that no table knows, with one message that had them.
+unknown_words = Table(
+    "unknown_words",
+    metadata,
+    Column("gateway", Text, primary_key=True),
+    Column("account", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("space", Text, primary_key=True),
+    Column("word", Text, primary_key=True),
+    Column("status", Text, nullable=False),
+    Column("message_id", Text),
+    Column("first_at", _TIME, nullable=False),
+    Column("last_at", _TIME, nullable=False),
+    Column("count", BigInteger, nullable=False),
 )
 
 # What a person should look at.

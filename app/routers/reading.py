@@ -149,6 +149,15 @@ async def codes(request: Request, space: str | None = None, _: Reads = None) -> 
     return answer({"items": [_code(code, meaning.policy) for code in found]})
 
 
+@router.get("/v1/codes/unknown", operation_id="unknownCodes", summary="Which codes and statuses does nobody know?",
+            tags=["codes"], response_model=api.UnknownWords)  # fmt: skip
+async def unknown_codes(request: Request, gateway: Words = None, limit: Limit = 1_000, _: Reads = None) -> Response:
+    """They are kept and counted, and opt nobody out. `sendable codes suggest` prints the rows to add for them."""
+    state = request.app.state
+    rows = await reading.unknown_words(state.reads, state.meaning.catalogue, gateway, limit)
+    return answer({"items": [row._asdict() for row in rows]})
+
+
 @router.get("/v1/codes/{space}/{code:path}", operation_id="code", summary="What does this code mean?", tags=["codes"],
             response_model=api.Code, responses={404: {"description": "The code is in no table"}})  # fmt: skip
 async def code(request: Request, space: Annotated[str, Path(examples=["openmarket"])],
@@ -208,7 +217,7 @@ async def unread(request: Request, after: AfterId = reading.NEWEST, limit: Limit
     return answer({"items": items, "next": items[-1]["id"] if len(rows) > limit else None})
 
 
-@router.get("/v1/unread/{id}", operation_id="unreadCallback", summary="One of them, as it came", tags=["operating"],
+@router.get("/v1/unread/{id:int}", operation_id="unreadCallback", summary="One of them, as it came", tags=["operating"],
             response_model=api.UnreadCallback,
             responses={404: {"description": "There is none of this id"}})  # fmt: skip
 async def unread_callback(request: Request, id: Annotated[int, Path(ge=1, le=reading.NEWEST, examples=[17])],  # noqa: A002

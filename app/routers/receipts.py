@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from uuid import UUID
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.gateways import certificate_at, confirmation_at, prove, read
+from app.gateways import certificate_at, confirmation_at, once, prove, read
 from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply
+from app.routers.answers import JSON
 from app.routers.body import RECEIPTS_MOST, NotCompressed, read_body
 from app.routers.problems import Problem
-from app.services import metrics
-from app.services.store import Kept
+from app.services import metrics, sample
+from app.services.unread import as_kept
 
 UNREAD = {"Sendable-Unread": "1"}
-_SECRET = ("authorization", "cookie", "token", "signature", "secret", "key")
+NO_STORE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 async def receive(request: Request) -> Response:
@@ -34,8 +33,12 @@ async def receive(request: Request) -> Response:
     callback = _callback(request, link, body)
     if gateway.certificate and (address := certificate_at(gateway, callback, link)):
         callback = replace(callback, certificate=await request.app.state.errands.certificate(address))
-    if link.secrets and not prove(gateway, callback, link):
+    forged = bool(link.secrets) and not prove(gateway, callback, link)
+    if sample.HEADER in callback.headers:
+        return _arrived(callback, proven=not forged if link.secrets else None)
+    if forged:
         metrics.FORGED.labels(gateway.name).inc()
+        request.app.state.refusals.keep(link, callback)
         raise Problem(
             403, "the request does not prove that it comes from this gateway: check the secret in its settings"
         )
@@ -44,12 +47,13 @@ async def receive(request: Request) -> Response:
     said = [broken] if broken else read(gateway, callback, link)
     receipts = [one for one in said if type(one) is Receipt]
     unread = (
-        [_kept(callback, link, one, gateway.hides) for one in said if type(one) is Broken]
+        [as_kept(callback, link, one, gateway.hides) for one in said if type(one) is Broken]
         if len(receipts) < len(said)
         else []
     )
     if receipts or unread:
-        await request.app.state.intake.put(receipts, unread)
+        nonce = once(gateway, callback, link) if gateway.nonce and link.secrets else None
+        await request.app.state.intake.put(receipts, unread, nonce)
     if unread:
         metrics.UNREAD.labels(gateway.name).inc(len(unread))
     if inbound := len(said) - len(receipts) - len(unread):
@@ -61,6 +65,11 @@ async def receive(request: Request) -> Response:
 def _answer(reply: Reply, *, unread: bool) -> Response:
     """One object for each of the few answers there are: it holds nothing of a request, and may be sent again."""
     return Response(reply.body, reply.status, headers=UNREAD if unread else None, media_type=reply.content_type)
+
+
+def _arrived(callback: Callback, *, proven: bool | None) -> Response:
+    """For `sendable doctor --gateway`: nothing of a sample is kept, counted or answered as to a vendor."""
+    return Response(orjson.dumps(sample.arrived(callback, proven=proven)), media_type=JSON, headers=NO_STORE)
 
 
 def _link(request: Request) -> tuple[Gateway, Link]:
@@ -86,22 +95,6 @@ def _callback(request: Request, link: Link, body: bytes) -> Callback:
     path = scope.get("raw_path", b"").decode("latin-1") or scope["path"]
     url = f"{base}{path}?{query}" if query else f"{base}{path}"
     return Callback(scope["method"], url, headers, query, body, datetime.now(UTC))
-
-
-def _kept(callback: Callback, link: Link, broken: Broken, hides: frozenset[str]) -> Kept:
-    """What could not be read, byte for byte, but for what would prove an origin once more."""
-    query = "&".join(part for part in callback.query.split("&") if not _is_secret(part.partition("=")[0], hides))
-    headers = {name: value for name, value in callback.headers.items() if not _is_secret(name, hides)}
-    body = broken.raw if callback.body else b""
-    known = b"\x1f".join((link.gateway.encode(), link.account.encode(), broken.reason.encode(), query.encode(), body))
-    digest = UUID(bytes=hashlib.blake2b(known, digest_size=16).digest())
-    return Kept(
-        digest, link.gateway, link.account, broken.reason, callback.method, orjson.dumps(headers).decode(), query, body
-    )
-
-
-def _is_secret(name: str, hides: frozenset[str]) -> bool:
-    return name.lower() in hides or any(part in name.lower() for part in _SECRET)
 
 
 routes = [

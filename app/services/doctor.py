@@ -36,9 +36,10 @@ def of_settings(settings: Settings) -> Iterator[Finding]:
     links = settings.links()
     for (name, account), link in links.items():
         about = "gateways." + ".accounts.".join(filter(None, (name.replace("/", "."), account)))
-        if settings.auth == "on" and not link.secrets:
+        for_accounts = not account and any(of == name and other.secrets for (of, _), other in links.items())
+        if settings.auth == "on" and not link.secrets and not for_accounts:
             yield Finding("wrong", about, "has no secret, so it is answered 404", f"give it `secrets` under [{about}]")
-        if name in GATEWAYS and not (GATEWAYS[name].code_space or link.code_space):
+        if link.code_space is None and name in GATEWAYS and "code_space" in GATEWAYS[name].hint:
             yield Finding("note", about, "its codes mean nothing yet", "say whose codes they are: `code_space = …`")
     if settings.auth == "on" and not any(link.secrets for link in links.values()):
         mend = "give one a secret: [gateways.NAME] in the file that SENDABLE_CONFIG names"
@@ -236,7 +237,12 @@ async def _waiting(engine: AsyncEngine, settings: Settings) -> AsyncIterator[Fin
             yield Finding("note", "held numbers", says, _WAITS.get(held.waiting_for, _BY_HAND))
     for unread in now.unread:
         says = f"{unread.total} callbacks of {unread.gateway} could not be read, the oldest {age(unread.oldest)} ago"
-        yield Finding("note", "unread", says, "see `sendable unread list`")
+        yield Finding("note", "unread", says, "see `sendable unread list`; after a fix `sendable unread replay`")
+    for refused in now.refused:
+        name, newest = refused.gateway, f"{refused.newest:%Y-%m-%d %H:%M} UTC"
+        says = f"{refused.total} requests to {name} proved nothing, the newest at {newest}"
+        mend = f"if they are its own: mend its secret or `public_url`, then `sendable unread reverify --gateway {name}`"
+        yield Finding("note", "refused", says, mend)
     if now.unnamed.total:
         oldest = age(now.unnamed.oldest)
         says = f"{now.unnamed.total} wait for the register to name their number, the oldest for {oldest}"

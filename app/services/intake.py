@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import perf_counter
 from typing import NamedTuple
@@ -20,10 +20,11 @@ from asyncpg import PostgresError
 from msgspec.structs import astuple, replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.gateways import GATEWAYS
 from app.models.catalogue import Carriers, Catalogue
 from app.models.number import Change, Verdict
 from app.models.policy import Policy
-from app.models.receipt import FAILED, Receipt, Status
+from app.models.receipt import FAILED, Gateway, Receipt, Status
 from app.services import metrics, store
 from app.services.apply import apply
 from app.services.connection import Busy, Connection, is_lost, transaction
@@ -43,20 +44,22 @@ PARTS_WITHIN = timedelta(days=14)
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What receipts are understood by: the codes, the carriers' names, the policy in force."""
+    """What receipts are understood by: the codes, the carriers' names, the policy in force, those who can post."""
 
     catalogue: Catalogue
     carriers: Carriers
     policy: Policy
+    gateways: Mapping[str, Gateway] = field(default_factory=lambda: GATEWAYS)
 
 
 class Batch(NamedTuple):
-    """What one callback brought: its receipts, and what of it could not be read."""
+    """What one callback brought: its receipts, and what of it could not be read. `nonce` recognises a copy of it."""
 
     receipts: Sequence[Receipt]
     unread: Sequence[Kept]
     arrived: datetime
     done: asyncio.Future[None]
+    nonce: UUID | None = None
 
     def __len__(self) -> int:
         return len(self.receipts) + len(self.unread)
@@ -78,14 +81,18 @@ class Intake:
         """Receipts that wait for their commit."""
         return self._depth
 
-    async def put(self, receipts: Sequence[Receipt], unread: Sequence[Kept] = ()) -> None:
-        """Return when all of it is committed. Raises Busy when it is not, or not wholly, kept."""
+    async def put(self, receipts: Sequence[Receipt], unread: Sequence[Kept] = (), nonce: UUID | None = None) -> None:
+        """Return when all of it is committed. Raises Busy when it is not, or not wholly, kept.
+
+        A callback that takes several transactions leaves no nonce: were only one of them committed, its repetition
+        would pass for a copy.
+        """
         size = len(receipts) + len(unread)
         if self._stopping or (self._depth and self._depth + size > WAITING_MOST):
             raise Busy
         now, loop = datetime.now(UTC), asyncio.get_running_loop()
         if size <= GROUP_MOST:
-            parts = [Batch(receipts, unread, now, loop.create_future())]
+            parts = [Batch(receipts, unread, now, loop.create_future(), nonce)]
         else:
             starts = range(0, max(len(receipts), len(unread)), GROUP_MOST // 2)
             ends = [(start, start + GROUP_MOST // 2) for start in starts]
@@ -164,16 +171,43 @@ def _fail(group: list[Batch], error: Exception) -> None:
 async def take(engine: AsyncEngine, group: Sequence[Batch], meaning: Meaning) -> None:
     """Commit everything a group brought and everything that follows from it, in a fixed number of statements."""
     now = datetime.now(UTC)
-    arrivals = {a.key: a for batch in group for a in (arrival(r, batch.arrived, meaning) for r in batch.receipts)}
     async with transaction(engine) as db:
-        fresh = await store.add_keys(db, arrivals, now) if arrivals else set()
-        taken = [one for key, one in arrivals.items() if key in fresh]
-        told = await _take(db, taken, meaning.policy, now) if taken else []
-        await store.keep_unread(db, [kept for batch in group for kept in batch.unread], now)
-        await store.count(db, totals(told))
-        await store.alarm(db, alarms(taken, meaning.policy), now)
-        await store.publish(db, [change for one in told for change in one.changes])
-    metrics.taken(taken, sum(len(batch.receipts) for batch in group) - len(taken))
+        if any(batch.nonce for batch in group):
+            group = await _without_copies(db, group, now)
+        arrivals = [arrival(r, batch.arrived, meaning) for batch in group for r in batch.receipts]
+        taken, _ = await keep(db, arrivals, [kept for batch in group for kept in batch.unread], meaning.policy, now)
+    metrics.taken(taken, len(arrivals) - len(taken))
+
+
+async def _without_copies(db: Connection, group: Sequence[Batch], now: datetime) -> list[Batch]:
+    """The callbacks whose nonce was not seen before, here or in another process."""
+    fresh = await store.add_nonces(db, {batch.nonce for batch in group if batch.nonce}, now)
+    first: list[Batch] = []
+    for batch in group:
+        if batch.nonce is None or batch.nonce in fresh:
+            first.append(batch)
+            fresh -= {batch.nonce}
+    return first
+
+
+async def keep(db: Connection, arrivals: Iterable[Arrival], unread: Sequence[Kept], policy: Policy, now: datetime,
+               *, read: Sequence[int] = (), proven: Sequence[int] = ()) -> tuple[list[Arrival], int]:  # fmt: skip
+    """Everything that follows from these receipts, in the caller's transaction; those that had not been taken before.
+
+    `read`: the ids of unread callbacks, and `proven` those of refused ones, that these receipts come from: they go, and
+    it is told how many of them were still there.
+    """
+    keyed = {a.key: a for a in arrivals}
+    fresh = await store.add_keys(db, keyed, now) if keyed else set()
+    taken = [one for key, one in keyed.items() if key in fresh]
+    told = await _take(db, taken, policy, now) if taken else []
+    await store.keep_unread(db, unread, now)
+    gone = await store.drop_unread(db, read) + await store.drop_refused(db, proven)
+    await store.count(db, totals(told))
+    await store.alarm(db, alarms(taken, policy), now)
+    await store.note_unknown(db, taken, now)
+    await store.publish(db, [change for one in told for change in one.changes])
+    return taken, gone
 
 
 async def _take(db: Connection, taken: list[Arrival], policy: Policy, now: datetime) -> list[Told]:

@@ -13,6 +13,8 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.models.catalogue import Catalogue
+
 Rows = Sequence[Row[Any]]
 
 
@@ -143,6 +145,22 @@ async def all_subscribers(engine: AsyncEngine, sender: str, list_: str, wanted: 
         if len(rows) < AT_ONCE:
             return
         after = rows[-1].number
+
+
+# Unknown words ------------------------------------------------------------------------------------------------------
+
+_UNKNOWN = """
+SELECT gateway, nullif(account, '') AS account, kind, nullif(space, '') AS space, word, status, message_id, first_at,
+       last_at, count
+FROM unknown_words WHERE CAST(:gateway AS text) IS NULL OR gateway = :gateway
+ORDER BY last_at DESC, gateway, account, kind, space, word
+"""
+
+
+async def unknown_words(engine: AsyncEngine, catalogue: Catalogue, gateway: str | None, limit: int) -> list[Row[Any]]:
+    """Codes and status words that no table knows, the last seen first. What a table knows by now is left out."""
+    rows = await _all(engine, _UNKNOWN, {"gateway": gateway})
+    return [row for row in rows if row.kind == "status" or catalogue.find(row.space, row.word) is None][:limit]
 
 
 # For people --------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ _UNREAD = text("""
 SELECT gateway, count(*) AS total, extract(epoch FROM clock_timestamp() - min(first_at))::float8 AS oldest
 FROM unread GROUP BY 1 ORDER BY 1
 """)
+_REFUSED = text("SELECT gateway, count(*) AS total, max(arrived_at) AS newest FROM refused GROUP BY 1 ORDER BY 1")
 _UNNAMED = text("""
 SELECT count(*) AS total, extract(epoch FROM clock_timestamp() - min(received_at))::float8 AS oldest FROM unnamed
 """)
@@ -40,6 +41,7 @@ class Standing(NamedTuple):
     stops: Rows
     alarms: Rows
     unread: Rows
+    refused: Rows
     unnamed: Row[Any]
 
 
@@ -51,5 +53,6 @@ async def standing(engine: AsyncEngine) -> Standing:
             stops=(await db.execute(_STOPS)).all(),
             alarms=(await db.execute(_ALARMS)).all(),
             unread=(await db.execute(_UNREAD)).all(),
+            refused=(await db.execute(_REFUSED)).all(),
             unnamed=(await db.execute(_UNNAMED)).one(),
         )

@@ -1,6 +1,7 @@
 """The write path in SQL. Each statement stands above the one function that runs it; every function works inside the
 transaction that its caller opened with `connection.transaction`. Locks are taken in one order everywhere: receipt keys,
-messages, numbers, unread, counts, alarms, and last the feed; within each by key. So processes cannot deadlock.
+messages, numbers, unread, refused, counts, alarms, unknown words, and last the feed; within each by key. So processes
+cannot deadlock.
 
 Rows go in as one array a column; `$1::text[]` and so on stand in the columns' order.
 """
@@ -120,6 +121,17 @@ async def add_keys(db: Connection, arrivals: Mapping[UUID, Arrival], now: dateti
     """Keys that are new. A concurrent process that adds the same key is waited for."""
     nameless = [key for key, arrival in arrivals.items() if arrival.receipt.message_id is None]
     return {row["key"] for row in await db.fetch(_ADD_KEYS, [*arrivals], nameless, now, now - NAMELESS_FOR)}
+
+
+_ADD_NONCES = """
+INSERT INTO receipt_keys (key, arrived_at) SELECT k, $2 FROM unnest($1::uuid[]) k ORDER BY k
+ON CONFLICT DO NOTHING RETURNING key
+"""
+
+
+async def add_nonces(db: Connection, nonces: Iterable[UUID], now: datetime) -> set[UUID]:
+    """Nonces that are new. They are remembered as receipts' keys are, and pruned with them; taken before those."""
+    return {row["key"] for row in await db.fetch(_ADD_NONCES, [*nonces], now)}
 
 
 _RECEIPT_COLUMNS = (
@@ -451,6 +463,32 @@ async def alarm(db: Connection, alarms: Mapping[tuple[str, str], int], now: date
         await db.execute(_ALARM, *columns((*key, times) for key, times in alarms.items()), now)
 
 
+_UNKNOWN = """
+INSERT INTO unknown_words AS u (gateway, account, kind, space, word, status, message_id, first_at, last_at, count)
+SELECT g, a, k, s, w, st, m, $9, $9, n
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[])
+    AS v (g, a, k, s, w, st, m, n) ORDER BY g, a, k, s, w
+ON CONFLICT (gateway, account, kind, space, word) DO UPDATE SET status = excluded.status,
+    message_id = coalesce(excluded.message_id, u.message_id), last_at = excluded.last_at,
+    count = u.count + excluded.count
+"""
+
+
+async def note_unknown(db: Connection, arrivals: Iterable[Arrival], now: datetime) -> None:
+    """Count codes and status words that no table knows, each with one message that had it."""
+    seen: dict[tuple[str, str, str, str, str], list[Arrival]] = {}
+    for a in arrivals:
+        r = a.receipt
+        if a.unmapped:
+            seen.setdefault((r.gateway, r.account, "code", r.code_space or "", r.code or ""), []).append(a)
+        if r.word:
+            seen.setdefault((r.gateway, r.account, "status", "", r.word), []).append(a)
+    if seen:
+        rows = [(*key, same[-1].receipt.status.value, same[-1].receipt.message_id, len(same))
+                for key, same in seen.items()]  # fmt: skip
+        await db.execute(_UNKNOWN, *columns(rows), now)
+
+
 _KEEP_UNREAD = """
 INSERT INTO unread AS u (digest, gateway, account, reason, method, headers, query, body, first_at, last_at)
 SELECT *, $9, $9 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::jsonb[], $7::text[],
@@ -462,6 +500,30 @@ ON CONFLICT (digest) DO UPDATE SET times = u.times + 1, last_at = excluded.last_
 async def keep_unread(db: Connection, kept: Iterable[Kept], now: datetime) -> None:
     if rows := {one.digest: one for one in kept}.values():
         await db.execute(_KEEP_UNREAD, *columns(rows), now)
+
+
+_DROP_UNREAD = """
+DELETE FROM unread USING (SELECT digest FROM unread WHERE id = ANY($1::bigint[]) ORDER BY digest FOR UPDATE) AS v
+WHERE unread.digest = v.digest
+"""
+_DROP_REFUSED = """
+DELETE FROM refused USING (SELECT id FROM refused WHERE id = ANY($1::bigint[]) ORDER BY id FOR UPDATE) AS v
+WHERE refused.id = v.id
+"""
+
+
+async def drop_unread(db: Connection, ids: Sequence[int]) -> int:
+    """Forget unread callbacks. Returns how many were still there."""
+    return await _dropped(db, _DROP_UNREAD, ids)
+
+
+async def drop_refused(db: Connection, ids: Sequence[int]) -> int:
+    """Forget refused requests. Returns how many were still there."""
+    return await _dropped(db, _DROP_REFUSED, ids)
+
+
+async def _dropped(db: Connection, statement: str, ids: Sequence[int]) -> int:
+    return int((await db.execute(statement, ids)).removeprefix("DELETE ")) if ids else 0
 
 
 # The feed ----------------------------------------------------------------------------------------------------------

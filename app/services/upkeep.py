@@ -33,6 +33,7 @@ HOUSE_EVERY = 3_600.0
 DAYS_AHEAD = 7
 KEYS_KEPT = timedelta(days=8)
 REGISTER_KEPT = timedelta(days=14)
+WORDS_KEPT = timedelta(days=90)
 SPEND_KEPT = timedelta(days=31)
 AT_ONCE = 5_000
 _LOCK = 7_316_003
@@ -133,6 +134,7 @@ async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
         ("messages", "registered_at", now - REGISTER_KEPT),
         ("unnamed", "received_at", now - REGISTER_KEPT),
         ("changes", "committed_at", history),
+        ("unknown_words", "last_at", now - WORDS_KEPT),
         ("lookup_answers", "asked_at", history),
         ("lookup_spend", "day", (now - SPEND_KEPT).date()),
     ):

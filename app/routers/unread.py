@@ -1,0 +1,77 @@
+"""`/v1/unread/replay`, `/reverify` and `/drop`: what was kept, tried again or given up."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Request, Security
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from starlette.responses import Response
+
+from app.models import api
+from app.routers.answers import answer
+from app.routers.auth import scope
+from app.services import refused, unread
+from app.services.reading import NEWEST
+from app.services.unread import Which
+
+router = APIRouter(tags=["operating"])
+Admin = Annotated[None, Security(scope("admin"))]
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
+Id = Annotated[int, Field(ge=1, le=NEWEST)]
+
+
+class Choice(BaseModel):
+    """Some by id, those of a gateway, or all of them."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"gateway": "openmarket"}]})
+
+    ids: Annotated[list[Id], Field(min_length=1, max_length=10_000)] | None = None
+    gateway: Name | None = None
+    all: bool = False
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Choice:
+        if (self.ids is not None) + (self.gateway is not None) + self.all != 1:
+            raise ValueError('say which in one way: "ids", "gateway", or "all": true')
+        return self
+
+
+class OfGateway(BaseModel):
+    """Those of one gateway; without a name, of every one."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"gateway": "twilio"}]})
+
+    gateway: Name | None = None
+
+
+@router.post("/v1/unread/replay", operation_id="replayUnread", summary="Read what could not be read again",
+             response_model=api.Replayed)  # fmt: skip
+async def replay(request: Request, choice: Choice, _: Admin = None) -> Response:
+    """After a fix: they are applied as if they had been read when they came, once; what is still unreadable stays."""
+    state = request.app.state
+    return answer((await unread.replay(state.engine, state.meaning, state.links, _which(choice)))._asdict())
+
+
+@router.post("/v1/unread/reverify", operation_id="reverifyRefused", summary="Prove refused requests again",
+             response_model=api.Reverified)  # fmt: skip
+async def reverify(request: Request, choice: OfGateway, _: Admin = None) -> Response:
+    """After a secret was mended: those that are authentic by the secrets of now are applied, once. A signed time is
+    held against the moment when they came.
+
+    The newest 10,000 of each gateway are kept.
+    """
+    state = request.app.state
+    found = await refused.reverify(state.engine, state.meaning, state.links, choice.gateway)
+    return answer(found._asdict())
+
+
+@router.post("/v1/unread/drop", operation_id="dropUnread", summary="Give up what could not be read",
+             response_model=api.Dropped)  # fmt: skip
+async def drop(request: Request, choice: Choice, _: Admin = None) -> Response:
+    """They are forgotten for good, unread."""
+    return answer({"dropped": await unread.drop(request.app.state.engine, _which(choice))})
+
+
+def _which(choice: Choice) -> Which:
+    return Which(choice.ids, choice.gateway)

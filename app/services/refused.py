@@ -1,0 +1,329 @@
+"""Requests that did not prove their origin, kept apart: when it was our secret that was wrong, nothing is lost.
+
+Whoever forges requests must not slow receipts or fill the disk: they wait in memory of a bounded size, are written once
+a second over a connection of their own, at most so many at a time, and only the newest stay. What they present as a
+secret may be tomorrow's: it is kept as a salted digest, which is enough to find it again among the secrets we hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import NamedTuple
+from urllib.parse import quote, unquote_plus
+
+import orjson
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.gateways import prove, read
+from app.models.receipt import Broken, Callback, Gateway, Link, Receipt
+from app.services import metrics
+from app.services.connection import is_lost, transaction
+from app.services.intake import Meaning
+from app.services.unread import Again, Links, as_kept, commit
+
+log = structlog.get_logger(__name__)
+
+KEPT = 10_000
+"""Of each gateway, the newest."""
+BYTES_KEPT = 64 * 1024 * 1024
+"""Of each gateway; what is older goes."""
+LONGEST = 1024 * 1024
+"""Bytes of a request that is kept. Authentic ones are batches of at most some hundred kilobytes."""
+WAITING = 1_000
+BYTES_WAITING = 8 * 1024 * 1024
+"""Of each gateway in this process, until they are written; the newest stay."""
+EVERY = 1.0
+AT_ONCE = 200
+BYTES_AT_ONCE = 8 * 1024 * 1024
+_LOCK = 7_316_004
+
+
+class Queue:
+    """The newest refused requests of one gateway that are not written yet."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[Link, Callback]] = deque()
+        self.size = 0
+
+    def add(self, link: Link, callback: Callback) -> None:
+        self.waiting.append((link, callback))
+        self.size += _size(callback)
+        while len(self.waiting) > WAITING or self.size > BYTES_WAITING:
+            self.take()
+
+    def take(self) -> tuple[Link, Callback]:
+        first = self.waiting.popleft()
+        self.size -= _size(first[1])
+        return first
+
+    def give_back(self, part: Sequence[tuple[Link, Callback]]) -> None:
+        """What could not be written, before what has come since."""
+        since = [self.take() for _ in range(len(self.waiting))]
+        for link, callback in (*part, *since):
+            self.add(link, callback)
+
+
+class Refusals:
+    """What was refused in this process, on its way to the table."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._queues: dict[str, Queue] = {}
+
+    def keep(self, link: Link, callback: Callback) -> None:
+        """Never waits, never fails; the answer to the request does not depend on it."""
+        if _size(callback) <= LONGEST:
+            self._queues.setdefault(link.gateway, Queue()).add(link, callback)
+
+    async def run(self) -> None:
+        """Until cancelled. While the database is away the newest wait."""
+        while True:
+            await asyncio.sleep(EVERY)
+            try:
+                await self.write()
+            except Exception as error:  # noqa: BLE001 - it is tried again; it must not end
+                log.warning("refused requests are not kept yet", lost=is_lost(error), error=type(error).__name__)
+
+    async def close(self) -> None:
+        """Write what still waits, where the database takes it."""
+        with suppress(Exception):
+            while any(queue.waiting for queue in self._queues.values()):
+                await self.write()
+
+    async def write(self) -> None:
+        """A part of what waits, of each gateway."""
+        for gateway, queue in self._queues.items():
+            if part := [queue.take() for _ in range(min(len(queue.waiting), AT_ONCE))]:
+                try:
+                    await _write(self._engine, gateway, [*map(_row, part)])
+                except BaseException:
+                    queue.give_back(part)
+                    raise
+
+
+def _size(callback: Callback) -> int:
+    return len(callback.body) + len(callback.url) + sum(len(name) + len(it) for name, it in callback.headers.items())
+
+
+_ADD = """
+INSERT INTO refused (gateway, account, arrived_at, method, url, headers, query, body, salt)
+SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::jsonb[], $7::text[],
+    $8::bytea[], $9::bytea[])
+"""
+_PRUNE = """
+DELETE FROM refused WHERE gateway = $1 AND id <= (
+    SELECT max(id) FROM (
+        SELECT id, row_number() OVER newest AS place,
+               sum(octet_length(body) + pg_column_size(headers) + octet_length(query)) OVER newest AS size
+        FROM refused WHERE gateway = $1 WINDOW newest AS (ORDER BY id DESC)) AS kept
+    WHERE place > $2 OR size > $3)
+"""
+
+
+async def _write(engine: AsyncEngine, gateway: str, rows: Sequence[Sequence[object]]) -> None:
+    async with transaction(engine) as db:
+        await db.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        await db.execute(_ADD, *zip(*rows, strict=True))
+        await db.execute(_PRUNE, gateway, KEPT, BYTES_KEPT)
+
+
+# What is kept of a secret ------------------------------------------------------------------------------------------
+
+_MARK = "sendable-digest-"
+_MARKED = re.compile(_MARK + r"([0-9a-f]{64})")
+_JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+")
+_PRESENTED = ("token", "secret", "password", "passwd")
+"""Parts of the names of headers and parameters that carry a secret itself. Signatures are none: they are kept. Nor is
+the `api-key` that some vendors send beside a signature: it names the account, and is signed."""
+
+
+def _digest(salt: bytes, secret: str) -> str:
+    return hashlib.blake2b(secret.encode("utf-8", "surrogateescape"), key=salt, digest_size=32).hexdigest()
+
+
+def _masked(salt: bytes, secret: str) -> str:
+    return _MARK + _digest(salt, secret)
+
+
+def _row(refused: tuple[Link, Callback]) -> tuple[object, ...]:
+    link, callback = refused
+    salt = secrets.token_bytes(16)
+    headers = {name: _header(salt, name, it) for name, it in callback.headers.items() if "cookie" not in name}
+    query = _query(salt, callback.query)
+    return (link.gateway, link.account, callback.at, callback.method, _text(_seen(link, callback)),
+            orjson.dumps({_text(name): _text(it) for name, it in headers.items()}).decode(), _text(query),
+            callback.body, salt)  # fmt: skip
+
+
+def _seen(link: Link, callback: Callback) -> str:
+    """The URL as it reached us, without its query: a `public_url` may be what is wrong."""
+    url = callback.url.partition("?")[0]
+    if not link.public_url:
+        return url
+    scheme = link.public_url.partition("://")[0]
+    return f"{scheme}://{callback.header('host')}{url.removeprefix(link.public_url)}"
+
+
+def _text(said: str) -> str:
+    return said.replace("\0", "")
+
+
+def _is_presented(name: str) -> bool:
+    name = name.lower()
+    return "signature" not in name and any(part in name for part in _PRESENTED)
+
+
+def _header(salt: bytes, name: str, value: str) -> str:
+    """A JSON Web Token proves what it covers as a signature does, so it is kept; anything else here is a secret."""
+    if name in {"authorization", "proxy-authorization"}:
+        return _authorization(salt, value)
+    if _is_presented(name) and not _JWT.fullmatch(value):
+        return _masked(salt, value)
+    return value
+
+
+def _authorization(salt: bytes, value: str) -> str:
+    scheme, _, rest = value.partition(" ")
+    if scheme.lower() == "basic":
+        pair = _decoded(rest.strip())
+        user, _, password = pair.partition(":")
+        return f"Basic {_masked(salt, pair)} {_masked(salt, password)} {_masked(salt, user)}"
+    if scheme.lower() == "bearer" and not _JWT.fullmatch(rest.strip()):
+        return f"{scheme} {_masked(salt, rest.strip())}"
+    return value if rest else _masked(salt, value)
+
+
+def _decoded(text: str) -> str:
+    try:
+        return base64.b64decode(text, validate=True).decode("utf-8", "surrogateescape")
+    except ValueError:
+        return ""
+
+
+def _query(salt: bytes, query: str) -> str:
+    return "&".join(_parameter(salt, part) for part in query.split("&"))
+
+
+def _parameter(salt: bytes, part: str) -> str:
+    name, equals, value = part.partition("=")
+    given = unquote_plus(value)
+    if not equals or not _is_presented(name) or _JWT.fullmatch(given):
+        return part
+    return f"{name}={_masked(salt, given)}"
+
+
+def _restored(text: str, salt: bytes, live: Sequence[str], spelled: Callable[[str], str] = str) -> str:
+    """The text with those of our secrets in it that it was received with, whole or either half of `user:password`."""
+    live = [part for one in live for part in (one, *one.partition(":")[::2]) if part.strip()]
+
+    def secret(found: re.Match[str]) -> str:
+        known = [one for one in live if hmac.compare_digest(_digest(salt, one), found[1])]
+        return spelled(known[0]) if known else found[0]
+
+    return _MARKED.sub(secret, text)
+
+
+def _restored_header(name: str, value: str, salt: bytes, live: Sequence[str]) -> str:
+    if name != "authorization" or not value.startswith(f"Basic {_MARK}"):
+        return _restored(value, salt, live)
+    pair, password, user = (_restored(one, salt, live) for one in value.split(" ")[1:])
+    if pair.startswith(_MARK):
+        pair = f"{user}:{password}"
+    return "Basic " + base64.b64encode(pair.encode()).decode()
+
+
+# Proven again ------------------------------------------------------------------------------------------------------
+
+
+class Reverified(NamedTuple):
+    """`proven`: requests that are authentic by the secrets of now; `receipts` in them that are new; `left`: others."""
+
+    proven: int = 0
+    receipts: int = 0
+    left: int = 0
+
+
+class Stored(NamedTuple):
+    """A row of `refused`."""
+
+    id: int
+    gateway: str
+    account: str
+    arrived_at: datetime
+    method: str
+    url: str
+    headers: str
+    query: str
+    body: bytes
+    salt: bytes
+
+
+_COUNT = "SELECT count(*) FROM refused WHERE $1::text IS NULL OR gateway = $1"
+_LAST = "SELECT max(id) FROM refused"
+_NEXT = f"""
+SELECT id, gateway, account, arrived_at, method, url, headers, query, body, salt
+FROM (SELECT *, sum(octet_length(body)) OVER (ORDER BY id) - octet_length(body) AS before
+      FROM (SELECT * FROM refused WHERE id > $1 AND id <= $3 AND ($2::text IS NULL OR gateway = $2)
+            ORDER BY id LIMIT {AT_ONCE}) AS part) AS summed
+WHERE before < {BYTES_AT_ONCE} ORDER BY id
+"""  # noqa: S608
+
+
+async def waiting(engine: AsyncEngine, gateway: str | None) -> int:
+    async with transaction(engine) as db:
+        return int(await db.fetchval(_COUNT, gateway))
+
+
+async def reverify(engine: AsyncEngine, meaning: Meaning, links: Links, gateway: str | None,
+                   told: Callable[[int], None] = lambda _: None) -> Reverified:  # fmt: skip
+    """Apply those that prove authentic now, oldest first, each once: as `unread.replay` does. A signed time is held
+    against the moment of arrival. A link without a secret proves nothing.
+    """
+    total, after, last = Reverified(), 0, None
+    while True:
+        async with transaction(engine) as db:
+            last = last or await db.fetchval(_LAST)
+            rows = [Stored(*row) for row in await db.fetch(_NEXT, after, gateway, last)]
+        if not rows:
+            return total
+        after = rows[-1].id
+        tried = [again for row in rows if (again := _again(row, meaning.gateways.get(row.gateway), links))]
+        proven, receipts = await commit(engine, meaning, tried, proven=True)
+        total = Reverified(total.proven + proven, total.receipts + receipts, total.left + len(rows) - len(tried))
+        told(total.proven + total.left)
+
+
+def _again(row: Stored, gateway: Gateway | None, links: Mapping[tuple[str, str], Link]) -> Again | None:
+    link = links.get((row.gateway, row.account))
+    if gateway is None or link is None:
+        return None
+    callback = as_received(row, link)
+    if not prove(gateway, callback, link):
+        return None
+    said = read(gateway, callback, link)
+    unread = [as_kept(callback, link, one, gateway.hides) for one in said if isinstance(one, Broken)]
+    metrics.UNREAD.labels(gateway.name).inc(len(unread))
+    return Again(row.id, [one for one in said if isinstance(one, Receipt)], unread, row.arrived_at)
+
+
+def as_received(row: Stored, link: Link) -> Callback:
+    """The request as it came, as far as our own secrets can tell; called at the public URL of now."""
+    query = _restored(row.query, row.salt, link.secrets, lambda secret: quote(secret, safe=""))
+    headers = {
+        name: _restored_header(name, value, row.salt, link.secrets) for name, value in orjson.loads(row.headers).items()
+    }
+    scheme, _, rest = row.url.partition("://")
+    host, slash, path = rest.partition("/")
+    base = link.public_url or f"{scheme}://{host}"
+    url = f"{base}{slash}{path}"
+    return Callback(row.method, f"{url}?{query}" if query else url, headers, query, row.body, row.arrived_at)

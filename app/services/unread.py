@@ -1,0 +1,212 @@
+"""What could not be read is kept as it came, and tried again once we can read it: as if it had been read at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import orjson
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.gateways import read
+from app.models.receipt import Broken, Callback, Gateway, Link, Receipt
+from app.services import metrics, store
+from app.services.connection import transaction
+from app.services.intake import GROUP_MOST, Meaning, arrival, keep
+from app.services.store import Kept
+
+Links = Mapping[tuple[str, str], Link]
+_SECRET = ("authorization", "cookie", "token", "signature", "secret", "key")
+AT_ONCE = 200
+BYTES_AT_ONCE = 8 * 1024 * 1024
+"""Of the bodies that are held at once; a single one may be as long."""
+
+
+class Replayed(NamedTuple):
+    """`read`: callbacks that are read now; `receipts` of them that are new; `left`: those still unread."""
+
+    read: int = 0
+    receipts: int = 0
+    left: int = 0
+
+
+class Which(NamedTuple):
+    """Some ids, those of one gateway, or (neither) all."""
+
+    ids: Sequence[int] | None = None
+    gateway: str | None = None
+
+
+def as_kept(callback: Callback, link: Link, broken: Broken, hides: frozenset[str]) -> Kept:
+    """What could not be read, byte for byte, but for what would prove an origin once more."""
+    query = "&".join(part for part in callback.query.split("&") if not _is_secret(part.partition("=")[0], hides))
+    headers = {name: value for name, value in callback.headers.items() if not _is_secret(name, hides)}
+    body = broken.raw if callback.body else b""
+    known = b"\x1f".join((link.gateway.encode(), link.account.encode(), broken.reason.encode(), query.encode(), body))
+    digest = UUID(bytes=hashlib.blake2b(known, digest_size=16).digest())
+    return Kept(
+        digest, link.gateway, link.account, broken.reason, callback.method, orjson.dumps(headers).decode(), query, body
+    )
+
+
+def _is_secret(name: str, hides: frozenset[str]) -> bool:
+    return name.lower() in hides or any(part in name.lower() for part in _SECRET)
+
+
+# Tried again -------------------------------------------------------------------------------------------------------
+
+
+class Stored(NamedTuple):
+    """A row of `unread`."""
+
+    id: int
+    digest: UUID
+    gateway: str
+    account: str
+    method: str
+    headers: str
+    query: str
+    body: bytes
+    first_at: datetime
+
+
+_WHERE = "($2::bigint[] IS NULL OR id = ANY($2)) AND ($3::text IS NULL OR gateway = $3)"
+_LAST = f"SELECT max(id) FROM unread WHERE id > $1 AND {_WHERE}"  # noqa: S608 - a constant of this file
+_NEXT = f"""
+SELECT id, digest, gateway, account, method, headers, query, body, first_at
+FROM (SELECT *, sum(octet_length(body)) OVER (ORDER BY id) - octet_length(body) AS before
+      FROM (SELECT * FROM unread WHERE id > $1 AND id <= $4 AND {_WHERE} ORDER BY id LIMIT {AT_ONCE}) AS part) AS summed
+WHERE before < {BYTES_AT_ONCE} ORDER BY id
+"""  # noqa: S608
+
+
+async def replay(engine: AsyncEngine, meaning: Meaning, links: Links, which: Which,
+                 told: Callable[[int], None] = lambda _: None) -> Replayed:  # fmt: skip
+    """Read them again, oldest first. `told` hears how many are done.
+
+    A receipt and the end of what it was read from are one transaction: a kill loses nothing, and of two replays at once
+    the second finds the receipts' keys taken. What has no time is dated by its own arrival: a later opt-in stands.
+    """
+    total = Replayed()
+    async for rows in _in_parts(engine, which):
+        done = await _replay(engine, meaning, links, rows)
+        total = Replayed(*(a + b for a, b in zip(total, done, strict=True)))
+        told(total.read + total.left)
+    return total
+
+
+async def _in_parts(engine: AsyncEngine, which: Which) -> AsyncIterator[list[Stored]]:
+    """All that are there now; what cannot be read comes back under a new id, and is not tried twice."""
+    after, last = 0, None
+    while True:
+        async with transaction(engine) as db:
+            last = last or await db.fetchval(_LAST, after, which.ids, which.gateway)
+            rows = [Stored(*row) for row in await db.fetch(_NEXT, after, which.ids, which.gateway, last)]
+        if not rows:
+            return
+        yield rows
+        after = rows[-1].id
+
+
+class Again(NamedTuple):
+    """One kept callback, read again. `id` None: it stays as it is."""
+
+    id: int | None
+    receipts: Sequence[Receipt]
+    unread: Sequence[Kept]
+    arrived: datetime
+
+
+async def _replay(engine: AsyncEngine, meaning: Meaning, links: Links, rows: Sequence[Stored]) -> Replayed:
+    tried = [_again(row, meaning.gateways, links.get((row.gateway, row.account))) for row in rows]
+    some = [one for one in tried if one.id is not None]
+    gone, receipts = await commit(engine, meaning, some, proven=False)
+    return Replayed(gone, receipts, len(tried) - len(some))
+
+
+def _again(row: Stored, gateways: Mapping[str, Gateway], link: Link | None) -> Again:
+    stays = Again(None, (), (), row.first_at)
+    gateway = gateways.get(row.gateway)
+    if gateway is None or link is None:
+        return stays
+    url = f"{link.public_url or ''}/v1/receipts/{'/'.join(filter(None, (row.gateway, row.account)))}"
+    callback = Callback(row.method, url, orjson.loads(row.headers), row.query, row.body, row.first_at)
+    said = read(gateway, callback, link)
+    unread = [as_kept(callback, link, one, gateway.hides) for one in said if isinstance(one, Broken)]
+    if (said and len(unread) == len(said)) or row.digest in {one.digest for one in unread}:
+        return stays
+    return Again(row.id, [one for one in said if isinstance(one, Receipt)], unread, row.first_at)
+
+
+async def commit(engine: AsyncEngine, meaning: Meaning, tried: Iterable[Again], *, proven: bool) -> tuple[int, int]:
+    """Apply what kept callbacks say, and forget them. Returns how many of them, and how many receipts were new."""
+    gone = receipts = 0
+    for group in _groups(tried):
+        now = datetime.now(UTC)
+        ids = [one.id for one in group if one.id is not None]
+        async with transaction(engine) as db:
+            days = {row[0] for row in await db.fetch(_DAYS)}
+            arrivals = [
+                arrival(receipt, one.arrived if f"{one.arrived:%Y%m%d}" in days else now, meaning)
+                for one in group
+                for receipt in one.receipts
+            ]
+            which = {"proven": ids} if proven else {"read": ids}
+            unread = [kept for one in group for kept in one.unread]
+            taken, dropped = await keep(db, arrivals, unread, meaning.policy, now, **which)
+        metrics.taken(taken, len(arrivals) - len(taken))
+        gone, receipts = gone + dropped, receipts + len(taken)
+    return gone, receipts
+
+
+_DAYS = r"""
+SELECT right(c.relname, 8) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'receipts'::regclass AND c.relname ~ '^receipts_[0-9]{8}$'
+"""
+"""Receipts are kept by day of arrival; a day that is gone takes no more."""
+
+
+def _groups(tried: Iterable[Again]) -> list[list[Again]]:
+    """Transactions of at most GROUP_MOST receipts. A callback of more ends with its last part: until then it stays, and
+    the receipts of the parts before are known by their keys.
+    """
+    groups: list[list[Again]] = []
+    room = 0
+    for one in tried:
+        parts = [one.receipts[start : start + GROUP_MOST] for start in range(0, len(one.receipts), GROUP_MOST)] or [()]
+        for place, part in enumerate(parts):
+            last = place == len(parts) - 1
+            if not groups or len(part) > room or len(groups[-1]) >= GROUP_MOST:
+                groups.append([])
+                room = GROUP_MOST
+            groups[-1].append(Again(one.id if last else None, part, one.unread if last else (), one.arrived))
+            room -= len(part)
+    return groups
+
+
+# Dropped -----------------------------------------------------------------------------------------------------------
+
+_IDS = f"SELECT id FROM unread WHERE id > $1 AND {_WHERE} ORDER BY id LIMIT 5000"  # noqa: S608
+
+
+async def drop(engine: AsyncEngine, which: Which) -> int:
+    """Forget them unread. Returns how many."""
+    total, after = 0, 0
+    while True:
+        async with transaction(engine) as db:
+            ids = [row[0] for row in await db.fetch(_IDS, after, which.ids, which.gateway)]
+            if not ids:
+                return total
+            total += await store.drop_unread(db, ids)
+        after = ids[-1]
+
+
+_WAITING = f"SELECT count(*) FROM unread WHERE id > $1 AND {_WHERE}"  # noqa: S608
+
+
+async def waiting(engine: AsyncEngine, which: Which) -> int:
+    async with transaction(engine) as db:
+        return int(await db.fetchval(_WAITING, 0, which.ids, which.gateway))

@@ -1,0 +1,258 @@
+"""`sendable doctor --gateway` finds the proxy that breaks signatures, and says which and how to mend it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlencode
+
+import httpx
+import pytest
+from running import sendable, serving
+
+from app.config import read_settings
+from app.gateways import GATEWAYS, prove
+from app.models.receipt import Callback, Link
+from app.services.doctor import Finding
+from app.services.sample import HEADER, of_gateway
+from tests.conftest import Service, Start
+
+
+class Passed(NamedTuple):
+    """A request on its way through the proxy."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+
+def as_it_is(passed: Passed) -> Passed:
+    return passed
+
+
+@dataclass
+class Proxy:
+    """A real HTTP proxy on loopback, which may change what it passes on, or answer itself."""
+
+    change: Callable[[Passed], Passed | httpx.Response] = as_it_is
+    url: str = ""
+    upstream: str = ""
+    client: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(trust_env=False))
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        method, target, _ = head[0].split(" ", 2)
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+        body = await reader.readexactly(int(headers.pop("content-length", "0")))
+        del headers["host"]
+        said = self.change(Passed(method, target, headers, body))
+        if isinstance(said, Passed):
+            said = await self.client.request(said.method, f"{self.upstream}{said.target}", headers=said.headers,
+                                             content=said.body)  # fmt: skip
+        kept = {name: value for name, value in said.headers.items() if name in {"content-type", "location"}}
+        lines = [f"HTTP/1.1 {said.status_code} Said", f"content-length: {len(said.content)}", "connection: close"]
+        lines += [f"{name}: {value}" for name, value in kept.items()]
+        writer.write("\r\n".join([*lines, "", ""]).encode() + said.content)
+        await writer.drain()
+        writer.close()
+
+
+@asynccontextmanager
+async def passing() -> AsyncIterator[Proxy]:
+    proxy = Proxy()
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield proxy
+    finally:
+        server.close()
+        await proxy.client.aclose()
+
+
+class Way(NamedTuple):
+    """A service that runs, with a proxy before it, and its settings file."""
+
+    proxy: Proxy
+    config: Path
+    own: str
+
+
+CONFIG = """
+[gateways.twilio]
+secrets = ["an auth token"]
+public_url = "{url}/dlr"
+[gateways.twilio.accounts.eu]
+secrets = ["older", "newer"]
+[gateways.kannel]
+secrets = ["a token/of ours"]
+public_url = "{url}/dlr"
+[gateways.infobip]
+secrets = ["user:password"]
+public_url = "{url}/dlr"
+[gateways.openmarket]
+"""
+
+
+@pytest.fixture
+async def way(database_url: str, tmp_path: Path) -> AsyncIterator[Way]:
+    async with passing() as proxy:
+        config = tmp_path / "sendable.toml"
+        config.write_text(CONFIG.format(url=proxy.url))
+        async with serving(tmp_path / "log", database_url=database_url, config=str(config)) as served:
+            proxy.upstream = served.url
+            yield Way(proxy, config, served.url)
+
+
+def stripped(passed: Passed) -> Passed:
+    """What a proxy does that keeps the service under a path of its own."""
+    return passed._replace(target=passed.target.removeprefix("/dlr"))
+
+
+def with_query(passed: Passed, query: str) -> Passed:
+    return stripped(passed)._replace(target=stripped(passed).target.partition("?")[0] + query)
+
+
+def query(passed: Passed) -> str:
+    return passed.target.partition("?")[2]
+
+
+def reencoded(passed: Passed) -> Passed:
+    return stripped(passed)._replace(body=urlencode(parse_qsl(passed.body.decode()), safe="!").encode())
+
+
+def filtered(passed: Passed) -> Passed:
+    return stripped(passed)._replace(body=passed.body.replace(b"%21", b""))
+
+
+def without(passed: Passed, *names: str) -> Passed:
+    return stripped(passed)._replace(headers={k: v for k, v in passed.headers.items() if k not in names})
+
+
+def answer(status: int, body: str = "<html>", **headers: str) -> Callable[[Passed], httpx.Response]:
+    return lambda _: httpx.Response(status, text=body, headers=headers)
+
+
+BREAKS: dict[str, tuple[str, Callable[[Passed], Any], str]] = {
+    "changes the body": ("twilio", filtered, "the proxy changes the body ("),
+    "sorts the query": ("twilio", lambda p: with_query(p, "?" + "&".join(sorted(query(p).split("&")))),
+                        "the proxy changes the order of the query"),
+    "drops the query": ("kannel", lambda p: with_query(p, ""), "the proxy drops the query"),
+    "adds to the query": ("twilio", lambda p: with_query(p, f"?{query(p)}&utm=1"), "the proxy adds to the query"),
+    "decodes the query": ("twilio", lambda p: with_query(p, "?" + query(p).replace("%7E", "~")),
+                          "the proxy writes the query anew"),
+    "drops the signature": ("twilio", lambda p: without(p, "x-twilio-signature"),
+                            "the proxy drops the header x-twilio-signature"),
+    "drops credentials": ("infobip", lambda p: without(p, "authorization"), "the proxy drops the header authorization"),
+    "changes the path": ("twilio", lambda p: p._replace(target=stripped(p).target.replace("twilio", "%74wilio")),
+                         "the service takes the address for another one"),
+    "makes a GET of it": ("twilio", lambda p: stripped(p)._replace(method="GET", body=b""), "POST arrives as GET"),
+    "redirects": ("twilio", answer(301, location="https://elsewhere.example/x?token=1"),
+                  "/dlr/v1/receipts/twilio redirects to https://elsewhere.example/x: "),
+    "asks for a login": ("twilio", answer(401), "something before Sendable answers 401"),
+    "reaches nobody": ("twilio", answer(502), "the proxy answers 502: it does not reach Sendable"),
+    "is a web site": ("twilio", answer(200), "something else than Sendable answers 200 there"),
+    "keeps the prefix": ("twilio", as_it_is, "Sendable answers 404 there"),
+}  # fmt: skip
+
+
+async def found(way: Way, gateway: str, account: str = "") -> list[Finding]:
+    link = read_settings({"SENDABLE_CONFIG": str(way.config)}).links()[gateway, account]
+    return [finding async for finding in of_gateway(GATEWAYS[gateway], account, link, way.own, auth=True)]
+
+
+async def test_every_way_to_break_a_signature_is_named_and_the_right_way_is_fine(way: Way) -> None:
+    way.proxy.change = stripped
+    for gateway in ("twilio", "kannel", "infobip"):
+        *_, last = await found(way, gateway)
+        assert (last.level, last.says.endswith("as it was sent, and proves its origin")) == ("ok", True), last
+    for name, (gateway, change, says) in BREAKS.items():
+        way.proxy.change = change
+        *_, last = await found(way, gateway)
+        assert (last.level, says in last.says, bool(last.mend)) == ("wrong", True, True), (name, last)
+        assert "token" not in last.says + (last.mend or ""), name
+
+
+@pytest.mark.parametrize("gateway", ["kannel", "twilio"])
+async def test_what_the_signature_does_not_cover_is_a_note(way: Way, gateway: str) -> None:
+    """Twilio signs what the form says, in whatever escapes it is written."""
+    way.proxy.change = reencoded
+    *_, last = await found(way, gateway)
+    assert (last.level, last.says.startswith("the proxy changes the body")) == ("note", True)
+
+
+async def test_each_live_secret_is_tried(way: Way) -> None:
+    way.proxy.change = stripped
+    way.config.write_text(way.config.read_text().replace('"older", "newer"', '"older", "newest"'))
+    older, newest = (await found(way, "twilio", "eu"))[-2:]
+    assert (older.level, older.about) == ("ok", "gateways.twilio.accounts.eu, secret 1 of 2")
+    assert (newest.level, newest.says) == (
+        "wrong", "the sample arrived as it was sent, and does not prove its origin there",
+    )  # fmt: skip
+    assert newest.mend.startswith("restart the service")
+
+
+async def test_a_sample_leaves_nothing_behind(way: Way, service: Service) -> None:
+    way.proxy.change = reencoded
+    await found(way, "twilio")
+    way.proxy.change = stripped
+    await found(way, "twilio")
+    kept = """SELECT (SELECT count(*) FROM receipts), (SELECT count(*) FROM unread), (SELECT count(*) FROM refused),
+        (SELECT count(*) FROM receipt_keys)"""
+    assert await service.sql(kept) == [(0, 0, 0, 0)]
+
+
+async def test_the_command_ends_with_1_when_something_must_be_mended(way: Way, database_url: str) -> None:
+    settings = {"database_url": database_url, "config": str(way.config)}
+    way.proxy.change = stripped
+    well = await sendable("doctor", "--gateway", "twilio", **settings)
+    assert (well.code, "proves its origin" in well.out) == (0, True)
+    way.proxy.change = answer(502)
+    ill = await sendable("doctor", "--gateway", "twilio", "--json", **settings)
+    assert (ill.code, json.loads(ill.out)[-1]["level"]) == (1, "wrong")
+    none = await sendable("doctor", "--gateway", "openmarket", **settings)
+    assert (none.code, "has no secret, so it is answered 404" in none.out) == (1, True)
+    assert (await sendable("doctor", "--gateway", "nobody", **settings)).code == 2
+    assert (await sendable("doctor", "--gateway", "twilio", "--account", "us", **settings)).code == 2
+
+
+async def test_a_signature_over_the_address_needs_a_public_url() -> None:
+    findings = [one async for one in of_gateway(GATEWAYS["twilio"], "", Link("twilio", secrets=("s",)), "http://127.0.0.1:1",
+                                                auth=True)]  # fmt: skip
+    says = [finding.says for finding in findings if finding.level == "wrong"]
+    assert says[0] == "its signature covers the address, and `public_url` is not set"
+    assert says[1].startswith("nothing answers at http://127.0.0.1:1/v1/receipts/twilio")
+    kannel = [one async for one in of_gateway(GATEWAYS["kannel"], "", Link("kannel", secrets=("s",)), "http://127.0.0.1:1",
+                                              auth=True)]  # fmt: skip
+    assert not any("covers the address" in finding.says for finding in kannel)
+
+
+async def test_the_answer_to_a_sample_tells_a_stranger_nothing(start: Start) -> None:
+    link = {"secrets": ["the secret"], "public_url": "https://dlr.example.com"}
+    async with start(auth="on", gateways={"twilio": link}) as service:
+        said = await service.client.post("/v1/receipts/twilio?x=1", content=b"y", headers={HEADER: "id cookie,x-own"})
+    assert said.json()["proven"] is False
+    assert said.json()["headers"] == {}
+    assert "example" not in said.text
+
+
+SIGNERS = [gateway for gateway in GATEWAYS.values() if gateway.sign]
+
+
+@pytest.mark.parametrize("gateway", SIGNERS, ids=lambda gateway: gateway.name)
+@pytest.mark.parametrize("secret", ["a secret/&=é", "keyid:secret"])
+def test_what_a_gateway_signs_it_proves_with_this_secret_alone(gateway: Any, secret: str) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    url = f"https://dlr.example.com/v1/receipts/{gateway.name}"
+    for query_ in ("", "a=1&b=2"):
+        plain = Callback("POST", f"{url}?{query_}" if query_ else url, form, query_, b"x=1&y=2")
+        link = Link(gateway.name, secrets=(secret,))
+        signed = gateway.sign(plain, secret, link)
+        assert prove(gateway, signed, link)
+        assert not prove(gateway, plain, link)
+        assert not prove(gateway, signed, replace(link, secrets=("another",)))
