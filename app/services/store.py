@@ -468,9 +468,25 @@ added AS (
     INSERT INTO changes (number, sender, list, kind, before, after, reason, cause, occurred_at, committed_at)
     SELECT v.*, clock_timestamp() FROM turn, unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
         $6::text[], $7::text[], $8::jsonb[], $9::timestamptz[]) AS v
-    RETURNING seq)
+    RETURNING sender, list, kind, before, after, reason, occurred_at){{roll_ups}}
 SELECT pg_notify('{CHANNEL}', '') FROM (SELECT count(*) FROM added) AS _
 """  # noqa: S608 - two constants of this file
+
+# The roll-ups' rows are locked under the feed's lock, so in no order of their own. Only changes of consent have them.
+_ROLL_UPS = """,
+left_by_hour AS (
+    INSERT INTO opt_out_hours AS o (sender, list, hour, reason, total)
+    SELECT sender, list, date_trunc('hour', occurred_at, 'UTC'), coalesce(reason, ''), count(*) FROM added
+    WHERE kind = 'list.opted_out' AND before = 'opted_in' GROUP BY 1, 2, 3, 4
+    ON CONFLICT (sender, list, hour, reason) DO UPDATE SET total = o.total + excluded.total),
+sized AS (
+    INSERT INTO list_sizes AS l (sender, list, opted_in, opted_out)
+    SELECT sender, list, sum((after = 'opted_in')::int - (before IS NOT DISTINCT FROM 'opted_in')::int),
+        sum((after = 'opted_out')::int - (before IS NOT DISTINCT FROM 'opted_out')::int)
+    FROM added WHERE list IS NOT NULL GROUP BY 1, 2
+    ON CONFLICT (sender, list) DO UPDATE
+    SET opted_in = l.opted_in + excluded.opted_in, opted_out = l.opted_out + excluded.opted_out)"""
+_PUBLISH_ALONE, _PUBLISH_COUNTED = _PUBLISH.format(roll_ups=""), _PUBLISH.format(roll_ups=_ROLL_UPS)
 
 
 async def publish(db: Connection, changes: Sequence[Change]) -> None:
@@ -480,4 +496,5 @@ async def publish(db: Connection, changes: Sequence[Change]) -> None:
             (c.number, c.sender, c.list, c.kind, c.before, c.after, c.reason, cause_json(c.cause), c.occurred_at)
             for c in changes
         )
-        await db.fetch(_PUBLISH, *columns(rows))
+        counted = any(c.list is not None for c in changes)
+        await db.fetch(_PUBLISH_COUNTED if counted else _PUBLISH_ALONE, *columns(rows))
