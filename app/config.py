@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from app.models.duration import duration
+from app.models.number import Scope
 from app.models.phone import sender_id
 from app.models.policy import Mode
 from app.models.receipt import Link
@@ -83,11 +84,13 @@ class GatewayTable(LinkTable):
 
 class PolicyTable(_Table):
     mode: Mode | None = None
+    revocation_scope: Scope | None = None
 
 
 class SenderTable(_Table):
     kind: Literal["short_code", "long_code", "toll_free", "alphanumeric"] | None = None
     policy: Mode | None = None
+    revocation_scope: Scope | None = None
 
 
 class LookupTable(_Table):
@@ -174,6 +177,9 @@ class Settings(_Table):
 
     def sender_modes(self) -> dict[str, Mode]:
         return {sender: table.policy for sender, table in self.senders.items() if table.policy}
+
+    def sender_revocations(self) -> dict[str, Scope]:
+        return {sender: table.revocation_scope for sender, table in self.senders.items() if table.revocation_scope}
 
 
 _FROM_ENVIRONMENT = {

@@ -20,7 +20,21 @@ from app.gateways import GATEWAYS
 from app.lookups import PROVIDERS
 from app.models.duration import duration
 from app.models.receipt import Link
-from app.routers import consent, feed, held, lookups, messages, numbers, openapi, operating, problems, reading, receipts
+from app.routers import (
+    consent,
+    feed,
+    held,
+    lookups,
+    messages,
+    numbers,
+    openapi,
+    operating,
+    problems,
+    reading,
+    receipts,
+    reports,
+    subscribers,
+)
 from app.routers.front import FrontedApp
 from app.services import database, keys, migrate, upkeep
 from app.services.connection import connect
@@ -54,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings, app.state.meaning, app.state.links = settings, meaning, links
     problems.install(app)
     app.router.routes[:0] = [*receipts.routes, *numbers.routes]
-    for router in (messages, numbers, lookups, consent, held, feed, reading, operating):
+    for router in (messages, numbers, lookups, consent, subscribers, held, feed, reading, reports, operating):
         app.include_router(router.router)
     openapi.install(app)
     return app
@@ -62,7 +76,12 @@ def create_app(settings: Settings) -> FastAPI:
 
 def meaning_of(settings: Settings) -> Meaning:
     policy = load_policy(
-        settings.policy_file, settings.policy.mode, settings.sender_modes(), lookups=settings.lookup is not None
+        settings.policy_file,
+        settings.policy.mode,
+        settings.sender_modes(),
+        lookups=settings.lookup is not None,
+        revocation=settings.policy.revocation_scope,
+        sender_revocations=settings.sender_revocations(),
     )
     return Meaning(load(), carriers(), policy)
 

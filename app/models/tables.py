@@ -156,8 +156,7 @@ changes = Table(
     Column("committed_at", _TIME, nullable=False),
     Index("changes_number", "number", "seq"),
     Index("changes_committed_at", "committed_at", postgresql_using="brin"),
-    Index("changes_opt_outs", "occurred_at",
-          postgresql_where=text("kind = 'list.opted_out' AND before = 'opted_in'")),
+    Index("changes_opt_outs", "occurred_at", postgresql_where=text("kind = 'list.opted_out' AND before = 'opted_in'")),
 )
 
 # Carrier lookups that are due, or under way until `lease_until`: who claims one puts a token there, and writes nothing

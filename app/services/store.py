@@ -261,7 +261,24 @@ async def lock_numbers(
     wanted = sorted(set(numbers))
     await db.execute(_ADD_NUMBERS, wanted)
     rows = await db.fetch(_LOCK_NUMBERS, wanted)
-    lists = await _lists(db, sorted(set(with_lists)))
+    if len(rows) < len(wanted):  # one was erased while its lock was waited for
+        return await lock_numbers(db, wanted, with_lists, policy, now)
+    return _held(rows, await _lists(db, sorted(set(with_lists))), policy, now)
+
+
+_LOOK = "SELECT number, facts, state, reason, until FROM numbers WHERE number = ANY($1::text[])"
+
+
+async def look(db: Connection, numbers: Sequence[str], policy: Policy, now: datetime) -> dict[str, Held]:
+    """The same unlocked, with all lists, and without a trace of numbers that nobody has spoken of."""
+    rows = [tuple(row) for row in await db.fetch(_LOOK, numbers)]
+    known = {row[0] for row in rows}
+    rows += [(number, None, "unseen", None, None) for number in numbers if number not in known]
+    return _held(rows, await _lists(db, list(numbers)), policy, now)
+
+
+def _held(rows: Iterable[Sequence[Any]], lists: Mapping[str, dict[tuple[str, str], Subscription]], policy: Policy,
+          now: datetime) -> dict[str, Held]:  # fmt: skip
     return {
         number: hold(
             _NUMBER.validate_json(facts) if facts else Number(number),
@@ -272,6 +289,17 @@ async def lock_numbers(
         )
         for number, facts, state, reason, until in rows
     }
+
+
+_ERASED = """
+SELECT n, e.at FROM erasure_key k CROSS JOIN unnest($1::text[]) n
+JOIN erased e ON e.digest = sha256(k.outer_pad || sha256(k.inner_pad || convert_to(n, 'UTF8')))
+"""
+
+
+async def erased(db: Connection, numbers: Sequence[str]) -> dict[str, datetime]:
+    """Of these numbers those that were erased, and when."""
+    return {row[0]: row[1] for row in await db.fetch(_ERASED, numbers)}
 
 
 _LISTS = "SELECT number, sender, list, facts FROM subscriptions WHERE number = ANY($1::text[])"
