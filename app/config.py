@@ -116,6 +116,24 @@ class LookupTable(_Table):
         return self.model_extra or {}
 
 
+class RndTable(_Table):
+    """`[rnd]`: the account at the Reassigned Numbers Database, for `sendable rnd check`. Files need none."""
+
+    refresh_token: SecretStr
+    company_id: str = Field(min_length=1)
+    base_url: str | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _absolute(cls, url: str | None) -> str | None:
+        if url and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc):
+            raise ValueError('must be an absolute URL, for example "https://api.reassigned.us"')
+        return url
+
+    def options(self) -> dict[str, Any]:
+        return self.model_dump(exclude_none=True) | {"refresh_token": self.refresh_token.get_secret_value()}
+
+
 class Settings(_Table):
     """Everything that can be set. `policy_file` is SENDABLE_POLICY; `lookup` present: lookups are to be made."""
 
@@ -134,6 +152,7 @@ class Settings(_Table):
     gateways: dict[str, GatewayTable] = {}
     senders: dict[str, SenderTable] = {}
     lookup: LookupTable | None = None
+    rnd: RndTable | None = None
 
     @field_validator("database_url")
     @classmethod

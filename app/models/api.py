@@ -5,7 +5,7 @@ Answers go out without passing through these models: they are made of values tha
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -187,11 +187,29 @@ class ChangePage(BaseModel):
     next: int = Field(examples=[4711])
 
 
+class RndCheck(BaseModel):
+    """A question to the Reassigned Numbers Database: was the number disconnected on this day or later?"""
+
+    consented_on: date = Field(description="The date of consent that was asked about", examples=["2025-03-01"])
+    asked_at: When
+    via: Literal["api", "file"]
+    answer: Literal["yes", "no", "no_data"] | None = Field(description="Null: none, or none yet")
+    answered_at: When | None
+    detail: str | None = Field(description="Why there is none")
+
+
 class HistoryPage(BaseModel):
-    """A number's changes, newest first."""
+    """A number's changes, newest first, and with the first page what checks have said."""
 
     items: list[Change]
     next: NextPlace
+    checks: list[RndCheck] = []
+
+
+class Erased(BaseModel):
+    """How many rows went, by table."""
+
+    erased: dict[str, int] = Field(examples=[{"numbers": 1, "receipts": 4, "subscriptions": 1}])
 
 
 # Lookups ------------------------------------------------------------------------------------------------------------
