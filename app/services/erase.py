@@ -34,14 +34,14 @@ _LATER = ("numbers", "subscriptions", "changes")
 
 
 async def erase(engine: AsyncEngine, number: str) -> dict[str, int]:
-    """Erase a number in E.164. Returns how many rows went from which table."""
+    """Erase a number in E.164. Returns how many rows went from which table. Locks are taken in the order of all."""
     now = datetime.now(UTC)
     async with transaction(engine) as db:
         await _keep_key(db)
-        gone = {"messages": await _delete(db, "messages", number)}
+        gone = {"messages": await _delete(db, "messages", number), "unnamed": await _search(db, _UNNAMED, number)}
         unknown = await _lock(db, number)
         gone |= {table: await _delete(db, table, number) for table in tables() if table not in {*_LATER, "messages"}}
-        gone |= await _search(db, number)
+        gone["unread"] = await _search(db, _UNREAD, written(number))
         await db.execute("SELECT pg_advisory_xact_lock($1)", store.FEED_LOCK, timeout=WITHIN)
         gone["subscriptions"] = await db.fetchval(_SUBSCRIPTIONS, number, timeout=WITHIN)
         gone["changes"] = await db.fetchval(_CHANGES, number, timeout=WITHIN)
@@ -79,11 +79,10 @@ DELETE FROM unread WHERE encode(body, 'escape') ~ $1 OR query ~ $1 OR headers::t
 """
 
 
-async def _search(db: Connection, number: str) -> dict[str, int]:
+async def _search(db: Connection, statement: str, said: str) -> int:
     """What holds the number somewhere inside: receipts that wait for a name, callbacks that nobody could read."""
-    unnamed = await db.execute(_UNNAMED, number, timeout=WITHIN)
-    unread = await db.execute(_UNREAD, written(number), timeout=WITHIN)
-    return {"unnamed": int(unnamed.rpartition(" ")[2]), "unread": int(unread.rpartition(" ")[2])}
+    done = await db.execute(statement, said, timeout=WITHIN)
+    return int(done.rpartition(" ")[2])
 
 
 def written(number: str) -> str:
