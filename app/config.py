@@ -30,6 +30,7 @@ from pydantic import (
 
 from app.models.described import Description
 from app.models.duration import duration
+from app.models.number import Scope
 from app.models.phone import sender_id
 from app.models.policy import Mode
 from app.models.receipt import Link
@@ -140,11 +141,13 @@ class GatewaysTable(_Table):
 
 class PolicyTable(_Table):
     mode: Mode | None = None
+    revocation_scope: Scope | None = None
 
 
 class SenderTable(_Table):
     kind: Literal["short_code", "long_code", "toll_free", "alphanumeric"] | None = None
     policy: Mode | None = None
+    revocation_scope: Scope | None = None
 
 
 class LookupTable(_Table):
@@ -170,6 +173,24 @@ class LookupTable(_Table):
         return self.model_extra or {}
 
 
+class RndTable(_Table):
+    """`[rnd]`: the account at the Reassigned Numbers Database, for `sendable rnd check`. Files need none."""
+
+    refresh_token: SecretStr
+    company_id: str = Field(min_length=1)
+    base_url: str | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _absolute(cls, url: str | None) -> str | None:
+        if url and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc):
+            raise ValueError('must be an absolute URL, for example "https://api.reassigned.us"')
+        return url
+
+    def options(self) -> dict[str, Any]:
+        return self.model_dump(exclude_none=True) | {"refresh_token": self.refresh_token.get_secret_value()}
+
+
 class Settings(_Table):
     """Everything that can be set. `policy_file` is SENDABLE_POLICY; `lookup` present: lookups are to be made."""
 
@@ -188,6 +209,7 @@ class Settings(_Table):
     gateways: GatewaysTable = GatewaysTable()
     senders: dict[str, SenderTable] = {}
     lookup: LookupTable | None = None
+    rnd: RndTable | None = None
 
     @field_validator("database_url")
     @classmethod
@@ -241,6 +263,9 @@ class Settings(_Table):
 
     def sender_modes(self) -> dict[str, Mode]:
         return {sender: table.policy for sender, table in self.senders.items() if table.policy}
+
+    def sender_revocations(self) -> dict[str, Scope]:
+        return {sender: table.revocation_scope for sender, table in self.senders.items() if table.revocation_scope}
 
 
 _FROM_ENVIRONMENT = {

@@ -33,6 +33,8 @@ from app.routers import (
     problems,
     reading,
     receipts,
+    reports,
+    subscribers,
     unread,
 )
 from app.routers.front import FrontedApp
@@ -76,7 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.gateways, app.state.errands = gateways, Errands()
     problems.install(app)
     app.router.routes[:0] = [*receipts.routes, *numbers.routes]
-    for router in (messages, numbers, lookups, consent, held, feed, reading, unread, operating):
+    for router in (messages, numbers, lookups, consent, subscribers, held, feed, reading, reports, unread, operating):
         app.include_router(router.router)
     openapi.install(app)
     return app
@@ -84,7 +86,12 @@ def create_app(settings: Settings) -> FastAPI:
 
 def meaning_of(settings: Settings) -> Meaning:
     policy = load_policy(
-        settings.policy_file, settings.policy.mode, settings.sender_modes(), lookups=settings.lookup is not None
+        settings.policy_file,
+        settings.policy.mode,
+        settings.sender_modes(),
+        lookups=settings.lookup is not None,
+        revocation=settings.policy.revocation_scope,
+        sender_revocations=settings.sender_revocations(),
     )
     return Meaning(load(), carriers(), policy, gateways_of(settings))
 

@@ -152,7 +152,7 @@ def test_with_auth_off_no_key_is_asked_for() -> None:
     ("method", "path", "status", "allow"),
     [
         ("GET", "/v2", 404, None),
-        ("DELETE", "/v1/numbers/+15555551234", 405, {"GET"}),
+        ("PUT", "/v1/numbers/+15555551234", 405, {"GET", "DELETE"}),
         ("PUT", "/v1/numbers/status", 405, {"POST"}),
         ("POST", "/v1/senders/12345/lists/spring/subscribers/+15555551234", 405, {"PUT", "DELETE"}),
         ("PATCH", "/v1/receipts/native", 405, {"GET", "POST"}),

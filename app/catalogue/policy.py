@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 from app.models.catalogue import REASONS
 from app.models.duration import duration
-from app.models.number import PRECEDENCE
+from app.models.number import PRECEDENCE, Scope
 from app.models.policy import Mode, Policy, Rule
 
 
@@ -21,16 +21,19 @@ class PolicyError(ValueError):
 
 
 def load_policy(override: Path | None = None, mode: Mode | None = None, sender_modes: Mapping[str, Mode] | None = None,
-                *, lookups: bool = False) -> Policy:  # fmt: skip
-    """The rules in force. An override names only what it changes; its `mode` yields to the one given here.
+                *, lookups: bool = False, revocation: Scope | None = None,
+                sender_revocations: Mapping[str, Scope] | None = None) -> Policy:  # fmt: skip
+    """The rules in force. An override names only what it changes; its `mode` and `revocation_scope` yield to those
+    given here.
 
     Raises PolicyError for a file that cannot be read, an unknown reason or key, or a value of the wrong kind.
     """
     shipped = tomllib.loads((files("app.catalogue") / "policy.toml").read_text("utf-8"))
     own = _read(override) if override else {}
-    if extra := own.keys() - {"mode", "rules"}:
+    if extra := own.keys() - {"mode", "revocation_scope", "rules"}:
         raise PolicyError(
-            f"{override}: unknown key {min(extra)!r}; a policy file has `mode` and `[rules.REASON]` tables"
+            f"{override}: unknown key {min(extra)!r}; "
+            "a policy file has `mode`, `revocation_scope` and `[rules.REASON]` tables"
         )
     rules = dict(shipped["rules"])
     for reason, table in _tables(override, own.get("rules", {})).items():
@@ -38,9 +41,13 @@ def load_policy(override: Path | None = None, mode: Mode | None = None, sender_m
     named = own.get("mode", "lookup_first")
     if named not in get_args(Mode):
         raise PolicyError(f'{override}: mode = "{named}" is neither "lookup_first" nor "strict"')
+    reach = own.get("revocation_scope")
+    if reach is not None and reach not in get_args(Scope):
+        raise PolicyError(f'{override}: revocation_scope = "{reach}" is none of "list", "sender" and "all"')
     where = str(override or "policy.toml")
     read = {reason: _rule(where, reason, table) for reason, table in rules.items()}
-    return Policy(read, mode or named, dict(sender_modes or {}), lookups)
+    modes, reaches = dict(sender_modes or {}), dict(sender_revocations or {})
+    return Policy(read, mode or named, modes, lookups, revocation or reach, reaches)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import typer
 
 from app.catalogue import CatalogueError
 from app.catalogue.policy import PolicyError
-from app.cli import codes, look, lookup, operate, waiting
+from app.cli import bring, codes, look, lookup, operate, rnd, waiting
 from app.cli.attach import is_refusal, why_not
 from app.cli.demo.command import demo
+from app.cli.erase import erase
 from app.cli.reconcile import reconcile
 from app.cli.serve import serve
 from app.cli.show import Refused, say
@@ -27,11 +28,11 @@ app = typer.Typer(
     name="sendable", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="May I text this number now, from this sender, and if not, why not?",
 )  # fmt: skip
-for command in (serve, demo, operate.migrate, operate.doctor, reconcile):
+for command in (serve, demo, operate.migrate, operate.doctor, reconcile, erase):
     app.command()(command)
 for name, group in (
     ("codes", codes.codes), ("policy", look.policy), ("numbers", look.numbers), ("held", waiting.held),
-    ("unread", waiting.unread), ("lookup", lookup.lookup),
+    ("unread", waiting.unread), ("lookup", lookup.lookup), ("import", bring.imports), ("rnd", rnd.rnd),
     ("keys", operate.keys), ("db", operate.db),
 ):  # fmt: skip
     app.add_typer(group, name=name)

@@ -30,10 +30,14 @@ def show_policy(*, json: Json = False) -> None:
     """The rules in force: those that ship, with the override file of SENDABLE_POLICY on top."""
     rules = meaning_of(read_settings()).policy
     if json:
-        as_json({"mode": rules.mode, "senders": dict(rules.sender_modes), "lookups": rules.lookups,
+        as_json({"mode": rules.mode, "senders": dict(rules.sender_modes),
+                 "revocation_scope": rules.revocation, "sender_revocation_scopes": dict(rules.sender_revocations),
+                 "lookups": rules.lookups,
                  "rules": {reason: _rule(rule) for reason, rule in sorted(rules.rules.items())}})  # fmt: skip
         return
     say(f"mode {rules.mode}; {'a' if rules.lookups else 'no'} lookup provider is configured")
+    if rules.revocation:
+        say(f"a revocation reaches as far as: {rules.revocation}")
     columns = ("reason", "state", "lapse", "block", "consent", "strict_consent", "lookup", "alarm")
     as_table(columns, ([getattr(rule, name) for name in columns] for _, rule in sorted(rules.rules.items())))
 

@@ -13,11 +13,12 @@ from pkgutil import iter_modules
 
 import orjson
 
+from app.lookups import _rnd as rnd
 from app.lookups._fields import CANNOT_READ, why
 from app.lookups._http import Refused
 from app.models.lookup import Failed, Found, HttpAnswer, Options, Provider
 
-__all__ = ["PROVIDERS", "read"]
+__all__ = ["PROVIDERS", "read", "rnd"]
 
 
 def _found() -> dict[str, Provider]:

@@ -5,7 +5,7 @@ Answers go out without passing through these models: they are made of values tha
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -187,11 +187,29 @@ class ChangePage(BaseModel):
     next: int = Field(examples=[4711])
 
 
+class RndCheck(BaseModel):
+    """A question to the Reassigned Numbers Database: was the number disconnected on this day or later?"""
+
+    consented_on: date = Field(description="The date of consent that was asked about", examples=["2025-03-01"])
+    asked_at: When
+    via: Literal["api", "file"]
+    answer: Literal["yes", "no", "no_data"] | None = Field(description="Null: none, or none yet")
+    answered_at: When | None
+    detail: str | None = Field(description="Why there is none")
+
+
 class HistoryPage(BaseModel):
-    """A number's changes, newest first."""
+    """A number's changes, newest first, and with the first page what checks have said."""
 
     items: list[Change]
     next: NextPlace
+    checks: list[RndCheck] = []
+
+
+class Erased(BaseModel):
+    """How many rows went, by table."""
+
+    erased: dict[str, int] = Field(examples=[{"numbers": 1, "receipts": 4, "subscriptions": 1}])
 
 
 # Lookups ------------------------------------------------------------------------------------------------------------
@@ -303,6 +321,85 @@ class SubscriberPage(BaseModel):
 
     items: list[Subscriber]
     next: Next
+
+
+class WrongLine(BaseModel):
+    """A line that is no opt-in. It repeats nothing that the line holds."""
+
+    line: int = Field(examples=[17])
+    detail: str = Field(examples=["consented_at: give a time with its zone, for example 2026-11-21T18:42:07Z"])
+
+
+class Imported(BaseModel):
+    """What came of a file of opt-ins."""
+
+    lines: int = Field(description="Lines that are opt-ins", examples=[4])
+    opted_in: int = Field(description="People who were not on the list and now are", examples=[2])
+    already: int = Field(description="People who were on it already", examples=[1])
+    refused: int = Field(description="People who have opted out since: the list stands as opted out", examples=[1])
+    reasons: dict[str, int] = Field(description="Of the refused: what stands", examples=[{"unsubscribed": 1}])
+    wrong: int = Field(description="Lines that are no opt-in", examples=[1])
+    errors: list[WrongLine] = Field(description="The first thousand of those")
+
+
+# Reports -----------------------------------------------------------------------------------------------------------
+
+
+class ListSize(BaseModel):
+    """A list, counted at this instant."""
+
+    sender: Sender
+    list: str = Field(examples=["spring"])
+    subscribers: int = Field(description="Opted in: the suspended, held and blocked too")
+    sendable: int = Field(description="Subscribers who may be texted now: those of the view `published.sendable`")
+    suspended: int = Field(description="Subscribers whose number is suspended: they come back by themselves")
+    held: int = Field(description="Subscribers whose number is held until a lookup or a person decides")
+    opted_out: int = Field(description="Those of the view `published.opt_outs`")
+
+
+class Lists(BaseModel):
+    """Every list, by sender and name."""
+
+    items: list[ListSize]
+
+
+class ReasonCount(BaseModel):
+    """How many left for one reason, and which part of all that is."""
+
+    reason: str | None = Field(examples=["deactivated"])
+    count: int
+    share: float = Field(description="Of 1")
+
+
+Reasons = list[ReasonCount]
+
+
+class ListOptOuts(BaseModel):
+    """Who left one list."""
+
+    sender: Sender
+    list: str = Field(examples=["spring"])
+    total: int
+    reasons: Reasons
+
+
+class OptOutReport(BaseModel):
+    """Subscribers who left in a time frame, by reason: of all lists together, and of each."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{
+        "from": "2026-10-22T00:00:00Z", "to": "2026-11-21T00:00:00Z", "total": 4,
+        "reasons": [{"reason": "deactivated", "count": 3, "share": 0.75},
+                    {"reason": "unsubscribed", "count": 1, "share": 0.25}],
+        "items": [{"sender": "12345", "list": "spring", "total": 4,
+                   "reasons": [{"reason": "deactivated", "count": 3, "share": 0.75},
+                               {"reason": "unsubscribed", "count": 1, "share": 0.25}]}],
+    }]})  # fmt: skip
+
+    from_: When = Field(alias="from")
+    to: When
+    total: int
+    reasons: list[ReasonCount]
+    items: list[ListOptOuts]
 
 
 # What codes mean ---------------------------------------------------------------------------------------------------

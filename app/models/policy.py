@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
-from app.models.number import State
+from app.models.number import Scope, State
 
 Mode = Literal["lookup_first", "strict"]
 Ends = Literal["keep", "sender", "everyone"]
@@ -46,12 +46,21 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rules in force. `lookups`: a lookup provider is configured. A reason without a rule is only counted."""
+    """The rules in force. `lookups`: a lookup provider is configured. A reason without a rule is only counted.
+
+    `revocation`: how far the person's own opt-out reaches where they do not say so themselves; unset, a receipt's
+    reaches the sender's lists and a call's the one list.
+    """
 
     rules: Mapping[str, Rule]
     mode: Mode = "lookup_first"
     sender_modes: Mapping[str, Mode] = field(default_factory=dict)
     lookups: bool = False
+    revocation: Scope | None = None
+    sender_revocations: Mapping[str, Scope] = field(default_factory=dict)
+
+    def revoked(self, sender: str | None) -> Scope | None:
+        return self.sender_revocations.get(sender or "", self.revocation)
 
     def rule(self, reason: str) -> Rule:
         return self.rules.get(reason) or Rule(reason)

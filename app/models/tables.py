@@ -108,6 +108,7 @@ numbers = Table(
     Column("last_receipt_at", _TIME),
     Index("numbers_until", "until", postgresql_where=text("until IS NOT NULL")),
     Index("numbers_state", "state", "number", postgresql_where=text("state NOT IN ('active', 'unseen')")),
+    Index("numbers_dead_since", "number", postgresql_where=text("dead_since IS NOT NULL")),
     postgresql_with={"fillfactor": 80},
 )
 
@@ -156,6 +157,7 @@ changes = Table(
     Column("committed_at", _TIME, nullable=False),
     Index("changes_number", "number", "seq"),
     Index("changes_committed_at", "committed_at", postgresql_using="brin"),
+    Index("changes_opt_outs", "occurred_at", postgresql_where=text("kind = 'list.opted_out' AND before = 'opted_in'")),
 )
 
 # Carrier lookups that are due, or under way until `lease_until`: who claims one puts a token there, and writes nothing
@@ -320,4 +322,78 @@ api_keys = Table(
     Column("expires_at", _TIME),
     Column("revoked_at", _TIME),
     Column("first", Boolean, nullable=False, server_default=text("false")),
+)
+
+# Files of subscribers on their way in: how far each is read, what came of it so far. A row goes when its file is done.
+imports = Table(
+    "imports",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("staged_to", BigInteger, nullable=False, server_default=text("0")),
+    Column("told", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("touched_at", _TIME, nullable=False),
+)
+
+# Their lines that are read and not yet applied.
+import_lines = Table(
+    "import_lines",
+    metadata,
+    Column("import", UUID, primary_key=True),
+    Column("line", BigInteger, primary_key=True),
+    Column("number", Text, primary_key=True),
+    Column("sender", Text, nullable=False),
+    Column("list", Text, nullable=False),
+    Column("consented_at", _TIME, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("evidence", Text),
+)
+
+# Roll-ups of `changes`, written by the statement that writes those: subscribers who left, by hour of the event; and
+# how many rows of each consent `subscriptions` has for a list.
+opt_out_hours = Table(
+    "opt_out_hours",
+    metadata,
+    Column("sender", Text, primary_key=True),
+    Column("list", Text, primary_key=True),
+    Column("hour", _TIME, primary_key=True),
+    Column("reason", Text, primary_key=True),
+    Column("total", BigInteger, nullable=False),
+)
+list_sizes = Table(
+    "list_sizes",
+    metadata,
+    Column("sender", Text, primary_key=True),
+    Column("list", Text, primary_key=True),
+    Column("opted_in", BigInteger, nullable=False),
+    Column("opted_out", BigInteger, nullable=False),
+)
+
+# Questions to the Reassigned Numbers Database, kept as evidence: the number and the date of consent that were asked
+# for, when, by which way, and the answer (null: none yet).
+rnd_checks = Table(
+    "rnd_checks",
+    metadata,
+    Column("number", Text, primary_key=True),
+    Column("consented_on", Date, primary_key=True),
+    Column("asked_at", _TIME, primary_key=True),
+    Column("via", Text, nullable=False),
+    Column("answer", Text),
+    Column("answered_at", _TIME),
+    Column("detail", Text),
+)
+
+# Numbers that were erased, as HMAC-SHA256: an opt-in must be newer than `at`. The key stands beside them as the two
+# padded blocks that an HMAC begins with, so that PostgreSQL can make one with its own sha256.
+erased = Table(
+    "erased",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("at", _TIME, nullable=False),
+)
+erasure_key = Table(
+    "erasure_key",
+    metadata,
+    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("inner_pad", LargeBinary, nullable=False),
+    Column("outer_pad", LargeBinary, nullable=False),
 )

@@ -188,7 +188,7 @@ async def _lines_answered(request: Request) -> AsyncIterator[bytes]:
 async def _lines(request: Request) -> AsyncIterator[list[bytes | None]]:
     """The lines that each part of the body completes; None for one that is too long, of which nothing is kept."""
     rest, too_long = b"", False
-    async for part in _unpacked(request):
+    async for part in unpacked(request):
         *whole, rest = (rest + part).split(b"\n")
         found: list[bytes | None] = [line if len(line) <= LINE_MOST else None for line in whole]
         if too_long and whole:
@@ -203,7 +203,7 @@ async def _lines(request: Request) -> AsyncIterator[list[bytes | None]]:
         yield [None if too_long else rest]
 
 
-async def _unpacked(request: Request) -> AsyncIterator[bytes]:
+async def unpacked(request: Request) -> AsyncIterator[bytes]:
     """The body in parts of bounded size, decompressed. Raises TimeoutError when nothing comes, NotCompressed."""
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"identity", "gzip", "x-gzip", "deflate"}:

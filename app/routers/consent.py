@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Security
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field
+from pydantic import BaseModel
 from starlette.responses import Response
 
-from app.models.number import Cause, Fact, OptIn
+from app.models.number import Cause, Fact, OptIn, Scope
+from app.models.opt_in import Moment, OptInCall
 from app.routers.answers import answer, list_of, number_of, sender_of
 from app.routers.auth import scope
 from app.routers.problems import Problem
@@ -21,35 +22,10 @@ AHEAD = timedelta(minutes=5)
 PATH = "/v1/senders/{sender:path}/lists/{list:path}/subscribers/{number}"
 
 
-def _clean(text: str) -> str:
-    if "\0" in text or not text.strip():
-        raise ValueError("must not be blank, nor hold NUL characters")
-    return text
-
-
 Sender = Annotated[str, Path(description="Short code, phone number or name, percent-encoded", examples=["12345"])]
 ListName = Annotated[str, Path(max_length=128, description="A list of this sender", examples=["spring"])]
 PhoneNumber = Annotated[str, Path(description="E.164; a national number is read with the default region",
                                   examples=["+15555551234"])]  # fmt: skip
-
-
-def _written_out(value: object) -> object:
-    """Pydantic would also take a number, as seconds since 1970: nobody means that by a time here."""
-    if not (isinstance(value, str) and "-" in value):
-        raise ValueError("give a time with its zone, for example 2026-11-21T18:42:07Z")
-    return value
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
-Words = Annotated[str, Field(max_length=1024), AfterValidator(_clean)]
-
-
-class OptInCall(BaseModel):
-    """The person's consent: when it was given, where, and what proves it."""
-
-    consented_at: Moment
-    source: Words = Field(examples=["web form"])
-    evidence: Words | None = Field(None, examples=["form 7f3a, address kept with it"])
 
 
 class Subscribed(BaseModel):
@@ -83,18 +59,24 @@ async def opt_in(request: Request, sender: Sender, list: ListName, number: Phone
 
 @router.delete(PATH, operation_id="optOut", summary="Opt a number out", response_model=Subscribed)
 async def opt_out(request: Request, sender: Sender, list: ListName, number: PhoneNumber,  # noqa: A002, PLR0917
-                  scope: Literal["list", "sender", "all"] = "list",
+                  scope: Annotated[Scope | None, Query(description="As the settings say unless given")] = None,
                   reason: Annotated[str, Query(pattern="^[a-z][a-z0-9_]{0,63}$")] = "unsubscribed",
                   at: Moment | None = None,
                   _: Annotated[None, Security(scope("consent:write"))] = None) -> Response:  # fmt: skip
-    """Of this list, of all lists of the sender, or of everything. It is remembered where no list exists yet."""
+    """Of this list, of all lists of the sender, or of everything. It is remembered where no list exists yet.
+
+    Without `scope` it reaches as far as `revocation_scope` of the sender or the policy says, and without that, this
+    list alone.
+    """
     who = _who(request, sender, list, number)
     now = datetime.now(UTC)
     if at and at > now + AHEAD:
         raise Problem(422, "at lies more than 5 minutes ahead: leave it out, or give the moment of the opt-out")
     state = request.app.state
     fact = Fact(at or now, at or now, reason, Cause("call", source="api"))
-    return _answer(who, await consent.opt_out(state.engine, who, fact, scope, state.meaning.policy))
+    policy = state.meaning.policy
+    reach: Scope = scope or policy.revoked(who.sender) or "list"
+    return _answer(who, await consent.opt_out(state.engine, who, fact, reach, policy))
 
 
 def _who(request: Request, sender: str, list_: str, number: str) -> Place:

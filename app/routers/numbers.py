@@ -13,7 +13,8 @@ from app.models import api
 from app.routers import bulk
 from app.routers.answers import JSON, NDJSON, answer, asked_of, dumps, number_of
 from app.routers.auth import require, scope
-from app.services import feed, reading, status
+from app.services import feed, reading, rnd, status
+from app.services.erase import erase
 
 router = APIRouter(tags=["numbers"])
 Reads = Annotated[None, Security(scope("numbers:read"))]
@@ -61,8 +62,24 @@ async def statuses(request: Request, content_type: Annotated[str, Header(include
             response_model=api.HistoryPage)  # fmt: skip
 async def history(request: Request, number: PhoneNumber, after: After = reading.NEWEST, limit: Limit = 100,
                   _: Reads = None) -> Response:  # fmt: skip
-    """Every change with its cause, newest first: why, since when, by which receipt, lookup, file or call."""
+    """Every change with its cause, newest first: why, since when, by which receipt, lookup, file or call. With the
+    first page, `checks`: what the Reassigned Numbers Database was asked about the number, and what it said.
+    """
     state = request.app.state
-    rows = await reading.history(state.reads, number_of(state.settings.region, number), after, limit + 1)
+    who = number_of(state.settings.region, number)
+    rows = await reading.history(state.reads, who, after, limit + 1)
     items = [feed.shape(row) for row in rows[:limit]]
-    return answer({"items": items, "next": items[-1]["seq"] if len(rows) > limit else None})
+    checks = [row._asdict() for row in await rnd.history(state.reads, who)] if after == reading.NEWEST else []
+    return answer({"items": items, "next": items[-1]["seq"] if len(rows) > limit else None, "checks": checks})
+
+
+@router.delete("/v1/numbers/{number}", operation_id="eraseNumber", summary="Erase everything of a number",
+               response_model=api.Erased)  # fmt: skip
+async def erase_number(request: Request, number: PhoneNumber,
+                       _: Annotated[None, Security(scope("admin"))] = None) -> Response:  # fmt: skip
+    """Receipts, history, consent, lookups, the register, what could not be read: all of it goes, for good, but a keyed
+    hash. It keeps the person opted out: only an opt-in that they gave after the erasure counts. Answered the same for a
+    number that nobody has spoken of.
+    """
+    state = request.app.state
+    return answer({"erased": await erase(state.engine, number_of(state.settings.region, number))})

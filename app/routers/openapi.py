@@ -21,6 +21,7 @@ from starlette.routing import Route, compile_path
 
 from app.gateways import GATEWAYS
 from app.models import api
+from app.models.opt_in import SubscriberLine
 from app.routers.answers import JSON, NDJSON
 from app.routers.messages import SentMessage
 from app.routers.problems import MEDIA_TYPE, Problem, answer
@@ -36,6 +37,7 @@ TAGS = [
     {"name": "messages", "description": "The register of sent messages, for receipts that carry only an id."},
     {"name": "lookups", "description": "Who serves a number now, as lookup providers tell."},
     {"name": "held", "description": "Numbers that wait for a person."},
+    {"name": "reports", "description": "How lists stand, and why people left them."},
     {"name": "codes", "description": "What vendors' codes mean, and what the policy in force does about them."},
     {"name": "operating", "description": "For those who keep it running."},
 ]
@@ -96,6 +98,7 @@ def _errors(operation: Document) -> Iterator[int]:
 _BY_HAND: tuple[type[BaseModel], ...] = (
     api.NumberStatus, api.BulkQuestion, api.BadNumber, api.LineQuestion, api.Change, api.Subscriber, api.Problem,
     api.Registered, api.HeldPage, api.Decided, api.Alive, api.Ready, SentMessage,
+    SubscriberLine,
 )  # fmt: skip
 
 

@@ -94,6 +94,8 @@ async def subscribers(
     """In order of number, as pages of JSON, or the whole list as NDJSON or CSV (by `Accept`), streamed.
 
     The suspended stay listed: they are subscribers still. `sendable=true` names exactly those who may be texted now.
+    `consent=opted_out` names those who left: `reason` and `at` are of what ended their consent, whatever else stands in
+    the way.
     """
     who = sender_of(request.app.state.settings.region, sender), list_of(list)
     given = {"consent": consent, "state": state, "sendable": sendable}

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from app.models.number import Change, Verdict
+from msgspec.structs import replace
+
+from app.models.number import Cause, Change, Fact, Verdict
 from app.models.policy import Policy
 from app.services import store
 from app.services.connection import Connection
-from app.services.decide import Held, settle
+from app.services.decide import Held, merge, settle
 
 
 class Applied(NamedTuple):
@@ -27,11 +29,37 @@ async def apply(db: Connection, verdicts: Sequence[Verdict], policy: Policy, now
     """A fixed number of statements, however many verdicts; those about the same number act in the order given."""
     with_lists = {v.number for v in verdicts if v.out or v.opted_in}
     before = await store.lock_numbers(db, (v.number for v in verdicts), with_lists, policy, now)
+    applied = _settled(await _remembered(db, before, verdicts), verdicts, policy, now)
+    await store.save_numbers(db, before, applied.held, now)
+    await store.save_lists(db, before, applied.held)
+    await store.save_lookups(db, before, applied.held, now)
+    return applied
+
+
+async def foresee(db: Connection, verdicts: Sequence[Verdict], policy: Policy, now: datetime) -> Applied:
+    """What `apply` would do, without a lock and without a trace."""
+    before = await store.look(db, sorted({v.number for v in verdicts}), policy, now)
+    return _settled(await _remembered(db, before, verdicts), verdicts, policy, now)
+
+
+def _settled(before: dict[str, Held], verdicts: Sequence[Verdict], policy: Policy, now: datetime) -> Applied:
     held, changes = dict(before), []
     for verdict in verdicts:
         held[verdict.number], changed = settle(held[verdict.number], verdict, policy, now)
         changes.append(changed)
-    await store.save_numbers(db, before, held, now)
-    await store.save_lists(db, before, held)
-    await store.save_lookups(db, before, held, now)
     return Applied(before, held, changes)
+
+
+async def _remembered(db: Connection, before: dict[str, Held], verdicts: Sequence[Verdict]) -> dict[str, Held]:
+    """Numbers that were erased once: an opt-in must be newer. Only opt-ins ask for it."""
+    opting = sorted({v.number for v in verdicts if v.opted_in})
+    erased = await store.erased(db, opting) if opting else {}
+    return before | {
+        number: replace(before[number], number=merge(before[number].number, _erased(number, at)))
+        for number, at in erased.items()
+    }
+
+
+def _erased(number: str, at: datetime) -> Verdict:
+    cause = Cause("person", source="erasure")
+    return Verdict(number, at, cause, out=Fact(at, at, "erased", cause), scope="all")

@@ -34,10 +34,13 @@ class Place(NamedTuple):
 
 async def opt_in(engine: AsyncEngine, place: Place, given: OptIn, policy: Policy) -> Stands:
     """Keep an opt-in. An opt-out that is as new or newer stands all the same: the list then stands as opted out."""
+    return await _call(engine, place, agreed(place, given), policy)
+
+
+def agreed(place: Place, given: OptIn) -> Verdict:
+    """What an opt-in says: the same from one call as from a line of a file."""
     cause = Cause("call", source=given.source, evidence=given.evidence)
-    number, sender, name = place
-    verdict = Verdict(number, given.at, cause, sender=sender, list=name, opted_in=given)
-    return await _call(engine, place, verdict, policy)
+    return Verdict(place.number, given.at, cause, sender=place.sender, list=place.list, opted_in=given)
 
 
 async def opt_out(engine: AsyncEngine, place: Place, fact: Fact, scope: Scope, policy: Policy) -> Stands:

@@ -141,7 +141,14 @@ def _out(fact: Fact) -> Fact:
 
 
 def _consent(rule: Rule, policy: Policy, sender: str | None, known: Registered | None) -> Ends:
-    """Whose lists end at once. Strict mode changes only this column."""
+    """Whose lists end at once. Strict mode changes only this column. A receipt names no list: a revocation of one list
+    reaches the sender's, as without a setting.
+    """
+    ends = _ends(rule, policy, sender, known)
+    return "everyone" if ends == "sender" and rule.revocation and policy.revoked(sender) == "all" else ends
+
+
+def _ends(rule: Rule, policy: Policy, sender: str | None, known: Registered | None) -> Ends:
     if rule.unrouted_consent and known and not known.routed:
         return rule.unrouted_consent
     if rule.strict_consent and policy.strict(sender):

@@ -108,7 +108,7 @@ _SUBSCRIBERS = """
 SELECT number, consent, state, reason IS NULL AS sendable, reason, at
 FROM (
     SELECT s.number, s.consent, n.state, s.at,
-           CASE WHEN NOT n.sendable THEN n.reason WHEN b.reason IS NOT NULL THEN b.reason
+           CASE WHEN {gone} THEN s.reason WHEN NOT n.sendable THEN n.reason WHEN b.reason IS NOT NULL THEN b.reason
                 WHEN s.consent = 'opted_out' THEN s.reason
                 WHEN s.opted_in_at <= held.dead_since THEN 'deactivated' END AS reason
     FROM subscriptions s
@@ -125,9 +125,12 @@ _FILTERS = {"state": " AND state = :state", "sendable": " AND (reason IS NULL) =
 
 async def subscribers(engine: AsyncEngine, sender: str, list_: str, wanted: Mapping[str, Any], *,
                       after: str, limit: int) -> Rows:  # fmt: skip
-    """Who is on a list, in order of number. `wanted` filters by consent, state or sendable."""
+    """Who is on a list, in order of number. `wanted` filters by consent, state or sendable. Of the opted out, asked for
+    by that, the reason is what ended their consent; else it is what stands in the way first.
+    """
     statement = _SUBSCRIBERS.format(
         consent=" AND s.consent = :consent" if "consent" in wanted else "",
+        gone="true" if wanted.get("consent") == "opted_out" else "false",
         filters="".join(clause for name, clause in _FILTERS.items() if name in wanted),
     )
     return await _all(engine, statement, {**wanted, "sender": sender, "list": list_, "after": after, "limit": limit})

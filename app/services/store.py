@@ -279,7 +279,24 @@ async def lock_numbers(
     wanted = sorted(set(numbers))
     await db.execute(_ADD_NUMBERS, wanted)
     rows = await db.fetch(_LOCK_NUMBERS, wanted)
-    lists = await _lists(db, sorted(set(with_lists)))
+    if len(rows) < len(wanted):  # one was erased while its lock was waited for
+        return await lock_numbers(db, wanted, with_lists, policy, now)
+    return _held(rows, await _lists(db, sorted(set(with_lists))), policy, now)
+
+
+_LOOK = "SELECT number, facts, state, reason, until FROM numbers WHERE number = ANY($1::text[])"
+
+
+async def look(db: Connection, numbers: Sequence[str], policy: Policy, now: datetime) -> dict[str, Held]:
+    """The same unlocked, with all lists, and without a trace of numbers that nobody has spoken of."""
+    rows = [tuple(row) for row in await db.fetch(_LOOK, numbers)]
+    known = {row[0] for row in rows}
+    rows += [(number, None, "unseen", None, None) for number in numbers if number not in known]
+    return _held(rows, await _lists(db, list(numbers)), policy, now)
+
+
+def _held(rows: Iterable[Sequence[Any]], lists: Mapping[str, dict[tuple[str, str], Subscription]], policy: Policy,
+          now: datetime) -> dict[str, Held]:  # fmt: skip
     return {
         number: hold(
             _number_of(facts) if facts else Number(number),
@@ -290,6 +307,17 @@ async def lock_numbers(
         )
         for number, facts, state, reason, until in rows
     }
+
+
+_ERASED = """
+SELECT n, e.at FROM erasure_key k CROSS JOIN unnest($1::text[]) n
+JOIN erased e ON e.digest = sha256(k.outer_pad || sha256(k.inner_pad || convert_to(n, 'UTF8')))
+"""
+
+
+async def erased(db: Connection, numbers: Sequence[str]) -> dict[str, datetime]:
+    """Of these numbers those that were erased, and when."""
+    return {row[0]: row[1] for row in await db.fetch(_ERASED, numbers)}
 
 
 _LISTS = "SELECT number, sender, list, facts FROM subscriptions WHERE number = ANY($1::text[])"
@@ -536,9 +564,25 @@ added AS (
     INSERT INTO changes (number, sender, list, kind, before, after, reason, cause, occurred_at, committed_at)
     SELECT v.*, clock_timestamp() FROM turn, unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
         $6::text[], $7::text[], $8::jsonb[], $9::timestamptz[]) AS v
-    RETURNING seq)
+    RETURNING sender, list, kind, before, after, reason, occurred_at){{roll_ups}}
 SELECT pg_notify('{CHANNEL}', '') FROM (SELECT count(*) FROM added) AS _
 """  # noqa: S608 - two constants of this file
+
+# The roll-ups' rows are locked under the feed's lock, so in no order of their own. Only changes of consent have them.
+_ROLL_UPS = """,
+left_by_hour AS (
+    INSERT INTO opt_out_hours AS o (sender, list, hour, reason, total)
+    SELECT sender, list, date_trunc('hour', occurred_at, 'UTC'), coalesce(reason, ''), count(*) FROM added
+    WHERE kind = 'list.opted_out' AND before = 'opted_in' GROUP BY 1, 2, 3, 4
+    ON CONFLICT (sender, list, hour, reason) DO UPDATE SET total = o.total + excluded.total),
+sized AS (
+    INSERT INTO list_sizes AS l (sender, list, opted_in, opted_out)
+    SELECT sender, list, sum((after = 'opted_in')::int - (before IS NOT DISTINCT FROM 'opted_in')::int),
+        sum((after = 'opted_out')::int - (before IS NOT DISTINCT FROM 'opted_out')::int)
+    FROM added WHERE list IS NOT NULL GROUP BY 1, 2
+    ON CONFLICT (sender, list) DO UPDATE
+    SET opted_in = l.opted_in + excluded.opted_in, opted_out = l.opted_out + excluded.opted_out)"""
+_PUBLISH_ALONE, _PUBLISH_COUNTED = _PUBLISH.format(roll_ups=""), _PUBLISH.format(roll_ups=_ROLL_UPS)
 
 
 async def publish(db: Connection, changes: Sequence[Change]) -> None:
@@ -548,4 +592,5 @@ async def publish(db: Connection, changes: Sequence[Change]) -> None:
             (c.number, c.sender, c.list, c.kind, c.before, c.after, c.reason, cause_json(c.cause), c.occurred_at)
             for c in changes
         )
-        await db.fetch(_PUBLISH, *columns(rows))
+        counted = any(c.list is not None for c in changes)
+        await db.fetch(_PUBLISH_COUNTED if counted else _PUBLISH_ALONE, *columns(rows))

@@ -35,6 +35,7 @@ KEYS_KEPT = timedelta(days=8)
 REGISTER_KEPT = timedelta(days=14)
 WORDS_KEPT = timedelta(days=90)
 SPEND_KEPT = timedelta(days=31)
+IMPORTS_KEPT = timedelta(days=7)
 AT_ONCE = 5_000
 _LOCK = 7_316_003
 
@@ -121,6 +122,9 @@ DELETE FROM {table} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {col
 """  # noqa: S608 - names of this file
 
 
+_DROP_LINES = "DELETE FROM import_lines WHERE import NOT IN (SELECT id FROM imports)"
+
+
 async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
     """Make the coming days' partitions, drop those past retention, prune what only serves for days."""
     now = datetime.now(UTC)
@@ -137,8 +141,13 @@ async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
         ("unknown_words", "last_at", now - WORDS_KEPT),
         ("lookup_answers", "asked_at", history),
         ("lookup_spend", "day", (now - SPEND_KEPT).date()),
+        ("imports", "touched_at", now - IMPORTS_KEPT),
+        ("opt_out_hours", "hour", history),
+        ("rnd_checks", "asked_at", history),
     ):
         await _delete(engine, _prune(table, column), oldest)
+    async with transaction(engine) as db:
+        await db.execute(_DROP_LINES)
 
 
 async def _delete(engine: AsyncEngine, statement: str, oldest: date) -> None:

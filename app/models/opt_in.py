@@ -1,0 +1,42 @@
+"""A person's opt-in as it is given: by one call, or as a line of a file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _clean(text: str) -> str:
+    if "\0" in text or not text.strip():
+        raise ValueError("must not be blank, nor hold NUL characters")
+    return text
+
+
+def _written_out(value: object) -> object:
+    """Pydantic would also take a number, as seconds since 1970: nobody means that by a time here."""
+    if not (isinstance(value, str) and "-" in value):
+        raise ValueError("give a time with its zone, for example 2026-11-21T18:42:07Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+Words = Annotated[str, Field(max_length=1024), AfterValidator(_clean)]
+
+
+class OptInCall(BaseModel):
+    """The person's consent: when it was given, where, and what proves it."""
+
+    consented_at: Moment
+    source: Words = Field(examples=["web form"])
+    evidence: Words | None = Field(None, examples=["form 7f3a, address kept with it"])
+
+
+class SubscriberLine(OptInCall):
+    """One line of a file of subscribers. `sender`, `list`: where the call or command does not say so."""
+
+    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
+
+    number: str = Field(examples=["+15555551234"])
+    sender: str | None = Field(None, examples=["12345"])
+    list: str | None = Field(None, examples=["spring"])

@@ -1,0 +1,135 @@
+"""Erasure: everything of a number goes from every table, but a keyed hash that keeps it opted out.
+
+Whoever is erased has said that they want nothing of us: an opt-in must be newer than that, also when an old list is
+imported again. The hash is HMAC-SHA256. Its key stands in the database beside it, not in the settings: there it could
+be lost or changed, and everybody who was erased would be subscribed again by the next import.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from phonenumbers import national_significant_number, parse
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.models.tables import metadata
+from app.services import store
+from app.services.connection import Connection, transaction
+
+BLOCK = 64
+"""Bytes of SHA-256's block, to which HMAC pads its key."""
+WITHIN = 600.0
+"""Seconds that one statement may take: the register and what could not be read are searched whole."""
+WITHOUT_NUMBERS = frozenset({
+    "receipt_keys", "lookup_days", "hourly_counts", "alarms", "codes", "api_keys", "imports", "opt_out_hours",
+    "list_sizes", "erased", "erasure_key", "lookup_stops", "unknown_words",
+})  # fmt: skip
+"""Tables that hold no number. Every other one has a column `number`, or is searched below."""
+SEARCHED = frozenset({"unnamed", "unread", "refused"})
+_LATER = ("numbers", "subscriptions", "changes")
+"""Taken one by one, last: the number's lock covers the others, and roll-ups change with the latter two."""
+
+
+async def erase(engine: AsyncEngine, number: str) -> dict[str, int]:
+    """Erase a number in E.164. Returns how many rows went from which table. Locks are taken in the order of all."""
+    now = datetime.now(UTC)
+    async with transaction(engine) as db:
+        await _keep_key(db)
+        gone = {"messages": await _delete(db, "messages", number), "unnamed": await _search(db, _UNNAMED, number)}
+        unknown = await _lock(db, number)
+        gone |= {table: await _delete(db, table, number) for table in tables() if table not in {*_LATER, "messages"}}
+        gone["unread"] = await _search(db, _UNREAD, written(number))
+        gone["refused"] = await _search(db, _REFUSED, written(number))
+        await db.execute("SELECT pg_advisory_xact_lock($1)", store.FEED_LOCK, timeout=WITHIN)
+        gone["subscriptions"] = await db.fetchval(_SUBSCRIPTIONS, number, timeout=WITHIN)
+        gone["changes"] = await db.fetchval(_CHANGES, number, timeout=WITHIN)
+        await db.execute(_REMEMBER, number, now)
+        gone["numbers"] = await _delete(db, "numbers", number) - unknown
+    return {table: rows for table, rows in sorted(gone.items()) if rows}
+
+
+def tables() -> Iterator[str]:
+    """Every table that has a column `number`, in one order for all."""
+    yield from sorted(name for name, table in metadata.tables.items() if "number" in table.columns)
+
+
+async def _delete(db: Connection, table: str, number: str) -> int:
+    done = await db.execute(f"DELETE FROM {table} WHERE number = $1", number, timeout=WITHIN)  # noqa: S608 - our tables
+    return int(done.rpartition(" ")[2])
+
+
+_ADD_NUMBER = "INSERT INTO numbers (number) VALUES ($1) ON CONFLICT DO NOTHING"
+_LOCK_NUMBER = "SELECT FROM numbers WHERE number = $1 FOR UPDATE"
+
+
+async def _lock(db: Connection, number: str) -> int:
+    """Also of a number that is not there: who opts it in just now waits, and then sees that it was erased. Returns how
+    many rows had to be added for that.
+    """
+    added = await db.execute(_ADD_NUMBER, number, timeout=WITHIN)
+    await db.execute(_LOCK_NUMBER, number, timeout=WITHIN)
+    return int(added.rpartition(" ")[2])
+
+
+_UNNAMED = "DELETE FROM unnamed WHERE strpos(receipt::text, $1) > 0"
+_UNREAD = """
+DELETE FROM unread WHERE encode(body, 'escape') ~ $1 OR query ~ $1 OR headers::text ~ $1
+"""
+
+_REFUSED = """
+DELETE FROM refused WHERE encode(body, 'escape') ~ $1 OR query ~ $1 OR headers::text ~ $1 OR url ~ $1
+"""
+
+
+async def _search(db: Connection, statement: str, said: str) -> int:
+    """What holds the number somewhere inside: receipts that wait for a name, callbacks that nobody could read."""
+    done = await db.execute(statement, said, timeout=WITHIN)
+    return int(done.rpartition(" ")[2])
+
+
+def written(number: str) -> str:
+    """A number as a gateway may have written it: with or without its country, spaced, dashed, percent-encoded."""
+    parsed = parse(number)
+    between = "(?:[^0-9A-Za-z]|%[0-9A-Fa-f]{2}){0,4}"
+    national = between.join(map(re.escape, national_significant_number(parsed)))
+    return f"(?:^|[^0-9]|%[0-9A-Fa-f]{{2}})0{{0,2}}(?:{parsed.country_code}{between})?0?{national}(?![0-9])"
+
+
+_SUBSCRIPTIONS = """
+WITH gone AS (DELETE FROM subscriptions WHERE number = $1 RETURNING sender, list, consent),
+sized AS (
+    UPDATE list_sizes l SET opted_in = l.opted_in - (g.consent = 'opted_in')::int,
+        opted_out = l.opted_out - (g.consent = 'opted_out')::int
+    FROM gone g WHERE l.sender = g.sender AND l.list = g.list)
+SELECT count(*) FROM gone
+"""
+_CHANGES = """
+WITH gone AS (DELETE FROM changes WHERE number = $1 RETURNING sender, list, kind, before, reason, occurred_at),
+counted AS (
+    UPDATE opt_out_hours o SET total = o.total - g.total
+    FROM (SELECT sender, list, date_trunc('hour', occurred_at, 'UTC') AS hour, coalesce(reason, '') AS reason,
+                 count(*) AS total
+          FROM gone WHERE kind = 'list.opted_out' AND before = 'opted_in' GROUP BY 1, 2, 3, 4) g
+    WHERE (o.sender, o.list, o.hour, o.reason) = (g.sender, g.list, g.hour, g.reason))
+SELECT count(*) FROM gone
+"""
+
+# The key -----------------------------------------------------------------------------------------------------------
+
+_KEY = "INSERT INTO erasure_key (inner_pad, outer_pad) VALUES ($1, $2) ON CONFLICT DO NOTHING"
+
+
+async def _keep_key(db: Connection) -> None:
+    """Made once, at the first erasure, whoever comes first."""
+    key = secrets.token_bytes(BLOCK)
+    await db.execute(_KEY, bytes(byte ^ 0x36 for byte in key), bytes(byte ^ 0x5C for byte in key))
+
+
+_REMEMBER = """
+INSERT INTO erased AS e (digest, at)
+SELECT sha256(outer_pad || sha256(inner_pad || convert_to($1, 'UTF8'))), $2 FROM erasure_key
+ON CONFLICT (digest) DO UPDATE SET at = greatest(e.at, excluded.at)
+"""

@@ -1,0 +1,78 @@
+"""What lists look like, and why people left them: from roll-ups, never by scanning the history or the subscribers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+HOUR = timedelta(hours=1)
+
+# Who is opted in stands in the roll-up. Of those only few cannot be texted: they are found from the numbers that are
+# not active, that have died once, or that a sender does not reach, and judged as the view `sendable` judges them.
+_LISTS = text("""
+WITH away AS (
+    SELECT number FROM numbers WHERE state NOT IN ('active', 'unseen')
+    UNION SELECT number FROM numbers WHERE dead_since IS NOT NULL
+    UNION SELECT number FROM sender_blocks),
+stopped AS (
+    SELECT s.sender, s.list, count(*) AS total, count(*) FILTER (WHERE n.state = 'suspended') AS suspended,
+           count(*) FILTER (WHERE n.state = 'held') AS held
+    FROM away JOIN subscriptions s USING (number) JOIN numbers own USING (number)
+    JOIN published.number_status n USING (number)
+    WHERE s.consent = 'opted_in' AND (CAST(:sender AS text) IS NULL OR s.sender = :sender)
+      AND (n.state <> 'active' OR own.dead_since >= s.opted_in_at
+           OR EXISTS (SELECT FROM sender_blocks b WHERE b.number = s.number AND b.sender = s.sender))
+    GROUP BY 1, 2)
+SELECT l.sender, l.list, l.opted_in AS subscribers, l.opted_in - coalesce(stopped.total, 0) AS sendable,
+       coalesce(stopped.suspended, 0) AS suspended, coalesce(stopped.held, 0) AS held, l.opted_out
+FROM list_sizes l LEFT JOIN stopped USING (sender, list)
+WHERE (CAST(:sender AS text) IS NULL OR l.sender = :sender) AND l.opted_in + l.opted_out > 0
+ORDER BY l.sender, l.list
+""")
+
+
+async def lists(engine: AsyncEngine, sender: str | None) -> Sequence[Row[Any]]:
+    """Every list with its sizes at this instant: what has lapsed counts as lapsed."""
+    async with engine.connect() as db:
+        return (await db.execute(_LISTS, {"sender": sender})).all()
+
+
+class Frame(NamedTuple):
+    """From an instant on, until before another one."""
+
+    start: datetime
+    end: datetime
+
+
+_OPT_OUTS = """
+SELECT sender, list, reason, sum(total)::bigint AS total FROM (
+    SELECT sender, list, reason, total FROM opt_out_hours WHERE hour >= :whole AND hour < :rest {filters}
+    UNION ALL
+    SELECT sender, list, coalesce(reason, ''), 1 FROM changes
+    WHERE kind = 'list.opted_out' AND before = 'opted_in' {filters}
+      AND (occurred_at >= :start AND occurred_at < :whole OR occurred_at >= :rest AND occurred_at < :end)
+) AS gone
+GROUP BY 1, 2, 3 HAVING sum(total) > 0 ORDER BY 1, 2, 4 DESC, 3
+"""
+
+
+async def opt_outs(engine: AsyncEngine, frame: Frame, sender: str | None, list_: str | None) -> Sequence[Row[Any]]:
+    """How many subscribers left each list, by reason. Whole hours come from the roll-up, the edges from the history."""
+    wanted = {name: value for name, value in (("sender", sender), ("list", list_)) if value is not None}
+    statement = _OPT_OUTS.format(filters="".join(f" AND {name} = :{name}" for name in wanted))
+    async with engine.connect() as db:
+        return (await db.execute(text(statement), {**wanted, **_parts(frame)})).all()
+
+
+def _parts(frame: Frame) -> dict[str, datetime]:
+    """Where the whole hours of a frame begin (`whole`) and what is left of it (`rest`)."""
+    whole = min(_hour(frame.start + HOUR - timedelta(microseconds=1)), frame.end)
+    return {**frame._asdict(), "whole": whole, "rest": max(_hour(frame.end), whole)}
+
+
+def _hour(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)

@@ -1,0 +1,232 @@
+"""Erasure: nothing of a number stays anywhere, and nobody who was erased is subscribed again by an old list."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from app.models.tables import metadata
+from app.services.erase import SEARCHED, WITHOUT_NUMBERS, written
+from tests.conftest import Service, Start
+from tests.provider import Reply, answering, telnyx, today
+from tests.running import sendable
+
+WHO, DIGITS, OTHER = "+14155550001", "4155550001", "+14155550002"
+SPRING = "/v1/senders/12345/lists/spring/subscribers"
+HOLDING = {
+    "receipts", "messages", "unnamed", "numbers", "sender_blocks", "subscriptions", "changes", "lookups",
+    "lookup_answers", "lookup_spend", "unread", "import_lines", "rnd_checks",
+}  # fmt: skip
+
+
+async def columns_that_hold(service: Service, digits: str) -> set[tuple[str, str]]:
+    """Every column of every table of the schema, looked through."""
+    columns = await service.sql("SELECT table_name, column_name, data_type FROM information_schema.columns "
+                                "WHERE table_schema = 'public' ORDER BY 1, 2")  # fmt: skip
+    assert len(columns) > 120
+    found = set()
+    for table, column, kind in columns:
+        value = f"encode(\"{column}\", 'escape')" if kind == "bytea" else f'"{column}"::text'
+        plain = f"regexp_replace({value}, '[^0-9]', '', 'g')"
+        holding = f'SELECT count(*) FROM "{table}" WHERE strpos({plain}, :digits) > 0'  # noqa: S608 - our own tables
+        ((rows,),) = await service.sql(holding, digits=digits)
+        if rows:
+            found.add((re.sub(r"_\d{8}$", "", table), column))
+    return found
+
+
+async def opt_in(service: Service, number: str, at: str = "2026-03-02T09:15:00Z", **more: str) -> Any:
+    call = {"consented_at": at, "source": "web form", "evidence": f"form of {number}"} | more
+    return await service.client.put(f"{SPRING}/{number}", json=call)
+
+
+async def a_life(service: Service, number: str) -> None:
+    """Everything that can be held of a number."""
+    post = service.client.post
+    await opt_in(service, number)
+    await service.client.put(f"/v1/senders/12345/lists/fall/subscribers/{number}",
+                             json={"consented_at": "2026-03-02T09:15:00Z", "source": "web form"})  # fmt: skip
+    sent = {"gateway": "native", "message_id": f"id-{number[-4:]}", "number": number, "sender": "12345",
+            "carrier": "T-Mobile", "sent_at": "2026-11-01T00:00:00Z"}  # fmt: skip
+    await post("/v1/messages", json=[sent])
+    failed = {"message_id": f"m{number[-4:]}", "number": number, "sender": "12345", "status": "undeliverable"}
+    await post("/v1/receipts/native", json=failed | {"code": "592"})
+    await post("/v1/receipts/native", json={"message_id": f"n{number[-4:]}", "number": number, "code": "560",
+                                            "status": "undeliverable"})  # fmt: skip
+    for body in (f'{{"number": "{number}", broken', f'{{"to": "({number[2:5]}) {number[5:8]}-{number[8:]}", broken',
+                 f"To=%2B{number[1:]}&x=[", f"To=%20{number[1:]}&x={{"):  # fmt: skip
+        await post("/v1/receipts/native", content=body)
+    assert (await post(f"/v1/numbers/{number}/lookup")).json()["outcome"] == "ok"
+    await post("/v1/receipts/native", json=failed | {"message_id": f"k{number[-4:]}", "code": "3041"})
+    await service.sql(
+        "INSERT INTO import_lines VALUES (gen_random_uuid(), 2, :n, '1', 'x', now(), 'x') RETURNING 1", n=number
+    )
+    await service.sql("INSERT INTO rnd_checks (number, consented_on, asked_at, via) VALUES (:n, now(), now(), 'api') "
+                      "RETURNING 1", n=number)  # fmt: skip
+    await service.client.delete(f"{SPRING}/{number}", params={"at": "2026-11-02T00:00:00Z"})
+
+
+async def told_of(service: Service, number: str) -> Any:
+    """What others are told of a number, whatever else has happened."""
+    history = (await service.client.get(f"/v1/numbers/{number}/history")).json()["items"]
+    receipts = (await service.client.get("/v1/receipts", params={"number": number})).json()["items"]
+    return (await service.client.get(f"/v1/numbers/{number}")).json(), history, receipts
+
+
+async def test_nothing_of_a_number_stays_in_any_column_of_any_table(start: Start) -> None:
+    async with answering(lambda number: Reply(telnyx(number, "Verizon Wireless", on=today()))) as provider:
+        async with start(lookup=provider.settings()) as service:
+            await a_life(service, WHO)
+            await a_life(service, OTHER)
+            assert {table for table, _ in await columns_that_hold(service, DIGITS)} == HOLDING
+            neighbour = await told_of(service, OTHER)
+            answer = await service.client.delete(f"/v1/numbers/{WHO}")
+            assert (answer.status_code, answer.json()["erased"].keys()) == (200, HOLDING)
+            assert answer.json()["erased"]["unread"] == 4
+            assert DIGITS not in answer.text
+            assert await columns_that_hold(service, DIGITS) == set()
+            assert await told_of(service, OTHER) == neighbour
+            told = (await service.client.get(f"/v1/numbers/{WHO}")).json()
+            assert (told["state"], told["lists"], told["evidence"]) == ("unseen", [], None)
+            assert (await service.client.get(f"/v1/numbers/{WHO}/history")).json()["items"] == []
+            again = await service.client.delete(f"/v1/numbers/{WHO}")
+            assert again.json() == {"erased": {}}
+
+
+def test_every_table_is_either_erased_from_or_known_to_hold_no_number() -> None:
+    """Whoever adds a table says which."""
+    with_number = {name for name, table in metadata.tables.items() if "number" in table.columns}
+    assert metadata.tables.keys() == with_number | SEARCHED | WITHOUT_NUMBERS
+    assert not with_number & (SEARCHED | WITHOUT_NUMBERS)
+
+
+# Kept opted out ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["call", "file"])
+@pytest.mark.parametrize("had_left", [True, False])
+async def test_an_old_opt_in_is_refused_after_an_erasure_and_a_new_one_taken(
+    service: Service, how: str, *, had_left: bool
+) -> None:
+    async def come(at: str) -> str | None:
+        if how == "call":
+            answer = (await opt_in(service, WHO, at)).json()
+            return None if answer["consent"] == "opted_in" else str(answer["reason"])
+        rows = f"number,consented_at,source\n{WHO},{at},web form\n"
+        told = (await service.client.post(SPRING, content=rows)).json()
+        return None if told["opted_in"] or told["already"] else ",".join(told["reasons"])
+
+    await opt_in(service, WHO)
+    if had_left:
+        await service.client.delete(f"{SPRING}/{WHO}", params={"at": "2026-04-01T00:00:00Z"})
+    await service.client.delete(f"/v1/numbers/{WHO}")
+    erased = datetime.now(UTC)
+    assert await come("2026-03-02T09:15:00Z") == "erased"
+    assert await come((erased - timedelta(seconds=5)).isoformat()) == "erased"
+    assert await service.sql("SELECT count(*) FROM published.sendable") == [(0,)]
+    assert await service.sql("SELECT reason FROM published.opt_outs") == [("erased",)]
+    receipt = {"message_id": "m", "number": WHO, "sender": "12345", "status": "delivered"}
+    await service.client.post("/v1/receipts/native", json=receipt)
+    assert await come("2026-03-02T09:15:00Z") == "erased"
+    assert await come((erased + timedelta(seconds=1)).isoformat()) is None
+    assert await service.sql("SELECT number, list FROM published.sendable") == [(WHO, "spring")]
+
+
+async def test_others_are_not_touched_by_an_erasure(service: Service) -> None:
+    await opt_in(service, WHO)
+    await service.client.delete(f"/v1/numbers/{WHO}")
+    assert (await opt_in(service, OTHER, "2020-01-01T00:00:00Z")).status_code == 200
+
+
+async def test_what_is_kept_is_an_hmac_under_a_key_of_this_database(service: Service) -> None:
+    await service.client.delete(f"/v1/numbers/{WHO}")
+    ((inner, outer),) = await service.sql("SELECT inner_pad, outer_pad FROM erasure_key")
+    ((digest, at),) = await service.sql("SELECT digest, at FROM erased")
+    key = bytes(byte ^ 0x36 for byte in inner)
+    assert bytes(digest) == hmac.new(key, WHO.encode(), hashlib.sha256).digest()
+    assert (bytes(byte ^ 0x5C for byte in outer), len(key), len({*key}) > 20) == (key, 64, True)
+    assert abs(at - datetime.now(UTC)) < timedelta(minutes=1)
+    await service.client.delete(f"/v1/numbers/{OTHER}")
+    assert await service.sql("SELECT inner_pad FROM erasure_key") == [(inner,)]
+
+
+async def test_roll_ups_forget_the_number_too(service: Service) -> None:
+    for number in (WHO, OTHER):
+        await opt_in(service, number)
+        await service.client.delete(f"{SPRING}/{number}", params={"at": "2026-11-10T10:30:00Z"})
+    await service.client.delete(f"/v1/numbers/{WHO}")
+    frame = {"from": "2026-11-10T10:00:00Z", "to": "2026-11-10T11:00:00Z"}
+    assert (await service.client.get("/v1/reports/opt-outs", params=frame)).json()["total"] == 1
+    (spring,) = (await service.client.get("/v1/lists")).json()["items"]
+    assert (spring["subscribers"], spring["opted_out"]) == (0, 1)
+
+
+# While others write ------------------------------------------------------------------------------------------------
+
+
+async def test_a_receipt_that_waits_for_the_number_is_taken_after_the_erasure(service: Service) -> None:
+    """And an opt-in that waits sees that the number was erased."""
+    await opt_in(service, WHO)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    receipt = {"message_id": "m", "number": WHO, "sender": "12345", "status": "undeliverable", "code": "560"}
+    async with service.app.state.engine.begin() as db:
+        await db.execute(text("SELECT FROM numbers WHERE number = :number FOR UPDATE"), {"number": WHO})
+        erasing = asyncio.create_task(service.client.delete(f"/v1/numbers/{WHO}"))
+        while await service.sql(waiting) == [(0,)]:
+            assert not erasing.done()
+        others = [asyncio.create_task(service.client.post("/v1/receipts/native", json=receipt)),
+                  asyncio.create_task(opt_in(service, WHO))]  # fmt: skip
+        while (await service.sql(waiting))[0][0] < 3:
+            assert not any(task.done() for task in others)
+    assert (await erasing).status_code == 200
+    assert [(await task).status_code for task in others] == [200, 409]
+    assert await service.sql("SELECT sender, reason FROM published.sender_blocks") == [
+        ("12345", "carrier_blocked_subscriber")
+    ]
+    assert await service.sql("SELECT consent FROM subscriptions") == [("opted_out",)]
+
+
+# How numbers are written -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("said", "held"), [
+    ("+14155550001", True), ("x=14155550001&", True), ("4155550001", True), ("(415) 555-0001", True),
+    ("to=%2B14155550001", True), ("%2014155550001", True), ("001 415.555.0001", True), ("415%20555%200001", True),
+    ("991415555000177", False), ("24155550001", False), ("41555500012", False), ("4155550002", False),
+])  # fmt: skip
+def test_a_number_is_found_in_whatever_form_it_was_written(said: str, *, held: bool) -> None:
+    assert bool(re.search(written(WHO), said)) is held
+
+
+def test_numbers_of_other_countries_are_found_with_and_without_their_country() -> None:
+    assert all(
+        re.search(written("+447700900123"), said) for said in ("07700 900123", "+44 7700 900123", "447700900123")
+    )
+
+
+# By whom -----------------------------------------------------------------------------------------------------------
+
+
+async def test_only_an_admin_may_erase(start: Start) -> None:
+    async with start(auth="on", first_key="a-first-key-of-at-least-24-characters") as service:
+        path = f"/v1/numbers/{WHO}"
+        assert (await service.client.delete(path)).status_code == 401
+        headers = {"authorization": "Bearer a-first-key-of-at-least-24-characters"}
+        assert (await service.client.delete(path, headers=headers)).status_code == 200
+
+
+async def test_a_number_is_erased_by_command(service: Service, database_url: str) -> None:
+    await opt_in(service, WHO)
+    said = await sendable("erase", "(415) 555-0001", "--yes", "--json", database_url=database_url)
+    assert (said.code, json.loads(said.out)["erased"]["subscriptions"]) == (0, 1)
+    assert await columns_that_hold(service, DIGITS) == set()
+    wrong = await sendable("erase", "12", "--yes", database_url=database_url)
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
