@@ -10,7 +10,7 @@ import typer
 
 from app.catalogue import CatalogueError
 from app.catalogue.policy import PolicyError
-from app.cli import look, lookup, operate, waiting
+from app.cli import deactivations, look, lookup, operate, waiting
 from app.cli.attach import is_refusal, why_not
 from app.cli.demo.command import demo
 from app.cli.serve import serve
@@ -31,6 +31,7 @@ for command in (serve, demo, operate.migrate, operate.doctor, look.codes):
 for name, group in (
     ("policy", look.policy), ("numbers", look.numbers), ("held", waiting.held), ("unread", waiting.unread),
     ("lookup", lookup.lookup),
+    ("import", deactivations.taking), ("fetch", deactivations.fetching),
     ("keys", operate.keys), ("db", operate.db),
 ):  # fmt: skip
     app.add_typer(group, name=name)

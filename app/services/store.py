@@ -14,12 +14,13 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
+from app.models.feed import Event
 from app.models.lookup import Found
 from app.models.number import Carrier, Cause, Change, Fact, Number, OptIn, Step, Subscription
 from app.models.policy import Policy
 from app.models.receipt import Receipt
 from app.services.connection import Connection
-from app.services.decide import Held, Registered, consent, hold
+from app.services.decide import Held, Registered, consent, hold, merge, reported
 
 FEED_LOCK = 7_316_002
 CHANNEL = "sendable_changes"
@@ -31,6 +32,7 @@ _STEPS = TypeAdapter(tuple[Step, ...])
 _CAUSE = TypeAdapter(Cause)
 _CARRIER = TypeAdapter(Carrier)
 _FOUND = TypeAdapter(Found)
+_EVENT = TypeAdapter(Event)
 
 
 class ListFacts(NamedTuple):
@@ -248,7 +250,12 @@ async def facts(db: Connection, numbers: Sequence[str]) -> dict[str, Number]:
 
 _ADD_NUMBERS = "INSERT INTO numbers (number) SELECT n FROM unnest($1::text[]) n ORDER BY n ON CONFLICT DO NOTHING"
 _LOCK_NUMBERS = """
-SELECT number, facts, state, reason, until FROM numbers WHERE number = ANY($1::text[]) ORDER BY number FOR UPDATE
+SELECT n.number, n.facts, n.state, n.reason, n.until,
+    CASE WHEN n.noted_by IS NOT NULL THEN (SELECT json_build_object('number', n.number, 'reason', n.reason, 'kind',
+        CASE n.reason WHEN 'number_changed' THEN 'TRANSFER' ELSE 'DEACT' END, 'at', n.dead_since, 'guard',
+        n.noted_guard, 'feed', f.feed, 'day', f.day, 'carrier', f.carrier)
+        FROM feed_files f WHERE f.id = n.noted_by) END AS noted
+FROM numbers n WHERE n.number = ANY($1::text[]) ORDER BY n.number FOR UPDATE OF n
 """
 
 
@@ -256,7 +263,8 @@ async def lock_numbers(
     db: Connection, numbers: Iterable[str], with_lists: Iterable[str], policy: Policy, now: datetime
 ) -> dict[str, Held]:
     """Everything held of these numbers, locked until the transaction ends. A number's lock covers its lists and blocks:
-    nobody writes those without it. Lists are read only for `with_lists`.
+    nobody writes those without it. Lists are read only for `with_lists`. A number that only a file has spoken of has
+    the facts that the file's record brings.
     """
     wanted = sorted(set(numbers))
     await db.execute(_ADD_NUMBERS, wanted)
@@ -264,14 +272,19 @@ async def lock_numbers(
     lists = await _lists(db, sorted(set(with_lists)))
     return {
         number: hold(
-            _NUMBER.validate_json(facts) if facts else Number(number),
-            Step(state, reason, None, until),
+            _NUMBER.validate_json(facts) if facts else _noted(number, noted, policy),
+            Step("unseen") if noted else Step(state, reason, None, until),
             lists.get(number, {}),
             policy,
             now,
         )
-        for number, facts, state, reason, until in rows
+        for number, facts, state, reason, until, noted in rows
     }
+
+
+def _noted(number: str, noted: str | None, policy: Policy) -> Number:
+    """A number nobody has spoken of yet, but for a file perhaps."""
+    return merge(Number(number), reported(_EVENT.validate_json(noted), policy)) if noted else Number(number)
 
 
 _LISTS = "SELECT number, sender, list, facts FROM subscriptions WHERE number = ANY($1::text[])"
@@ -289,7 +302,7 @@ async def _lists(db: Connection, numbers: list[str]) -> dict[str, dict[tuple[str
 _SAVE_NUMBERS = """
 UPDATE numbers n SET facts = v.facts, steps = v.steps, state = v.state, reason = v.reason, waiting_for = v.waiting_for,
     until = v.until, dead_since = v.dead_since, carrier = v.carrier, last_receipt_at = v.last_receipt_at,
-    changed_at = CASE WHEN v.moved THEN $12 ELSE n.changed_at END
+    changed_at = CASE WHEN v.moved THEN $12 ELSE n.changed_at END, noted_by = NULL, noted_guard = NULL
 FROM unnest($1::text[], $2::json[], $3::jsonb[], $4::text[], $5::text[], $6::text[], $7::timestamptz[],
     $8::timestamptz[], $9::jsonb[], $10::timestamptz[], $11::boolean[])
     AS v (number, facts, steps, state, reason, waiting_for, until, dead_since, carrier, last_receipt_at, moved)
