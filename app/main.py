@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,14 +16,31 @@ from fastapi.telemetry import TelemetryConfig
 from app.catalogue import CatalogueError, carriers, load
 from app.catalogue.policy import load_policy
 from app.config import Settings, SettingsError
+from app.feeds import FEEDS
 from app.gateways import GATEWAYS
 from app.lookups import PROVIDERS
 from app.models.duration import duration
 from app.models.receipt import Link
-from app.routers import consent, deactivations, feed, held, lookups, messages, numbers, openapi, operating, problems, reading, receipts
+from app.routers import (
+    consent,
+    deactivations,
+    feed,
+    held,
+    lookups,
+    messages,
+    numbers,
+    openapi,
+    operating,
+    problems,
+    reading,
+    receipts,
+)
 from app.routers.front import FrontedApp
 from app.services import database, keys, migrate, upkeep
 from app.services.connection import connect
+from app.services.deactivations.fetching import Fetcher, Subscription
+from app.services.deactivations.importing import Guard
+from app.services.deactivations.transport import Transport
 from app.services.feed import Feed
 from app.services.intake import Intake, Meaning
 from app.services.lookup.ask import Source
@@ -41,6 +58,7 @@ _NO_TRACES: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False
 def create_app(settings: Settings) -> FastAPI:
     """The service. Raises SettingsError, CatalogueError or PolicyError, each with one line that says how to mend it."""
     meaning, links, plan = meaning_of(settings), links_of(settings), plan_of(settings)
+    subscriptions_of(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -94,6 +112,30 @@ def plan_of(settings: Settings) -> Plan:
         raise SettingsError("`lookup.providers` names a provider twice: name each once, the one you trust most first")
     sources = tuple(_source(name, table.tables().get(name, {})) for name in table.providers)
     return Plan(sources, table.budget_per_day, table.budget_per_number, table.timetable or TIMETABLE, settings.region)
+
+
+def subscriptions_of(settings: Settings) -> Sequence[Subscription]:
+    """Whose deactivation files are fetched. Raises SettingsError."""
+    found = []
+    there = [name for name, feed in FEEDS.items() if feed.source]
+    for name, table in settings.feeds.tables().items():
+        source = FEEDS[name].source if name in FEEDS else None
+        if source is None:
+            raise SettingsError(f"`feeds.{name}` is no feed that Sendable can fetch; there are {', '.join(there)}")
+        if not isinstance(table, dict):
+            raise SettingsError(f"`feeds.{name}` must be a table: write [feeds.{name}] and its keys below it")
+        if unknown := sorted(table.keys() - {*source.secrets, "base_url", "days"}):
+            raise SettingsError(f"`feeds.{name}.{unknown[0]}` is no setting of Sendable: remove it, or see the README")
+        if missing := [key for key in source.secrets if not table.get(key)]:
+            raise SettingsError(f"`feeds.{name}.{missing[0]}` is missing: {name} needs {', '.join(source.secrets)}")
+        if not isinstance(table.get("days", 1), int) or not 1 <= table.get("days", 1) <= source.kept:
+            raise SettingsError(f"`feeds.{name}.days` must be a whole number from 1 to {source.kept}")
+        found.append(Subscription(FEEDS[name], table))
+    return found
+
+
+def guard_of(settings: Settings) -> Guard:
+    return Guard(settings.feeds.guard, settings.feeds.guard_at_least)
 
 
 def _source(name: str, table: object) -> Source:
@@ -154,6 +196,10 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
     committing = asyncio.create_task(intake.run())
     looking = asyncio.create_task(looking_up.run())
     others = [asyncio.create_task(feed_.run()), asyncio.create_task(upkeep.run(engine, settings, meaning))]
+    transport = Transport()
+    if subscriptions := subscriptions_of(settings):
+        fetcher = Fetcher(engine, meaning, subscriptions, guard_of(settings), transport)
+        others.append(asyncio.create_task(fetcher.run()))
     try:
         yield
     finally:
@@ -166,6 +212,7 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
         for task in others:
             with suppress(asyncio.CancelledError):
                 await task
+        await transport.close()
         await lookup_engine.dispose()
         await engine.dispose()
 

@@ -1,7 +1,7 @@
 """The deactivation feeds. The folder is the registry: every module here that does not start with `_` is one of them.
 
-`read` turns the lines of a file into records. Pure: lines in, values out; it is the one boundary: readers are written in
-a straight line, and whatever they trip over becomes a broken line here.
+`read` turns the lines of a file into records. Pure: lines in, values out. It is the one boundary: readers are written
+in a straight line, and whatever they trip over becomes a broken line here.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import NamedTuple
 
+from app.feeds._fetch import refused
 from app.feeds._fields import CANNOT_READ, COLUMNS, Unreadable, moment, why
 from app.models.feed import Deactivated, Feed, Layout, Line
 from app.models.phone import e164
 
-__all__ = ["COLUMNS", "FEEDS", "Known", "known_by", "read"]
+__all__ = ["CANNOT_READ", "COLUMNS", "FEEDS", "Known", "known_by", "read", "refused", "why"]
 
 
 def _found() -> dict[str, Feed]:
@@ -41,7 +42,7 @@ def read(feed: Feed, lines: Iterable[str | None], layout: Layout) -> Iterator[Li
     row = feed.reader(layout)
     region = feed.region or layout.region
     place = 0
-    for place, line in enumerate(lines, 1):  # noqa: B007 - the last line is where a file ends
+    for place, line in enumerate(lines, 1):
         if line is None:
             yield place, "longer than a line may be"
             continue

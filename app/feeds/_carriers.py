@@ -2,4 +2,6 @@
 
 import re
 
-NAMES = re.compile(r"^(?P<carrier>[a-z0-9][a-z0-9 .&-]*?)[-_]deacts?(?:\b|_)(?:.*?(?P<day>\d{4}-?\d\d-?\d\d))?", re.IGNORECASE)
+NAMES = re.compile(
+    r"^(?P<carrier>[a-z0-9][a-z0-9 .&-]*?)[-_]deacts?(?:\b|_)(?:.*?(?P<day>\d{4}-?\d\d-?\d\d))?", re.IGNORECASE
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from functools import lru_cache
 
@@ -99,25 +99,42 @@ def numbers(layout: Layout) -> RowReader:
 
 # Tables --------------------------------------------------------------------------------------------------------------
 
-ALIASES: Mapping[str, str] = {
-    **dict.fromkeys(("number", "mdn", "msisdn", "phone", "phonenumber", "destination", "destinationphonenumber", "tn",
-                     "telephonenumber", "mobile", "mobilenumber", "phonenumbers", "deactivatednumber", "ctn"), "number"),
-    **dict.fromkeys(("kind", "type", "event", "eventtype", "recordtype", "state", "status", "action", "reason"), "kind"),
-    **dict.fromkeys(("date", "at", "effectivedate", "effectiveat", "deactivationdate", "eventdate", "timestamp",
-                     "deactivatedat", "disconnectdate"), "date"),
-    **dict.fromkeys(("carrier", "carriername", "carriercode", "operator", "operatorid", "network"), "carrier"),
-    **dict.fromkeys(("newnumber", "newmdn", "newmsisdn", "newdestination"), "new_number"),
-    **dict.fromkeys(("newcarrier", "newoperator", "newnetwork"), "new_carrier"),
+_NAMES = {
+    "number": (
+        "number", "mdn", "msisdn", "phone", "phone number", "destination", "destination phone number", "tn", "ctn",
+        "telephone number", "mobile", "mobile number", "phone numbers", "deactivated number",
+    ),
+    "kind": ("kind", "type", "event", "event type", "record type"),
+    "date": (
+        "date", "at", "effective", "effective date", "effective at", "deactivation date", "event date", "timestamp",
+        "deactivated at", "disconnect date",
+    ),
+    "carrier": ("carrier", "carrier name", "carrier code", "operator", "operator id", "network"),
+    "new_number": ("new number", "new mdn", "new msisdn", "new destination"),
+    "new_carrier": ("new carrier", "new operator", "new network"),
 }  # fmt: skip
-"""The names under which feeds have these columns, without case, blanks and signs."""
-COLUMNS = ("number", "kind", "date", "carrier", "new_number", "new_carrier")
+"""The names under which feeds have these columns, without case and signs."""
+COLUMNS = tuple(_NAMES)
+Names = Mapping[str, str]
+ALIASES: Names = {name.replace(" ", ""): column for column, names in _NAMES.items() for name in names}
+TYPED: Names = ALIASES | dict.fromkeys(("state", "status", "action"), "kind")
 _DELIMITERS = ("\t", ";", "|", ",")
+_FULL = 10
+"""Digits of a number of the North American plan."""
 
 
 def table(layout: Layout) -> RowReader:
-    """A table, its columns in any order, by the names in its first line or by those of the call. A first line that
-    holds a number is none of names: then the number stands first, unless the call says otherwise.
-    """
+    """A table, its columns in any order, by the names in its first line or by those of the call."""
+    return _table(layout, ALIASES)
+
+
+def typed(layout: Layout) -> RowReader:
+    """The same of records that say what happened: each must have its kind."""
+    return _table(layout, TYPED, needs=("kind",))
+
+
+def _table(layout: Layout, aliases: Names, needs: Sequence[str] = ()) -> RowReader:
+    """A first line that holds a number is none of names: what stands where is then seen by what it looks like."""
     places: dict[str, int] = {}
     delimiter = ","
 
@@ -128,8 +145,11 @@ def table(layout: Layout) -> RowReader:
         if not places:
             delimiter = next((sign for sign in _DELIMITERS if sign in line), ",")
             cells = _cells(line, delimiter)
-            heading = not any(map(_looks_like_a_number, cells))
-            places.update(_places(cells if heading else None, layout.columns))
+            heading = not any(map(_is_number, cells))
+            found = _named(cells, layout.columns, aliases) if heading else _seen(cells, layout.columns)
+            if lacking := [column for column in ("number", *needs) if column not in found]:
+                raise Unreadable(f"no column is known to hold the {lacking[0]}: name it, as `{lacking[0]}=…`")
+            places.update(found)
             if heading:
                 return ()
         return (_record(_cells(line, delimiter), places, layout),)
@@ -141,36 +161,53 @@ def _cells(line: str, delimiter: str) -> list[str]:
     """A line by itself: a quotation mark that never ends must not swallow the lines behind it."""
     if '"' in line:
         return next(csv.reader([line], delimiter=delimiter))
-    return line.rstrip("\r\n").split(delimiter)
+    return line.split(delimiter)
 
 
-def _looks_like_a_number(cell: str) -> bool:
-    return len(re.sub(r"\D", "", cell)) >= 10 and not re.search(r"[A-Za-z]", cell)  # noqa: PLR2004 - digits in full
+def _is_number(cell: str) -> bool:
+    return len(re.sub(r"\D", "", cell)) >= _FULL and re.fullmatch(r"[\d\s+().-]+", cell) is not None
 
 
-def _places(names: Sequence[str] | None, wanted: Mapping[str, str]) -> dict[str, int]:
-    plain = {_plain(name): place for place, name in reversed([*enumerate(names or ())])}
+def _named(names: Sequence[str], wanted: Mapping[str, str], aliases: Names) -> dict[str, int]:
+    """Columns by a first line of names; of two with one meaning the first."""
+    plain = {_plain(name): place for place, name in reversed([*enumerate(names)])}
+    if wanted:
+        return {column: _place(name, plain) for column, name in wanted.items()}
+    known = sorted(((place, aliases[name]) for name, place in plain.items() if name in aliases), reverse=True)
+    return {column: place for place, column in known} or ({"number": 0} if len(names) == 1 else {})
+
+
+def _place(name: str, plain: Mapping[str, int]) -> int:
+    if name.isdecimal():
+        return int(name) - 1
+    if _plain(name) not in plain:
+        raise Unreadable("the first line has no column of a name that the call gives")
+    return plain[_plain(name)]
+
+
+def _seen(cells: Sequence[str], wanted: Mapping[str, str]) -> dict[str, int]:
+    """Columns of a table without names: by place, or by what the first record looks like."""
+    if wanted:
+        return {column: _place(name, {}) for column, name in wanted.items()}
+    looks: Mapping[str, Callable[[str], bool]] = {"number": _is_number, "kind": _is_kind, "date": _is_day}
     found: dict[str, int] = {}
-    for column, name in wanted.items():
-        if name.isdecimal():
-            found[column] = int(name) - 1
-        elif _plain(name) in plain:
-            found[column] = plain[_plain(name)]
-        else:
-            raise Unreadable("the first line has no column of a name that the call gives")
-    if not wanted:
-        found = {ALIASES[name]: place for name, place in reversed([*plain.items()]) if name in ALIASES}
-    if names is None and not wanted:
-        return {"number": 0}
-    if "number" not in found:
-        if names is not None and len(names) == 1:
-            return found | {"number": 0}
-        raise Unreadable("no column is known to hold the number: name it in the call, as `number=…`")
+    for column, looks_like in looks.items():
+        place = next((p for p, cell in enumerate(cells) if p not in found.values() and looks_like(cell.strip())), None)
+        if place is not None:
+            found[column] = place
     return found
 
 
+def _is_kind(cell: str) -> bool:
+    return re.sub(r"[\s_-]+", "", cell).lower() in KINDS
+
+
+def _is_day(cell: str) -> bool:
+    return bool(_DAY.match(cell) or _AMERICAN.match(cell))
+
+
 def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "", name.lower().removeprefix("\ufeff"))
+    return re.sub(r"[^a-z0-9]+", "", name.lower())
 
 
 def _record(cells: Sequence[str], places: Mapping[str, int], layout: Layout) -> Deactivated:

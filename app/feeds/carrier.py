@@ -1,5 +1,5 @@
-"""A carrier's own daily file (OpenMarket's reports, Telesign's downloads): named `CARRIER-deacts_YYYYMMDD`, inside a list
-of numbers or a table, zipped or not.
+"""A carrier's own daily file (OpenMarket's reports, Telesign's downloads), named `CARRIER-deacts_YYYYMMDD`: a list of
+numbers or a table, zipped or not.
 """
 
 from app.feeds._carriers import NAMES

@@ -455,7 +455,9 @@ class DeactivationOutcome(BaseModel):
     remembered: int
     changes: int
     opted_out: int
-    lists: Annotated[Given, Field(examples=[[{"sender": "12345", "list": "spring", "subscribers": 900, "affected": 4}]])]
+    lists: Annotated[
+        Given, Field(examples=[[{"sender": "12345", "list": "spring", "subscribers": 900, "affected": 4}]])
+    ]
     cut: bool
     already: bool
     dry_run: bool

@@ -18,8 +18,8 @@ SPACE = "deactivation_feed"
 
 
 class Deactivated(NamedTuple):
-    """One record of a file. `at`: a day, or a moment with its zone; None: the day of the file. A tuple, since a file has
-    ten millions of them.
+    """One record of a file. `at`: a day, or a moment with its zone; None: the day of the file. A tuple, since a file
+    has millions of them.
 
     `number`, `new_number` as the feed wrote them until `feeds.read` makes them E.164. `carrier` is who reports,
     `new_carrier` who serves the number now (of a PORT).
@@ -103,7 +103,7 @@ class Source:
     """How a feed's files are fetched. Pure: generators that yield requests and are sent the answers. They may raise
     NotYet, TooOld or Refused, and LookupError, ValueError, TypeError or AttributeError for an answer they cannot read.
 
-    `listing` says what there is of a day, and `download` gets one of them. `kept` is how many days back there are files;
+    `listing` says what there is of a day, `download` gets one of them. `kept`: how many days back there are files;
     `secrets` are the settings without which it cannot be asked.
     """
 
@@ -116,7 +116,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """One feed: how the lines of its files read, by which name a file of it is known, how its files are fetched.
+    """One feed: how the lines of its files read, by which names they are known, how they are fetched.
 
     `names` may have the groups `day` (eight digits, with `-` or `_` between them or not) and `carrier`.
     """

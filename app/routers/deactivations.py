@@ -27,7 +27,6 @@ from app.services.deactivations.unpack import NotAFile
 router = APIRouter(tags=["deactivations"])
 MOST = 4 << 30
 """Bytes of one file as it is sent: ten million numbers are 120 MB."""
-_NAMED = {"description": "The feed that wrote the file", "examples": [*FEEDS]}
 
 
 @router.post("/v1/deactivations/{feed}", operation_id="importDeactivations", summary="A deactivation file",
@@ -41,10 +40,10 @@ _NAMED = {"description": "The feed that wrote the file", "examples": [*FEEDS]}
                  "application/gzip": {"schema": {"type": "string", "format": "binary"}},
                  "application/zip": {"schema": {"type": "string", "format": "binary"}},
              }}})  # fmt: skip
-async def take(  # noqa: PLR0917
+async def take(
     request: Request,
-    feed: Annotated[str, Path(**_NAMED)],  # type: ignore[arg-type]
-    date: Annotated[date | None, Query(description="The day it is about; else the one in `name`, else the arrival")] = None,
+    feed: Annotated[str, Path(description="The feed that wrote the file", examples=[*FEEDS])],
+    date: Annotated[date | None, Query(description="The day it is about; else that of `name`")] = None,
     name: Annotated[str | None, Query(description="The file's name, which may tell carrier and day", max_length=256,
                                       examples=["att-deacts_20261120.zip"])] = None,
     columns: Annotated[str | None, Query(description="Which column holds what, by name or place", max_length=512,
@@ -96,7 +95,7 @@ def _described(feed: Feed, day: date | None, name: str | None, columns: str | No
 
 
 async def _spool(request: Request, file: BinaryIO) -> None:
-    """To the disk, as it comes: a zip tells what is in it at its end, and who has read half a file must read it again."""
+    """To the disk, as it comes: a zip tells only at its end what is in it, and a file is known by all of its bytes."""
     size, stream = 0, aiter(request.stream())
     try:
         while True:

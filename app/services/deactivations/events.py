@@ -18,8 +18,8 @@ PASSING: frozenset[Kind] = frozenset({"SUSPEND", "RESUME", "PORT"})
 def when(told: date | datetime | None, kind: Kind, arrived: datetime) -> tuple[datetime, datetime]:
     """The moment of an event, and the one that an opt-in must be newer than to survive it.
 
-    A moment with its zone is both. Of a day the end is the event (whoever agreed during it may not be who has the number
-    now: nothing is sent) and the beginning the guard (but may be: nobody is opted out). What lies ahead is the arrival.
+    A moment with its zone is both. Of a day the end is the event (whoever agreed during it may not have the number any
+    more: nothing is sent) and the beginning the guard (but may: nobody is opted out). What lies ahead is the arrival.
     """
     if isinstance(told, datetime):
         at = believed(told, arrived) or arrived

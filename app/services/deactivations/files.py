@@ -143,7 +143,9 @@ async def clear_away(db: Connection, now: datetime) -> None:
 
 # Its lines -----------------------------------------------------------------------------------------------------------
 
-_RESTART = "UPDATE feed_files SET staged = 0, whole = false, cut = false, records = 0, broken = 0, errors = '[]' WHERE id = $1"
+_RESTART = (
+    "UPDATE feed_files SET staged = 0, whole = false, cut = false, records = 0, broken = 0, errors = '[]' WHERE id = $1"
+)
 
 
 async def prepare(db: Connection, file: File) -> File:
@@ -259,16 +261,20 @@ WHERE n.facts IS NULL
 
 
 class Default(NamedTuple):
-    """What a record without a moment of its own has: that of the file."""
+    """What a record without a moment of its own has: that of the file. `reasons`: of a TRANSFER, and of any other of
+    the `kinds` that are noted.
+    """
 
     at: datetime
     guard: datetime
+    reasons: tuple[str, str]
+    kinds: Sequence[str]
 
 
-async def note(db: Connection, file: int, first: int, reasons: tuple[str, str], default: Default,
-               kinds: Sequence[str]) -> int:  # fmt: skip
-    """Note numbers that nobody has spoken of, in the order of their numbers. `reasons`: of a TRANSFER, of a DEACT."""
-    done = await db.execute(_note(file, first), file, *reasons, *default, [*kinds], timeout=LONG)
+async def note(db: Connection, file: int, first: int, default: Default) -> int:
+    """Note numbers that nobody has spoken of, in the order of their numbers."""
+    values = (file, *default.reasons, default.at, default.guard, [*default.kinds])
+    done = await db.execute(_note(file, first), *values, timeout=LONG)
     return int(done.rpartition(" ")[2])
 
 
@@ -283,7 +289,7 @@ ORDER BY l.number, l.line
 
 async def held(db: Connection, file: int, first: int, kinds: Sequence[str]) -> list[Any]:
     """The records of a part that are about numbers somebody has spoken of, or that do more than note one."""
-    return await db.fetch(_held(file, first), [*kinds], timeout=LONG)
+    return [*await db.fetch(_held(file, first), [*kinds], timeout=LONG)]
 
 
 _ACTED = """

@@ -1,4 +1,4 @@
-"""One deactivation file, from its bytes to what follows: staged, judged, acted on. Ten million lines in constant memory.
+"""One deactivation file, from its bytes to what follows: staged, judged, acted on. Its length costs no memory.
 
 Killed at any moment it goes on where it was when the same file comes again; finished, the same file changes nothing.
 """
@@ -236,9 +236,9 @@ class _Taking:
         """By itself: numbers that it adds and those that are applied would be locked in two orders in one."""
         kinds = noted_kinds(self.meaning)
         reasons = (reason_of("TRANSFER", self.meaning), reason_of("DEACT", self.meaning))
-        default = files.Default(*when(file.day, "DEACT", file.started_at))
+        default = files.Default(*when(file.day, "DEACT", file.started_at), reasons, kinds)
         async with transaction(self.engine) as db:
-            noted = await files.note(db, file.id, first, reasons, default, kinds)
+            noted = await files.note(db, file.id, first, default)
             if noted:
                 await files.acted(db, file.id, noted=noted)
 

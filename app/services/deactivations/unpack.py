@@ -6,7 +6,7 @@ import gzip
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import IO, BinaryIO
+from typing import BinaryIO, Protocol
 
 PART = 1 << 16
 LINE_MOST = 1 << 20
@@ -81,6 +81,10 @@ class Unpacked:
             yield b"\n"
 
 
-def _read(file: IO[bytes]) -> Iterator[bytes]:
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def _read(file: _Readable) -> Iterator[bytes]:
     while part := file.read(PART):
         yield part
