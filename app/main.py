@@ -12,6 +12,7 @@ from decimal import Decimal
 import structlog
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.catalogue import CatalogueError, carriers, load
 from app.catalogue.policy import load_policy
@@ -196,10 +197,9 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
     committing = asyncio.create_task(intake.run())
     looking = asyncio.create_task(looking_up.run())
     others = [asyncio.create_task(feed_.run()), asyncio.create_task(upkeep.run(engine, settings, meaning))]
-    transport = Transport()
-    if subscriptions := subscriptions_of(settings):
-        fetcher = Fetcher(engine, meaning, subscriptions, guard_of(settings), transport)
-        others.append(asyncio.create_task(fetcher.run()))
+    fetches = _fetcher(engine, settings, meaning)
+    if fetches:
+        others.append(asyncio.create_task(fetches.run()))
     try:
         yield
     finally:
@@ -212,9 +212,16 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
         for task in others:
             with suppress(asyncio.CancelledError):
                 await task
-        await transport.close()
+        if fetches:
+            await fetches.transport.close()
         await lookup_engine.dispose()
         await engine.dispose()
+
+
+def _fetcher(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> Fetcher | None:
+    """Who fetches deactivation files, where a feed is configured."""
+    subscriptions = subscriptions_of(settings)
+    return Fetcher(engine, meaning, subscriptions, guard_of(settings), Transport()) if subscriptions else None
 
 
 __all__ = ["CatalogueError", "create_app"]

@@ -31,6 +31,7 @@ FEEDS: dict[str, Feed] = _found()
 LONGEST_LINE = 1 << 20
 """Characters of a line: a page of records may stand on one."""
 _TEN = re.compile(r"1?([2-9][0-9]{9})", re.ASCII)
+_IN_FULL = len("+15555551234")
 _AMERICAN = frozenset({"US", "CA"})
 _slowly = e164.__wrapped__  # a file's numbers come once: keeping them would only push out others'
 
@@ -73,7 +74,10 @@ def _number(text: str, region: str) -> str:
     """Ten digits, or a 1 and ten digits, of the North American plan need no library: those are almost all there are."""
     if region in _AMERICAN and (found := _TEN.fullmatch(text)):
         return "+1" + found[1]
-    return _slowly(text, region)
+    number = _slowly(text, region)
+    if number.startswith("+1") and len(number) != _IN_FULL:  # the library takes seven digits for a local number
+        raise ValueError
+    return number
 
 
 class Known(NamedTuple):

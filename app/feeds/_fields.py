@@ -80,9 +80,11 @@ def _day(year: int, month: int, day: int) -> date:
 
 # One number a line ---------------------------------------------------------------------------------------------------
 
+_WORDS = re.compile(r"[A-Za-z_ .-]{1,40}", re.ASCII)
+
 
 def numbers(layout: Layout) -> RowReader:
-    """One number a line. A first line without digits is a heading."""
+    """One number a line. A first line that is a few words is a heading."""
     carrier = layout.carrier
     first = True
 
@@ -90,7 +92,7 @@ def numbers(layout: Layout) -> RowReader:
         nonlocal first
         text = (line or "").strip(' \t\r\n",;')
         heading, first = first, False
-        if not text or (heading and not any(map(str.isdecimal, text))):
+        if not text or (heading and _WORDS.fullmatch(text)):
             return ()
         return (Deactivated(text, carrier=carrier),)
 
@@ -117,7 +119,7 @@ _NAMES = {
 COLUMNS = tuple(_NAMES)
 Names = Mapping[str, str]
 ALIASES: Names = {name.replace(" ", ""): column for column, names in _NAMES.items() for name in names}
-TYPED: Names = ALIASES | dict.fromkeys(("state", "status", "action"), "kind")
+TYPED: Names = {**ALIASES, **dict.fromkeys(("state", "status", "action"), "kind")}
 _DELIMITERS = ("\t", ";", "|", ",")
 _FULL = 10
 """Digits of a number of the North American plan."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ class Unpacked:
     def lines(self) -> Iterator[str | None]:
         rest, too_long = b"", False
         for part in self._parts():
-            *whole, rest = (rest + part).split(b"\n") if len(part) + len(rest) else [b""]
+            *whole, rest = (rest + part).split(b"\n")
             if too_long and whole:
                 whole.pop(0)
                 too_long = False
@@ -57,10 +56,22 @@ class Unpacked:
         yield from parts
 
     def _inflated(self) -> Iterator[bytes]:
-        try:
-            yield from _read(gzip.GzipFile(fileobj=self._file))
-        except (EOFError, OSError, zlib.error):
-            self.cut = True
+        """Whatever there is of it, up to where it is cut. Several may stand one behind the other."""
+        inflate = zlib.decompressobj(wbits=31)
+        for raw in _read(self._file):
+            part = raw
+            while part:
+                try:
+                    yield inflate.decompress(part, PART)
+                except zlib.error:
+                    self.cut = True
+                    return
+                part = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
+                if inflate.eof and part:
+                    inflate = zlib.decompressobj(wbits=31)
+        while not inflate.eof and (part := inflate.decompress(b"", PART)):
+            yield part  # what the last bytes had more of than a part
+        self.cut = not inflate.eof
 
     def _members(self) -> Iterator[bytes]:
         """The files inside, one after the other. Without its end a zip does not say what is in it."""
