@@ -16,7 +16,16 @@ from pydantic import SecretStr
 
 from app.catalogue import load
 from app.cli import app as commands
-from app.config import _FROM_ENVIRONMENT, LinkTable, LookupTable, PolicyTable, SenderTable, Settings, read_settings
+from app.config import (
+    _FROM_ENVIRONMENT,
+    FeedsTable,
+    LinkTable,
+    LookupTable,
+    PolicyTable,
+    SenderTable,
+    Settings,
+    read_settings,
+)
 from app.gateways import GATEWAYS
 from app.models.duration import duration
 from tests.conftest import Service
@@ -125,7 +134,8 @@ def test_every_key_of_the_settings_file_is_told() -> None:
     keys |= {f"policy.{key}" for key in PolicyTable.model_fields}
     keys |= {f"senders.SENDER.{key}" for key in SenderTable.model_fields}
     keys |= {f"lookup.{key}" for key in LookupTable.model_fields} | {"lookup.PROVIDER"}
-    alone = Settings.model_fields.keys() - _FROM_ENVIRONMENT.values() - {"gateways", "policy", "senders"}
+    keys |= {f"feeds.{key}" for key in FeedsTable.model_fields} | {"feeds.FEED"}
+    alone = Settings.model_fields.keys() - _FROM_ENVIRONMENT.values() - {"gateways", "policy", "senders", "feeds"}
     assert told == keys | alone
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import tempfile
 from collections.abc import Mapping
 from datetime import date
@@ -10,6 +11,7 @@ from pathlib import PurePath
 from typing import Annotated, Any, BinaryIO, cast
 
 from fastapi import APIRouter, Path, Query, Request, Security
+from pydantic import BeforeValidator
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
@@ -29,6 +31,18 @@ MOST = 4 << 30
 """Bytes of one file as it is sent: ten million numbers are 120 MB."""
 
 
+def _as_written(given: object) -> object:
+    """A day as 2026-11-20, and not as seconds since 1970, which the library would take too."""
+    if isinstance(given, str) and not re.fullmatch(r"\d{4}-\d\d-\d\d", given, re.ASCII):
+        raise ValueError("not a day: write it as 2026-11-20")
+    return given
+
+
+Day = Annotated[
+    date | None, BeforeValidator(_as_written), Query(description="The day it is about; else that of `name`")
+]
+
+
 @router.post("/v1/deactivations/{feed}", operation_id="importDeactivations", summary="A deactivation file",
              response_model=api.DeactivationOutcome,
              responses={409: {"description": "It takes more of a list than may be taken unasked, or is under way"}},
@@ -43,7 +57,7 @@ MOST = 4 << 30
 async def take(
     request: Request,
     feed: Annotated[str, Path(description="The feed that wrote the file", examples=[*FEEDS])],
-    date: Annotated[date | None, Query(description="The day it is about; else that of `name`")] = None,
+    date: Day = None,
     name: Annotated[str | None, Query(description="The file's name, which may tell carrier and day", max_length=256,
                                       examples=["att-deacts_20261120.zip"])] = None,
     columns: Annotated[str | None, Query(description="Which column holds what, by name or place", max_length=512,
@@ -91,7 +105,12 @@ def _described(feed: Feed, day: date | None, name: str | None, columns: str | No
     except WrongColumns as error:
         raise Problem(422, str(error), errors=[{"parameter": "columns", "detail": str(error)}]) from error
     layout = Layout(named, known.carrier if known else None, region)
-    return {"feed": feed, "day": day or (known.day if known else None), "layout": layout, "name": name}
+    return {
+        "feed": feed,
+        "day": day or (known.day if known else None),
+        "layout": layout,
+        "name": name and name.replace("\0", ""),
+    }
 
 
 async def _spool(request: Request, file: BinaryIO) -> None:

@@ -250,6 +250,8 @@ async def _waiting(engine: AsyncEngine, *, provider: bool) -> AsyncIterator[Find
 
 _MENDS = {
     "unknown_code": "find out what it means, and add it to the gateway's code table or `codes`",
+    "feed_failed": "look at what `sendable fetch deactivations` says, and at the feed's keys in the settings",
+    "feed_guard": "look at what `sendable fetch deactivations` says, and add `--yes` if it is meant",
     "network_not_covered": "ask for this network to be added to the account, or send by another gateway",
 }
 

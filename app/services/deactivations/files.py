@@ -198,12 +198,12 @@ class Judged(NamedTuple):
 
 def _judge(file: int) -> str:
     return f"""
-WITH gone AS MATERIALIZED (
-    SELECT number, max(coalesce(at, $1)) AS at FROM {lines_of(file)} WHERE kind = ANY($2::text[]) GROUP BY 1),
-taken AS (
+WITH taken AS (
     SELECT s.sender, s.list, count(*) AS affected
-    FROM gone g JOIN subscriptions s USING (number) JOIN numbers n USING (number)
-    WHERE s.consent = 'opted_in' AND s.opted_in_at <= g.at AND (n.dead_since IS NULL OR s.opted_in_at > n.dead_since)
+    FROM subscriptions s JOIN numbers n USING (number)
+    WHERE s.consent = 'opted_in' AND (n.dead_since IS NULL OR s.opted_in_at > n.dead_since)
+      AND EXISTS (SELECT FROM {lines_of(file)} l WHERE l.number = s.number AND l.kind = ANY($2::text[])
+                  AND coalesce(l.at, $1) >= s.opted_in_at)
     GROUP BY 1, 2)
 SELECT t.sender, t.list, (SELECT count(*) FROM subscriptions s WHERE s.sender = t.sender AND s.list = t.list
     AND s.consent = 'opted_in') AS subscribers, t.affected

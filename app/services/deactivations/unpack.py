@@ -10,6 +10,7 @@ from typing import BinaryIO, Protocol
 PART = 1 << 16
 LINE_MOST = 1 << 20
 """Bytes of one line: a page of records may be one. A longer one is not kept."""
+_LEFT_OUT = {ord("\r"): None, 0: None}
 _ZIP, _GZIP = b"PK\x03\x04", b"\x1f\x8b"
 
 
@@ -35,7 +36,7 @@ class Unpacked:
                 too_long = False
                 yield None
             if whole:
-                yield from b"\n".join(whole).decode("utf-8", "replace").replace("\r", "").split("\n")
+                yield from b"\n".join(whole).decode("utf-8", "replace").translate(_LEFT_OUT).split("\n")
             if len(rest) > LINE_MOST:
                 rest, too_long = b"", True
             elif too_long:
@@ -43,7 +44,7 @@ class Unpacked:
         if too_long:
             yield None
         elif rest and not self.cut:
-            yield rest.decode("utf-8", "replace").replace("\r", "")
+            yield rest.decode("utf-8", "replace").translate(_LEFT_OUT)
 
     def _parts(self) -> Iterator[bytes]:
         """The first bytes say what it is, whatever its name claims. A byte order mark is left out."""
