@@ -437,6 +437,11 @@ async def test_a_wrong_question_is_told_how_to_be_mended(service: Service, feed:
     assert (answer.status_code, answer.headers["content-type"]) == (code, "application/problem+json")
 
 
+async def test_an_empty_body_is_a_mistake_and_no_empty_day(service: Service) -> None:
+    answer = await service.client.post("/v1/deactivations/twilio")
+    assert (answer.status_code, "send the file itself" in answer.text) == (422, True)
+
+
 async def test_it_takes_a_key_with_its_own_scope(start: Start) -> None:
     async with start(auth="on", first_key="k" * 30) as service:
         answer = await service.client.post("/v1/deactivations/twilio", content=b"15555551234\n")

@@ -120,6 +120,10 @@ async def _spool(request: Request, file: BinaryIO) -> None:
         while True:
             async with asyncio.timeout(WITHIN):
                 part = await anext(stream, None)
+            if part is None and not size:
+                raise Problem(
+                    422, "the body is empty: send the file itself, for example with `curl --data-binary @FILE`"
+                )
             if part is None:
                 return
             size += len(part)
