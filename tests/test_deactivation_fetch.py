@@ -75,6 +75,8 @@ async def test_missed_days_are_caught_up_in_order_and_none_is_taken_in_twice(ser
         assert told(await fetch.fetch(TODAY)) == [("2026-11-20", 1)]
         assert told(await fetch.fetch(TODAY)) == []
         assert await alarms(service) == []
+        shown = (await service.client.get(f"/v1/numbers/{WHO}")).json()["carrier"] or {}
+        assert shown.get("name") == {"telesign": "AT&T", "infobip": "AT&T"}.get(feed)
 
 
 async def test_after_a_long_time_away_all_that_is_kept_is_caught_up(service: Service) -> None:

@@ -102,7 +102,7 @@ def listing(day: date, options: Options) -> Listing:
     for report in _reports(answer):
         if str(report.get("dateFrom") or report.get("generatedDate"))[:10] == day.isoformat():
             name = str(report.get("networkName") or "")
-            wanted.append(Wanted(str(report["reportId"]), day, name or None))
+            wanted.append(Wanted(str(report["reportId"]), day, carrier=name or None))
     return sorted(wanted, key=lambda one: one.key)
 
 

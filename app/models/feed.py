@@ -57,11 +57,14 @@ records, or why one of them is none; nothing for a heading."""
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One file that can be fetched. `key` names it for ever among those of its feed: it is never processed twice."""
+    """One file that can be fetched. `key` names it for ever among those of its feed: it is never processed twice.
+    `carrier`: who reports, where the listing tells it and the file's name does not.
+    """
 
     key: str
     day: date
     name: str | None = None
+    carrier: str | None = None
 
 
 class Ask(NamedTuple):

@@ -171,9 +171,9 @@ def _told(error: Exception) -> str:
 
 
 def _layout(wanted: Wanted) -> Layout:
-    """A file's name may tell its carrier; so may the network that a report is about."""
+    """A file's name may tell its carrier; so may the list it stands in."""
     known = known_by(wanted.name) if wanted.name else None
-    return Layout(carrier=known.carrier if known else wanted.name)
+    return Layout(carrier=wanted.carrier or (known.carrier if known else None))
 
 
 _LAST = "SELECT max(day) FROM feed_files WHERE feed = $1 AND fetched IS NOT NULL AND finished_at IS NOT NULL"

@@ -31,7 +31,7 @@ from app.services.decide import network_of, reported
 from app.services.intake import Meaning
 from app.services.store import CountKey
 
-STAGED_AT_ONCE = 20_000
+STAGED_AT_ONCE = 10_000
 ACTED_AT_ONCE = 2_000
 """Numbers that one transaction locks."""
 MANY, MOST_BROKEN = 100, 0.9
