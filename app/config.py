@@ -191,6 +191,18 @@ class RndTable(_Table):
         return self.model_dump(exclude_none=True) | {"refresh_token": self.refresh_token.get_secret_value()}
 
 
+class FeedsTable(_Table):
+    """`[feeds]`; its other keys are tables, `[feeds.NAME]`, which main.py reads as each feed needs them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    guard: float = Field(0.01, ge=0, le=1)
+    guard_at_least: int = Field(3, ge=1)
+
+    def tables(self) -> dict[str, Any]:
+        return self.model_extra or {}
+
+
 class Settings(_Table):
     """Everything that can be set. `policy_file` is SENDABLE_POLICY; `lookup` present: lookups are to be made."""
 
@@ -210,6 +222,7 @@ class Settings(_Table):
     senders: dict[str, SenderTable] = {}
     lookup: LookupTable | None = None
     rnd: RndTable | None = None
+    feeds: FeedsTable = FeedsTable()
 
     @field_validator("database_url")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,16 +13,19 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.catalogue import CatalogueError, carriers, load
 from app.catalogue.policy import load_policy
 from app.config import Settings, SettingsError
+from app.feeds import FEEDS
 from app.gateways import GATEWAYS, custom
 from app.lookups import PROVIDERS
 from app.models.duration import duration
 from app.models.receipt import Gateway, Link
 from app.routers import (
     consent,
+    deactivations,
     feed,
     held,
     lookups,
@@ -40,6 +43,9 @@ from app.routers import (
 from app.routers.front import FrontedApp
 from app.services import database, keys, migrate, upkeep
 from app.services.connection import connect
+from app.services.deactivations.fetching import Fetcher, Subscription
+from app.services.deactivations.importing import Guard
+from app.services.deactivations.transport import Transport
 from app.services.errands import Errands
 from app.services.feed import Feed
 from app.services.intake import Intake, Meaning
@@ -64,6 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     meaning, links, plan = meaning_of(settings), links_of(settings), plan_of(settings)
     gateways = gateways_of(settings)
     inquirers_of(settings)
+    subscriptions_of(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -78,7 +85,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.gateways, app.state.errands = gateways, Errands()
     problems.install(app)
     app.router.routes[:0] = [*receipts.routes, *numbers.routes]
-    for router in (messages, numbers, lookups, consent, subscribers, held, feed, reading, reports, unread, operating):
+    for router in (
+        messages, numbers, lookups, deactivations, consent, subscribers, held, feed, reading, reports, unread,
+        operating,
+    ):  # fmt: skip
         app.include_router(router.router)
     openapi.install(app)
     return app
@@ -163,6 +173,30 @@ def plan_of(settings: Settings) -> Plan:
     return Plan(sources, table.budget_per_day, table.budget_per_number, table.timetable or TIMETABLE, settings.region)
 
 
+def subscriptions_of(settings: Settings) -> Sequence[Subscription]:
+    """Whose deactivation files are fetched. Raises SettingsError."""
+    found = []
+    there = [name for name, feed in FEEDS.items() if feed.source]
+    for name, table in settings.feeds.tables().items():
+        source = FEEDS[name].source if name in FEEDS else None
+        if source is None:
+            raise SettingsError(f"`feeds.{name}` is no feed that Sendable can fetch; there are {', '.join(there)}")
+        if not isinstance(table, dict):
+            raise SettingsError(f"`feeds.{name}` must be a table: write [feeds.{name}] and its keys below it")
+        if unknown := sorted(table.keys() - {*source.secrets, "base_url", "days"}):
+            raise SettingsError(f"`feeds.{name}.{unknown[0]}` is no setting of Sendable: remove it, or see the README")
+        if missing := [key for key in source.secrets if not table.get(key)]:
+            raise SettingsError(f"`feeds.{name}.{missing[0]}` is missing: {name} needs {', '.join(source.secrets)}")
+        if not isinstance(table.get("days", 1), int) or not 1 <= table.get("days", 1) <= source.kept:
+            raise SettingsError(f"`feeds.{name}.days` must be a whole number from 1 to {source.kept}")
+        found.append(Subscription(FEEDS[name], table))
+    return found
+
+
+def guard_of(settings: Settings) -> Guard:
+    return Guard(settings.feeds.guard, settings.feeds.guard_at_least)
+
+
 def _source(name: str, table: object) -> Source:
     provider = PROVIDERS[name]
     if not isinstance(table, dict):
@@ -225,6 +259,9 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
     looking = asyncio.create_task(looking_up.run())
     others = [asyncio.create_task(feed_.run()), asyncio.create_task(upkeep.run(engine, settings, meaning)),
               asyncio.create_task(refusals.run())]  # fmt: skip
+    fetches = _fetcher(engine, settings, meaning)
+    if fetches:
+        others.append(asyncio.create_task(fetches.run()))
     try:
         yield
     finally:
@@ -240,8 +277,16 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
         await app.state.errands.close()
         await refusals.close()
         await refused_engine.dispose()
+        if fetches:
+            await fetches.transport.close()
         await lookup_engine.dispose()
         await engine.dispose()
+
+
+def _fetcher(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> Fetcher | None:
+    """Who fetches deactivation files, where a feed is configured."""
+    subscriptions = subscriptions_of(settings)
+    return Fetcher(engine, meaning, subscriptions, guard_of(settings), Transport()) if subscriptions else None
 
 
 __all__ = ["CatalogueError", "create_app"]

@@ -21,7 +21,9 @@ class Plan:
     soak: int = 60
     """Seconds of unbroken load after which memory is looked at."""
     connections: int = CONNECTIONS
+    lines: int = 10_000_000
+    """Of a deactivation file."""
 
 
 FULL = Plan()
-QUICK = Plan(rounds=2, seconds=2, population=20_000, soak=10)
+QUICK = Plan(rounds=2, seconds=2, population=20_000, soak=10, lines=200_000)

@@ -13,6 +13,7 @@ from statistics import median
 
 import httpx
 
+from bench import deactivations as taking
 from bench import lookups as looking
 from bench import servers, tutorial
 from bench.bare import Bare, bare
@@ -27,6 +28,8 @@ from bench.traffic import number
 ONE = "one receipt a post"
 MANY = f"posts of {BATCH} receipts"
 NO_TARGET = Target()
+MOST_MEMORY = 150
+"""MiB that an import may take, however long its file is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +236,29 @@ async def _started(run: Run, url: str, config: str) -> Round:
     return seen
 
 
+async def deactivation_file(run: Run) -> list[Line]:
+    """Once each: the file is long, and it is taken in only once."""
+    lines, population = run.plan.lines, run.plan.population
+    url = await taking.database(run.ground.ours, population)
+    file = taking.write(run.ground.folder / "deactivations.txt", lines, population)
+    theirs = await taking.bare(url, file, lines)
+    ours = await taking.whole(url, file, lines)
+    what = f"a deactivation file of {lines:,} lines"
+    said = [f"{one.rate:,.0f} lines/s, {one.seconds:.1f} s" for one in (ours, theirs)]
+    most = "the most that it may take"
+    return [
+        Line(what, "a bare COPY of the same file", ours.rate / theirs.rate, NO_TARGET, *said),
+        Line(
+            f"{what}: memory",
+            most,
+            ours.peak / MOST_MEMORY,
+            Target("≤", 1),
+            f"{ours.peak:.0f} MiB",
+            f"{MOST_MEMORY} MiB",
+        ),
+    ]
+
+
 async def memory(run: Run) -> list[Line]:
     """Under unbroken load; the first tenth of the time, in which caches and pools fill, is not looked at."""
     soak, samples = run.plan.soak, []
@@ -262,6 +288,7 @@ STAGES: dict[str, Stage] = {
     "bulk": bulk_status,
     "lookups": lookups_made,
     "during": while_lookups_are_made,
+    "deactivations": deactivation_file,
     "memory": memory,
 }
 

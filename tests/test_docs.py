@@ -18,6 +18,7 @@ from app.catalogue import load
 from app.cli import app as commands
 from app.config import (
     _FROM_ENVIRONMENT,
+    FeedsTable,
     LinkTable,
     LookupTable,
     PolicyTable,
@@ -137,7 +138,10 @@ def test_every_key_of_the_settings_file_is_told() -> None:
     told = {key.strip("` ") for cell in told for key in cell.split(",")}
     keys |= {f"rnd.{key}" for key in RndTable.model_fields}
     keys |= {f"lookup.{key}" for key in LookupTable.model_fields} | {"lookup.PROVIDER"}
-    alone = Settings.model_fields.keys() - _FROM_ENVIRONMENT.values() - {"gateways", "policy", "rnd", "senders"}
+    keys |= {f"feeds.{key}" for key in FeedsTable.model_fields} | {"feeds.FEED"}
+    alone = (
+        Settings.model_fields.keys() - _FROM_ENVIRONMENT.values() - {"gateways", "policy", "rnd", "senders", "feeds"}
+    )
     assert told == keys | alone
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
+from app.feeds import FEEDS
 from app.gateways import GATEWAYS
 from app.models.tables import metadata
 from tests.conftest import Service
@@ -113,8 +114,8 @@ async def test_consent_of_a_number_waits_for_whoever_holds_the_number(service: S
 
 
 def test_no_service_knows_a_vendor_by_name() -> None:
-    of_nobody = {"native", "smpp", "custom"}
-    names = "|".join(GATEWAYS.keys() - of_nobody)
+    of_nobody = {"native", "smpp", "custom", "carrier", "generic", "records"}
+    names = "|".join((GATEWAYS.keys() | FEEDS.keys()) - of_nobody)
     vendors = re.compile(rf"(?<![a-z0-9])(?:{names})(?![a-z0-9])", re.IGNORECASE)  # `cm` stands in `cmd` too
     named = [name for name, source in sources("services") if vendors.search(source)]
     named += [name for name in ("main.py", "config.py") if vendors.search((APP / name).read_text())]

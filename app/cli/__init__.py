@@ -10,7 +10,7 @@ import typer
 
 from app.catalogue import CatalogueError
 from app.catalogue.policy import PolicyError
-from app.cli import bring, codes, look, lookup, operate, rnd, waiting
+from app.cli import bring, codes, deactivations, look, lookup, operate, rnd, waiting
 from app.cli.attach import is_refusal, why_not
 from app.cli.demo.command import demo
 from app.cli.erase import erase
@@ -33,6 +33,7 @@ for command in (serve, demo, operate.migrate, operate.doctor, reconcile, erase):
 for name, group in (
     ("codes", codes.codes), ("policy", look.policy), ("numbers", look.numbers), ("held", waiting.held),
     ("unread", waiting.unread), ("lookup", lookup.lookup), ("import", bring.imports), ("rnd", rnd.rnd),
+    ("fetch", deactivations.fetching),
     ("keys", operate.keys), ("db", operate.db),
 ):  # fmt: skip
     app.add_typer(group, name=name)

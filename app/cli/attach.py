@@ -17,7 +17,7 @@ from app.services import migrate
 from app.services.connection import connect
 
 T = TypeVar("T")
-POOL = 2
+POOL = 3
 
 
 @asynccontextmanager

@@ -33,11 +33,6 @@ SHOWN = 20
 """Wrong lines that are told one by one; `--errors` keeps all of them."""
 
 
-@imports.callback()
-def _group() -> None:
-    """Keeps the command's name where there is only one."""
-
-
 @imports.command("subscribers")
 def import_subscribers(
     file: Annotated[Path, typer.Argument(help="CSV with a heading, or NDJSON; also as gzip.", exists=True,

@@ -5,7 +5,7 @@ Answers go out without passing through these models: they are made of values tha
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -586,6 +586,32 @@ class Decided(BaseModel):
     """How many numbers a person's decision let go."""
 
     numbers: int
+
+
+_DAY = datetime(2026, 11, 20, tzinfo=UTC).date()
+
+
+class DeactivationOutcome(BaseModel):
+    """What has come of a deactivation file, or would. `held`: of its records those about numbers that somebody has
+    spoken of; `remembered`: numbers that nobody has, so that an older opt-in does not opt them in; `lists`: whom it
+    takes; `already`: the same file had been taken in before; `cut`: it ended before it should have.
+    """
+
+    feed: str = Field(examples=["twilio"])
+    day: date | None = Field(examples=[_DAY])
+    records: int
+    broken: int
+    errors: Given = Field(description="The first hundred broken lines", examples=[[{"line": 7, "error": "…"}]])
+    held: int
+    remembered: int
+    changes: int
+    opted_out: int
+    lists: Annotated[
+        Given, Field(examples=[[{"sender": "12345", "list": "spring", "subscribers": 900, "affected": 4}]])
+    ]
+    cut: bool
+    already: bool
+    dry_run: bool
 
 
 class Alive(BaseModel):

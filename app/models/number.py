@@ -28,7 +28,7 @@ PRECEDENCE: tuple[State, ...] = (
 class Cause(Struct, frozen=True, gc=False, omit_defaults=True):
     """What a fact rests on. Copied into every fact and change, since receipts are dropped long before those."""
 
-    kind: Literal["receipt", "register", "lookup", "call", "person", "lapse", "policy"]
+    kind: Literal["receipt", "register", "lookup", "file", "call", "person", "lapse", "policy"]
     gateway: str | None = None
     account: str | None = None
     code_space: str | None = None

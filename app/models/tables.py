@@ -92,6 +92,8 @@ unnamed = Table(
 )
 
 # A number's facts, and what they show: the present step in columns, the steps that follow when it lapses in `steps`.
+# A number that only a deactivation file has spoken of has no facts, and `noted_by` that file (`dead_since` the event,
+# `noted_guard` what an opt-in must be newer than to survive it): millions of them, read as facts when they are needed.
 numbers = Table(
     "numbers",
     metadata,
@@ -106,9 +108,16 @@ numbers = Table(
     Column("carrier", JSONB),
     Column("changed_at", _TIME),
     Column("last_receipt_at", _TIME),
+    Column("noted_by", BigInteger),
+    Column("noted_guard", _TIME),
     Index("numbers_until", "until", postgresql_where=text("until IS NOT NULL")),
-    Index("numbers_state", "state", "number", postgresql_where=text("state NOT IN ('active', 'unseen')")),
-    Index("numbers_dead_since", "number", postgresql_where=text("dead_since IS NOT NULL")),
+    Index(
+        "numbers_state",
+        "state",
+        "number",
+        postgresql_where=text("state NOT IN ('active', 'unseen') AND noted_by IS NULL"),
+    ),
+    Index("numbers_dead_since", "number", postgresql_where=text("dead_since IS NOT NULL AND noted_by IS NULL")),
     postgresql_with={"fillfactor": 80},
 )
 
@@ -282,6 +291,36 @@ unknown_words = Table(
     Column("first_at", _TIME, nullable=False),
     Column("last_at", _TIME, nullable=False),
     Column("count", BigInteger, nullable=False),
+)
+
+# Deactivation files, and how far each one is taken in: `staged` lines lie in a table of their own, feed_lines_ID, until
+# the first `acted` blocks of it have been acted on, which are all of them when it is `finished_at`. `fetched`: the key
+# by which its feed names it.
+feed_files = Table(
+    "feed_files",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("feed", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("day", Date),
+    Column("carrier", Text),
+    Column("name", Text),
+    Column("fetched", Text),
+    Column("started_at", _TIME, nullable=False),
+    Column("finished_at", _TIME),
+    Column("staged", BigInteger, nullable=False, server_default=text("0")),
+    Column("whole", Boolean, nullable=False, server_default=text("false")),
+    Column("cut", Boolean, nullable=False, server_default=text("false")),
+    Column("acted", BigInteger, nullable=False, server_default=text("0")),
+    Column("records", BigInteger, nullable=False, server_default=text("0")),
+    Column("broken", BigInteger, nullable=False, server_default=text("0")),
+    Column("errors", JSONB, nullable=False, server_default=text("'[]'")),
+    Column("held", BigInteger, nullable=False, server_default=text("0")),
+    Column("noted", BigInteger, nullable=False, server_default=text("0")),
+    Column("changes", BigInteger, nullable=False, server_default=text("0")),
+    Column("opted_out", BigInteger, nullable=False, server_default=text("0")),
+    Index("feed_files_digest", "feed", "digest", "day", unique=True, postgresql_nulls_not_distinct=True),
+    Index("feed_files_fetched", "feed", "fetched", unique=True, postgresql_where=text("fetched IS NOT NULL")),
 )
 
 # What a person should look at.

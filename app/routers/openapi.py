@@ -36,6 +36,7 @@ TAGS = [
     {"name": "receipts", "description": "Delivery receipts: gateways post them here; everybody else reads them back."},
     {"name": "messages", "description": "The register of sent messages, for receipts that carry only an id."},
     {"name": "lookups", "description": "Who serves a number now, as lookup providers tell."},
+    {"name": "deactivations", "description": "What carriers and aggregators tell by file: gone, suspended, moved."},
     {"name": "held", "description": "Numbers that wait for a person."},
     {"name": "reports", "description": "How lists stand, and why people left them."},
     {"name": "codes", "description": "What vendors' codes mean, and what the policy in force does about them."},

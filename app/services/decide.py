@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from app.models.catalogue import Code
+from app.models.feed import SPACE, Event
 from app.models.number import (
     PRECEDENCE,
     Carrier,
@@ -133,6 +134,28 @@ def _failed(seen: Verdict, fact: Fact, rule: Rule, consent: Ends) -> Verdict:
         out=_out(fact) if consent == "everyone" or ends_sender else None,
         scope="all" if consent == "everyone" else "sender",
     )
+
+
+def reported(event: Event, policy: Policy) -> Verdict:
+    """What a record of a deactivation file says about a number: no sender, no message, so whose lists it ends is the
+    same for all of them; without a lookup provider the file itself decides.
+    """
+    cause = Cause("file", source=event.feed, code_space=SPACE, code=event.kind, evidence=_told_by(event))
+    carrier = Carrier(event.at, event.feed, event.carrier, event.carrier) if event.carrier else None
+    if event.kind == "PORT" and event.new_carrier:
+        moved = Carrier(event.at, event.feed, event.new_carrier, event.new_carrier, ported=True, ported_at=event.at)
+        cleared = tuple((state, event.at) for state in ("port", "held", "porting"))
+        return Verdict(event.number, event.at, cause, cleared=cleared, carrier=moved)
+    rule = policy.rule(event.reason)
+    consent = rule.alone_consent if rule.alone_consent and not policy.lookups else rule.consent
+    fact = Fact(event.at, event.guard, event.reason, cause)
+    return _failed(Verdict(event.number, event.at, cause, carrier=carrier), fact, rule, consent)
+
+
+def _told_by(event: Event) -> str | None:
+    """The file's day, and the number that a subscriber has now: a hint, never an opt-in."""
+    told = [f"file of {event.day}" if event.day else None, event.new_number and f"now {event.new_number}"]
+    return "; ".join(filter(None, told)) or None
 
 
 def _out(fact: Fact) -> Fact:
@@ -514,8 +537,13 @@ def hold(number: Number, told: Step, lists: Mapping[tuple[str, str], Subscriptio
 
 
 def catch_up(held: Held, policy: Policy, now: datetime) -> Iterator[Change]:
-    """What time, or a change of policy, has altered since the feed was told: each lapse is dated at its moment."""
+    """What time, or a change of policy, has altered since the feed was told: each lapse is dated at its moment. What a
+    file had said of a number before anybody spoke of it is told now, dated as it was.
+    """
     step = held.told
+    if step.state == "unseen" and (noted := held.shown.steps[0].fact):
+        yield from _moved(held.number.number, step, held.shown.steps[0], noted.cause, noted.at)
+        return
     while step.until and step.until <= now:
         following = show(held.number, policy, step.until).steps[0]
         yield from _moved(held.number.number, step, following, Cause("lapse"), step.until)

@@ -261,5 +261,7 @@ _MENDS = {
     "lookup_undecided": _BY_HAND,
     "same_code_again": "these numbers are in service and not reached: ask the gateway why",
     "unknown_code": "find out what it means, and add it to the gateway's code table or `codes`",
+    "feed_failed": "look at what `sendable fetch deactivations` says, and at the feed's keys in the settings",
+    "feed_guard": "look at what `sendable fetch deactivations` says, and add `--yes` if it is meant",
     "network_not_covered": "ask for this network to be added to the account, or send by another gateway",
 }

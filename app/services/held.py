@@ -32,7 +32,7 @@ _HELD = text("""
 SELECT number, reason, waiting_for, until, changed_at AS since, cause ->> 'gateway' AS gateway,
        cause ->> 'code_space' AS code_space, cause ->> 'code' AS code
 FROM numbers CROSS JOIN LATERAL (SELECT steps -> 0 -> 'fact' -> 'cause' AS cause) AS shown
-WHERE state = 'held' AND (until IS NULL OR until > clock_timestamp())
+WHERE state = 'held' AND noted_by IS NULL AND (until IS NULL OR until > clock_timestamp())
   AND (CAST(:number AS text) IS NULL OR number = :number)
   AND (CAST(:reason AS text) IS NULL OR reason = :reason)
   AND (CAST(:waiting_for AS text) IS NULL OR waiting_for = :waiting_for)

@@ -15,8 +15,8 @@ HOUR = timedelta(hours=1)
 # not active, that have died once, or that a sender does not reach, and judged as the view `sendable` judges them.
 _LISTS = text("""
 WITH away AS (
-    SELECT number FROM numbers WHERE state NOT IN ('active', 'unseen')
-    UNION SELECT number FROM numbers WHERE dead_since IS NOT NULL
+    SELECT number FROM numbers WHERE state NOT IN ('active', 'unseen') AND noted_by IS NULL
+    UNION SELECT number FROM numbers WHERE dead_since IS NOT NULL AND noted_by IS NULL
     UNION SELECT number FROM sender_blocks),
 stopped AS (
     SELECT s.sender, s.list, count(*) AS total, count(*) FILTER (WHERE n.state = 'suspended') AS suspended,

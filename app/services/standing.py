@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 _HELD = text("""
 SELECT coalesce(waiting_for, 'time') AS waiting_for, count(*) AS total,
        extract(epoch FROM clock_timestamp() - min(changed_at))::float8 AS oldest
-FROM numbers WHERE state = 'held' GROUP BY 1 ORDER BY 1
+FROM numbers WHERE state = 'held' AND noted_by IS NULL GROUP BY 1 ORDER BY 1
 """)
 _LOOKUPS = text("""
 SELECT count(*) AS total, extract(epoch FROM clock_timestamp() - min(due_at))::float8 AS oldest

@@ -21,7 +21,13 @@ AT_ONCE = 1_000
 # and most of it goes out unread. Each list is judged by its own consent alone; the rest is for the functions below.
 # Our connections are in UTC: a time as JSON ends in `+00:00` there, which is cut off for the `Z`.
 _STATUS = text("""
-SELECT w.number, n.state, n.reason, n.waiting_for, n.until, n.steps, n.changed_at, n.last_receipt_at,
+SELECT w.number, n.state, n.reason, n.waiting_for, n.until,
+       -- A number that only a deactivation file has spoken of has no steps: its evidence is that file's record.
+       CASE WHEN n.noted_by IS NULL THEN n.steps ELSE jsonb_build_array(jsonb_build_object(
+           'state', n.state, 'reason', n.reason, 'fact', jsonb_build_object('at', n.dead_since, 'cause',
+           jsonb_build_object('code_space', 'deactivation_feed', 'code',
+                              CASE n.reason WHEN 'number_changed' THEN 'TRANSFER' ELSE 'DEACT' END)))) END AS steps,
+       n.changed_at, n.last_receipt_at,
        clock_timestamp() AS now,
        CASE WHEN n.carrier IS NOT NULL THEN json_build_object(
            'name', coalesce(n.carrier -> 'name', n.carrier -> 'name_raw'), 'name_raw', n.carrier -> 'name_raw',

@@ -16,12 +16,13 @@ from uuid import UUID
 from msgspec.json import Decoder, Encoder
 from pydantic import TypeAdapter
 
+from app.models.feed import Event
 from app.models.lookup import Found
 from app.models.number import Cause, Change, Fact, Number, OptIn, Step, Subscription
 from app.models.policy import Policy
 from app.models.receipt import Receipt
 from app.services.connection import Connection
-from app.services.decide import Held, Registered, consent, hold
+from app.services.decide import Held, Registered, consent, hold, merge, reported
 
 FEED_LOCK = 7_316_002
 CHANNEL = "sendable_changes"
@@ -30,6 +31,7 @@ NAMELESS_FOR = timedelta(hours=24)
 
 _FOUND = TypeAdapter(Found)
 _number_of = Decoder(Number).decode
+_event_of = Decoder(Event).decode
 _cause_of = Decoder(Cause).decode
 
 
@@ -265,16 +267,23 @@ async def facts(db: Connection, numbers: Sequence[str]) -> dict[str, Number]:
 
 
 _ADD_NUMBERS = "INSERT INTO numbers (number) SELECT n FROM unnest($1::text[]) n ORDER BY n ON CONFLICT DO NOTHING"
-_LOCK_NUMBERS = """
-SELECT number, facts, state, reason, until FROM numbers WHERE number = ANY($1::text[]) ORDER BY number FOR UPDATE
+_SHOWN = """
+SELECT n.number, n.facts, n.state, n.reason, n.until,
+    CASE WHEN n.noted_by IS NOT NULL THEN (SELECT json_build_object('number', n.number, 'reason', n.reason, 'kind',
+        CASE n.reason WHEN 'number_changed' THEN 'TRANSFER' ELSE 'DEACT' END, 'at', n.dead_since, 'guard',
+        n.noted_guard, 'feed', f.feed, 'day', f.day, 'carrier', f.carrier)
+        FROM feed_files f WHERE f.id = n.noted_by) END AS noted
+FROM numbers n WHERE n.number = ANY($1::text[])
 """
+_LOCK_NUMBERS = _SHOWN + "ORDER BY n.number FOR UPDATE OF n"
 
 
 async def lock_numbers(
     db: Connection, numbers: Iterable[str], with_lists: Iterable[str], policy: Policy, now: datetime
 ) -> dict[str, Held]:
     """Everything held of these numbers, locked until the transaction ends. A number's lock covers its lists and blocks:
-    nobody writes those without it. Lists are read only for `with_lists`.
+    nobody writes those without it. Lists are read only for `with_lists`. A number that only a file has spoken of has
+    the facts that the file's record brings.
     """
     wanted = sorted(set(numbers))
     await db.execute(_ADD_NUMBERS, wanted)
@@ -284,14 +293,11 @@ async def lock_numbers(
     return _held(rows, await _lists(db, sorted(set(with_lists))), policy, now)
 
 
-_LOOK = "SELECT number, facts, state, reason, until FROM numbers WHERE number = ANY($1::text[])"
-
-
 async def look(db: Connection, numbers: Sequence[str], policy: Policy, now: datetime) -> dict[str, Held]:
     """The same unlocked, with all lists, and without a trace of numbers that nobody has spoken of."""
-    rows = [tuple(row) for row in await db.fetch(_LOOK, numbers)]
+    rows = [tuple(row) for row in await db.fetch(_SHOWN, numbers)]
     known = {row[0] for row in rows}
-    rows += [(number, None, "unseen", None, None) for number in numbers if number not in known]
+    rows += [(number, None, "unseen", None, None, None) for number in numbers if number not in known]
     return _held(rows, await _lists(db, list(numbers)), policy, now)
 
 
@@ -299,13 +305,13 @@ def _held(rows: Iterable[Sequence[Any]], lists: Mapping[str, dict[tuple[str, str
           now: datetime) -> dict[str, Held]:  # fmt: skip
     return {
         number: hold(
-            _number_of(facts) if facts else Number(number),
-            Step(state, reason, None, until),
+            _number_of(facts) if facts else _noted(number, noted, policy),
+            Step("unseen") if noted else Step(state, reason, None, until),
             lists.get(number, {}),
             policy,
             now,
         )
-        for number, facts, state, reason, until in rows
+        for number, facts, state, reason, until, noted in rows
     }
 
 
@@ -318,6 +324,11 @@ JOIN erased e ON e.digest = sha256(k.outer_pad || sha256(k.inner_pad || convert_
 async def erased(db: Connection, numbers: Sequence[str]) -> dict[str, datetime]:
     """Of these numbers those that were erased, and when."""
     return {row[0]: row[1] for row in await db.fetch(_ERASED, numbers)}
+
+
+def _noted(number: str, noted: str | None, policy: Policy) -> Number:
+    """A number nobody has spoken of yet, but for a file perhaps."""
+    return merge(Number(number), reported(_event_of(noted), policy)) if noted else Number(number)
 
 
 _LISTS = "SELECT number, sender, list, facts FROM subscriptions WHERE number = ANY($1::text[])"
@@ -335,7 +346,7 @@ async def _lists(db: Connection, numbers: list[str]) -> dict[str, dict[tuple[str
 _SAVE_NUMBERS = """
 UPDATE numbers n SET facts = v.facts, steps = v.steps, state = v.state, reason = v.reason, waiting_for = v.waiting_for,
     until = v.until, dead_since = v.dead_since, carrier = v.carrier, last_receipt_at = v.last_receipt_at,
-    changed_at = CASE WHEN v.moved THEN $12 ELSE n.changed_at END
+    changed_at = CASE WHEN v.moved THEN $12 ELSE n.changed_at END, noted_by = NULL, noted_guard = NULL
 FROM unnest($1::text[], $2::json[], $3::jsonb[], $4::text[], $5::text[], $6::text[], $7::timestamptz[],
     $8::timestamptz[], $9::jsonb[], $10::timestamptz[], $11::boolean[])
     AS v (number, facts, steps, state, reason, waiting_for, until, dead_since, carrier, last_receipt_at, moved)

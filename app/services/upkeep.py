@@ -81,7 +81,7 @@ async def tell_lapses(engine: AsyncEngine, policy: Policy) -> int:
 
 _WAITING_WRONGLY = """
 SELECT number FROM numbers
-WHERE state NOT IN ('active', 'unseen') AND number > $1
+WHERE state NOT IN ('active', 'unseen') AND noted_by IS NULL AND number > $1
   AND (waiting_for = $2 OR (reason = 'stale_carrier' AND (until IS NULL) = $3))
 ORDER BY number LIMIT $4
 """

@@ -1,0 +1,34 @@
+"""What the fetching of every feed has in common: addresses, and what an error's status means."""
+
+from __future__ import annotations
+
+import base64
+
+from app.models.feed import NotYet, Refused
+from app.models.lookup import HttpAnswer, Options
+
+OK = 200
+_UNREADY = frozenset({404, 202, 204})
+_KEY = frozenset({401, 403})
+
+
+def at(options: Options, default: str, path: str) -> str:
+    """The whole address: `base_url` of the settings stands for the feed's own."""
+    return str(options.get("base_url") or default).rstrip("/") + path
+
+
+def refused(answer: HttpAnswer, code: str | None = None) -> None:
+    """Raises for every answer but a good one."""
+    if answer.status == OK and not answer.cut:
+        return
+    detail = f"HTTP {answer.status}" + (f", {code}" if code else "")
+    if answer.status in _KEY:
+        raise Refused(f"{detail}: look at the feed's credentials in the settings")
+    if answer.status in _UNREADY:
+        raise NotYet
+    raise Refused(detail)
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    """The header itself, for those that are asked with others beside it."""
+    return {"authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}

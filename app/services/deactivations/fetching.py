@@ -1,0 +1,199 @@
+"""Fetches the files of the feeds that are configured: every day, those of missed days too, and none of them twice."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.feeds import CANNOT_READ, known_by, why
+from app.models.feed import Ask, Download, Feed, Layout, Listing, NotYet, Refused, Save, TooOld, Wanted, Write
+from app.models.lookup import Options
+from app.services import store
+from app.services.connection import Connection, is_lost, transaction
+from app.services.deactivations.importing import Guard, Order, Outcome, Tell, TooMuch, UnderWay, take_in
+from app.services.deactivations.transport import Transport, Unreached
+from app.services.deactivations.unpack import NotAFile
+from app.services.intake import Meaning
+
+log = structlog.get_logger(__name__)
+
+EVERY = 3_600.0
+"""Seconds between two looks of the service: a file that was not ready is there an hour later."""
+DAYS = 7
+"""How many days back are looked at, and further where the last file that was fetched is older."""
+LOCK = 7_316_005
+FAILED, STOPPED = "feed_failed", "feed_guard"
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A feed that is configured, with its own settings."""
+
+    feed: Feed
+    options: Options
+
+
+class Fetched(NamedTuple):
+    """One file, or one day of which no list could be had. `error` None: it was taken in."""
+
+    feed: str
+    day: date
+    key: str | None
+    outcome: Outcome | None = None
+    error: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        return self._asdict() | {"outcome": self.outcome.told() if self.outcome else None}
+
+
+class Elsewhere(Exception):
+    """Another process fetches just now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetcher:
+    """What fetching needs. `sure`: a person has said that as much may be taken of a list as the files name."""
+
+    engine: AsyncEngine
+    meaning: Meaning
+    subscriptions: Sequence[Subscription]
+    guard: Guard
+    transport: Transport
+    sure: bool = False
+
+    async def run(self) -> None:
+        """Until cancelled. A database or a feed that is away is tried again at the next look."""
+        while True:
+            try:
+                await self.fetch(datetime.now(UTC).date())
+            except Elsewhere:
+                pass
+            except Exception as error:  # noqa: BLE001 - it is tried again; it must not end
+                log.warning("fetching failed and is tried again", lost=is_lost(error), error=type(error).__name__)
+            await asyncio.sleep(EVERY)
+
+    async def fetch(self, today: date, tell: Tell = lambda _what, _done, _total: None) -> list[Fetched]:
+        """Everything there is up to yesterday and not taken in yet. Raises Elsewhere."""
+        async with self.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as pooled:
+            db: Any = (await pooled.get_raw_connection()).driver_connection
+            if not await db.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
+                raise Elsewhere("another process fetches deactivation files just now: wait for it")
+            try:
+                return [one for each in self.subscriptions for one in await self._feed(db, each, today, tell)]
+            finally:
+                if not db.is_closed():
+                    await db.execute("SELECT pg_advisory_unlock($1)", LOCK)
+
+    async def _feed(self, db: Connection, one: Subscription, today: date, tell: Tell) -> list[Fetched]:
+        """A feed's days in order. Whatever is wrong is told, raises an alarm, and is tried again the next time."""
+        told: list[Fetched] = []
+        for day in await _days(db, one, today):
+            found = await self._day(db, one, day, tell)
+            told += found
+            if any(fetched.error and fetched.outcome is None and fetched.key is None for fetched in found):
+                break
+        await self._alarm(one.feed.name, told)
+        return told
+
+    async def _day(self, db: Connection, one: Subscription, day: date, tell: Tell) -> list[Fetched]:
+        source, name = one.feed.source, one.feed.name
+        assert source is not None  # noqa: S101 - only such feeds are subscribed to
+        try:
+            wanted: Sequence[Wanted] = await self._drive(source.listing(day, one.options)) or ()
+        except (NotYet, TooOld):
+            return []
+        except (Refused, Unreached) as error:
+            return [Fetched(name, day, None, error=str(error))]
+        known = await _known(db, name, [each.key for each in wanted])
+        got = [await self._one(one, each, tell) for each in wanted if each.key not in known]
+        return [fetched for fetched in got if fetched]
+
+    async def _one(self, one: Subscription, wanted: Wanted, tell: Tell) -> Fetched | None:
+        """One file. None: it is not there yet, or not any more."""
+        name = one.feed.name
+        source = one.feed.source
+        assert source is not None  # noqa: S101 - only such feeds are subscribed to
+        with tempfile.TemporaryFile(prefix="sendable-feed-") as raw:
+            file = cast("BinaryIO", raw)
+            try:
+                await self._drive(source.download(wanted, one.options), file)
+                order = Order(one.feed, file, wanted.day, _layout(wanted), wanted.name, wanted.key, sure=self.sure)
+                return Fetched(
+                    name, wanted.day, wanted.key, await take_in(self.engine, self.meaning, order, self.guard, tell)
+                )
+            except (NotYet, TooOld):
+                return None
+            except (Refused, Unreached, TooMuch, NotAFile, UnderWay) as error:
+                return Fetched(name, wanted.day, wanted.key, error=_told(error))
+
+    async def _drive(self, steps: Listing | Download, file: BinaryIO | None = None) -> Any:  # noqa: ANN401 - either's
+        """Send what a generator asks for, and give it the answers, until it ends."""
+        answer = None
+        while True:
+            try:
+                step = next(steps) if answer is None else steps.send(answer)
+            except StopIteration as end:
+                return end.value
+            except CANNOT_READ as error:
+                raise Refused(f"an answer that cannot be read: {why(error)}") from error
+            answer = None
+            if isinstance(step, Ask):
+                answer = await self.transport.ask(step.call)
+            elif isinstance(step, Save) and file is not None:
+                await self.transport.save(step.call, file)
+            elif isinstance(step, Write) and file is not None:
+                file.write(step.body)
+
+    async def _alarm(self, feed: str, told: Sequence[Fetched]) -> None:
+        """Alarms stand as long as the newest look ends with what they tell."""
+        kinds = {STOPPED if "taken unasked" in one.error else FAILED for one in told if one.error}
+        async with transaction(self.engine) as db:
+            await db.execute(_CLEAR, [*({FAILED, STOPPED} - kinds)], feed)
+            await store.alarm(db, {(kind, feed): 1 for kind in sorted(kinds)}, datetime.now(UTC))
+
+
+_CLEAR = """
+UPDATE alarms SET cleared_at = clock_timestamp() WHERE kind = ANY($1::text[]) AND key = $2 AND cleared_at IS NULL
+"""
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, TooMuch):
+        return f"{error}: look at it, and run `sendable fetch deactivations --yes` if it is meant"
+    return str(error)
+
+
+def _layout(wanted: Wanted) -> Layout:
+    """A file's name may tell its carrier; so may the list it stands in."""
+    known = known_by(wanted.name) if wanted.name else None
+    return Layout(carrier=wanted.carrier or (known.carrier if known else None))
+
+
+_LAST = "SELECT max(day) FROM feed_files WHERE feed = $1 AND fetched IS NOT NULL AND finished_at IS NOT NULL"
+
+
+async def _days(db: Connection, one: Subscription, today: date) -> list[date]:
+    """From the oldest day that may lack to yesterday."""
+    assert one.feed.source is not None  # noqa: S101 - only such feeds are subscribed to
+    last: date | None = await db.fetchval(_LAST, one.feed.name)
+    back = int(one.options.get("days", DAYS))
+    if last is not None:
+        back = max(back, (today - last).days - 1)
+    back = min(back, one.feed.source.kept)
+    return [today - timedelta(days=ago) for ago in range(back, 0, -1)]
+
+
+_KNOWN = """
+SELECT fetched FROM feed_files WHERE feed = $1 AND fetched = ANY($2::text[]) AND finished_at IS NOT NULL
+"""
+
+
+async def _known(db: Connection, feed: str, keys: Sequence[str]) -> set[str]:
+    return {row["fetched"] for row in await db.fetch(_KNOWN, feed, [*keys])}

@@ -1,0 +1,304 @@
+"""Deactivation files in SQL: which are known, their lines staged in a table of their own, matched and noted there.
+
+A file's lines lie in an unlogged table, feed_lines_ID: what a crash of the server takes with it is read again. It is
+acted on in parts of so many blocks, in the order in which it was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from typing import Any, NamedTuple
+
+import orjson
+
+from app.services.connection import Connection
+
+LONG = 600.0
+"""Seconds that a statement over a whole file may take."""
+LEFT_FOR = timedelta(days=7)
+LOCK = 7_316_004
+COLUMNS = ("line", "number", "kind", "at", "guard", "carrier", "new_number", "new_carrier")
+
+
+class File(NamedTuple):
+    """A file as it is known: how far it is staged and acted on, and what has come of it."""
+
+    id: int
+    feed: str
+    day: date | None
+    carrier: str | None
+    started_at: datetime
+    finished_at: datetime | None
+    staged: int
+    whole: bool
+    cut: bool
+    acted: int
+    records: int
+    broken: int
+    errors: list[dict[str, Any]]
+    held: int
+    noted: int
+    changes: int
+    opted_out: int
+
+
+_COLUMNS = ", ".join(File._fields)
+
+
+def _file(row: Any) -> File:  # noqa: ANN401 - a record of a driver without types
+    told = dict(row)
+    return File(**told | {"errors": orjson.loads(told["errors"])})
+
+
+def lines_of(file: int) -> str:
+    return f"feed_lines_{file}"
+
+
+# The file ------------------------------------------------------------------------------------------------------------
+
+_FIND = f"""
+SELECT {_COLUMNS} FROM feed_files
+WHERE feed = $1 AND digest = $2 AND ($3::date IS NULL OR day = $3)
+ORDER BY id DESC LIMIT 1
+"""  # noqa: S608 - names of this file
+_BEGIN = f"""
+INSERT INTO feed_files (feed, digest, day, carrier, name, started_at) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (feed, digest, day) DO UPDATE SET name = coalesce(excluded.name, feed_files.name)
+RETURNING {_COLUMNS}
+"""  # noqa: S608 - names of this file
+
+
+class Given(NamedTuple):
+    """What tells one file from another. `day` None: nobody has told it; the same bytes are then the same file."""
+
+    feed: str
+    digest: bytes
+    day: date | None = None
+    carrier: str | None = None
+    name: str | None = None
+
+
+async def find(db: Connection, given: Given) -> File | None:
+    row = await db.fetchrow(_FIND, given.feed, given.digest, given.day)
+    return _file(row) if row else None
+
+
+async def begin(db: Connection, given: Given, now: datetime) -> File:
+    """The file that is known by these bytes, or a new one."""
+    known = await find(db, given)
+    if known:
+        return known
+    return _file(await db.fetchrow(_BEGIN, *given, now))
+
+
+_LOCK = "SELECT pg_try_advisory_lock($1, $2::bigint::int)"
+_UNLOCK = "SELECT pg_advisory_unlock($1, $2::bigint::int)"
+
+
+async def take_alone(db: Connection, file: int) -> bool:
+    """Whether this connection has the file to itself, until it gives it back or ends: a killed process leaves none."""
+    return bool(await db.fetchval(_LOCK, LOCK, file % 2**31))
+
+
+async def give_back(db: Connection, file: int) -> None:
+    await db.execute(_UNLOCK, LOCK, file % 2**31)
+
+
+_STATE = f"SELECT {_COLUMNS} FROM feed_files WHERE id = $1"  # noqa: S608 - names of this file
+
+
+async def state(db: Connection, file: int) -> File:
+    return _file(await db.fetchrow(_STATE, file))
+
+
+_FINISH = """
+UPDATE feed_files SET finished_at = coalesce(finished_at, clock_timestamp()), fetched = coalesce(fetched, $2)
+WHERE id = $1
+"""
+
+
+async def finish(db: Connection, file: int, fetched: str | None) -> None:
+    """All of it has been acted on. `fetched`: its feed's own name for it, by which it is not fetched again."""
+    await db.execute(_FINISH, file, fetched)
+    await db.execute(f"DROP TABLE IF EXISTS {lines_of(file)}")
+
+
+async def forget(db: Connection, file: int) -> None:
+    """As if it had never come: of a file that was only tried, or that a person has to say yes to."""
+    await db.execute("DELETE FROM feed_files WHERE id = $1 AND finished_at IS NULL", file)
+    await db.execute(f"DROP TABLE IF EXISTS {lines_of(file)}")
+
+
+_LEFT = "SELECT id FROM feed_files WHERE finished_at IS NULL AND started_at < $1"
+
+
+async def clear_away(db: Connection, now: datetime) -> None:
+    """The lines of files that somebody began a week ago and never went on with."""
+    for row in await db.fetch(_LEFT, now - LEFT_FOR):
+        if await take_alone(db, row["id"]):
+            await forget(db, row["id"])
+            await give_back(db, row["id"])
+
+
+# Its lines -----------------------------------------------------------------------------------------------------------
+
+_RESTART = (
+    "UPDATE feed_files SET staged = 0, whole = false, cut = false, records = 0, broken = 0, errors = '[]' WHERE id = $1"
+)
+
+
+async def prepare(db: Connection, file: File) -> File:
+    """A place for its lines. A server that has crashed has lost those that were there: they are read again."""
+    await db.execute(f"""
+    CREATE UNLOGGED TABLE IF NOT EXISTS {lines_of(file.id)} (line bigint NOT NULL, number text NOT NULL,
+        kind text NOT NULL, at timestamptz, guard timestamptz, carrier text, new_number text, new_carrier text)""")
+    there = await db.fetchval(f"SELECT EXISTS (SELECT FROM {lines_of(file.id)})")  # noqa: S608 - a number
+    if file.records and not there:
+        await db.execute(_RESTART, file.id)
+        return await state(db, file.id)
+    return file
+
+
+_STAGED = """
+UPDATE feed_files SET staged = $2, records = records + $3, broken = broken + $4,
+    errors = CASE WHEN jsonb_array_length(errors) < $6 THEN errors || $5::jsonb ELSE errors END
+WHERE id = $1
+"""
+ERRORS_KEPT = 100
+
+
+async def stage(db: Connection, file: int, records: Sequence[Sequence[Any]], errors: Sequence[tuple[int, str]],
+                line: int) -> None:  # fmt: skip
+    """Records up to a line, and what was broken among them: with the progress, in one transaction of the caller."""
+    await db.copy_records_to_table(lines_of(file), records=records, columns=COLUMNS, timeout=LONG)
+    told = orjson.dumps([{"line": place, "error": why} for place, why in errors[:ERRORS_KEPT]]).decode()
+    await db.execute(_STAGED, file, line, len(records), len(errors), told, ERRORS_KEPT)
+
+
+_WHOLE = "UPDATE feed_files SET whole = true, cut = $2 WHERE id = $1"
+
+
+async def is_whole(db: Connection, file: int, *, cut: bool) -> None:
+    await db.execute(_WHOLE, file, cut)
+    await db.execute(f"ANALYZE {lines_of(file)}", timeout=LONG)
+
+
+# What it would do ----------------------------------------------------------------------------------------------------
+
+
+class Judged(NamedTuple):
+    """One list: how many subscribers it has, and how many of them the file takes."""
+
+    sender: str
+    list: str
+    subscribers: int
+    affected: int
+
+
+def _judge(file: int) -> str:
+    return f"""
+WITH taken AS (
+    SELECT s.sender, s.list, count(*) AS affected
+    FROM subscriptions s JOIN numbers n USING (number)
+    WHERE s.consent = 'opted_in' AND (n.dead_since IS NULL OR s.opted_in_at > n.dead_since)
+      AND EXISTS (SELECT FROM {lines_of(file)} l WHERE l.number = s.number AND l.kind = ANY($2::text[])
+                  AND coalesce(l.at, $1) >= s.opted_in_at)
+    GROUP BY 1, 2)
+SELECT t.sender, t.list, (SELECT count(*) FROM subscriptions s WHERE s.sender = t.sender AND s.list = t.list
+    AND s.consent = 'opted_in') AS subscribers, t.affected
+FROM taken t ORDER BY t.affected DESC, 1, 2
+"""  # noqa: S608 - a number
+
+
+async def judge(db: Connection, file: int, at: datetime, kinds: Sequence[str]) -> list[Judged]:
+    """The lists that the file takes subscribers from: those who may be sent to until now, by their number and list."""
+    return [Judged(*row) for row in await db.fetch(_judge(file), at, [*kinds], timeout=LONG)]
+
+
+def _tell_known(file: int) -> str:
+    return f"""
+SELECT count(*) FILTER (WHERE known) AS held, count(*) FILTER (WHERE NOT known) AS unknown
+FROM (SELECT EXISTS (SELECT FROM numbers n WHERE n.number = l.number AND n.noted_by IS NULL) AS known
+      FROM (SELECT DISTINCT number FROM {lines_of(file)}) AS l) AS numbers
+"""  # noqa: S608 - a number
+
+
+async def known(db: Connection, file: int) -> tuple[int, int]:
+    """Of the numbers in the file those that we hold, and those that we do not."""
+    row = await db.fetchrow(_tell_known(file), timeout=LONG)
+    return row["held"], row["unknown"]
+
+
+# Acting --------------------------------------------------------------------------------------------------------------
+
+BLOCKS = 192
+"""Of the staged lines in one part: some 25,000 lines."""
+
+
+async def blocks(db: Connection, file: int) -> int:
+    size = "SELECT pg_relation_size($1::text::regclass) / current_setting('block_size')::int"
+    return int(await db.fetchval(size, lines_of(file)))
+
+
+def _part(first: int) -> str:
+    return f"l.ctid >= '({first},0)' AND l.ctid < '({first + BLOCKS},0)'"
+
+
+def _note(file: int, first: int) -> str:
+    return f"""
+INSERT INTO numbers AS n (number, state, reason, dead_since, changed_at, noted_by, noted_guard)
+SELECT DISTINCT ON (number) number, 'deactivated', reason, happened, clock_timestamp(), $1, guarded
+FROM (SELECT l.number, CASE l.kind WHEN 'TRANSFER' THEN $2 ELSE $3 END AS reason, coalesce(l.at, $4) AS happened,
+          coalesce(l.guard, $5) AS guarded
+      FROM {lines_of(file)} l WHERE {_part(first)} AND l.kind = ANY($6::text[])) AS gone
+ORDER BY number, happened DESC, reason DESC
+ON CONFLICT (number) DO UPDATE SET state = excluded.state, reason = excluded.reason, dead_since = excluded.dead_since,
+    changed_at = excluded.changed_at, noted_by = excluded.noted_by, noted_guard = excluded.noted_guard
+WHERE n.facts IS NULL
+  AND (n.dead_since IS NULL OR (n.dead_since, n.reason) < (excluded.dead_since, excluded.reason))
+"""  # noqa: S608 - numbers
+
+
+class Default(NamedTuple):
+    """What a record without a moment of its own has: that of the file. `reasons`: of a TRANSFER, and of any other of
+    the `kinds` that are noted.
+    """
+
+    at: datetime
+    guard: datetime
+    reasons: tuple[str, str]
+    kinds: Sequence[str]
+
+
+async def note(db: Connection, file: int, first: int, default: Default) -> int:
+    """Note numbers that nobody has spoken of, in the order of their numbers."""
+    values = (file, *default.reasons, default.at, default.guard, [*default.kinds])
+    done = await db.execute(_note(file, first), *values, timeout=LONG)
+    return int(done.rpartition(" ")[2])
+
+
+def _held(file: int, first: int) -> str:
+    return f"""
+SELECT l.number, l.kind, l.at, l.guard, l.carrier, l.new_number, l.new_carrier FROM {lines_of(file)} l
+WHERE {_part(first)} AND (l.kind <> ALL ($1::text[])
+    OR EXISTS (SELECT FROM numbers n WHERE n.number = l.number AND n.facts IS NOT NULL))
+ORDER BY l.number, l.line
+"""  # noqa: S608 - numbers
+
+
+async def held(db: Connection, file: int, first: int, kinds: Sequence[str]) -> list[Any]:
+    """The records of a part that are about numbers somebody has spoken of, or that do more than note one."""
+    return [*await db.fetch(_held(file, first), [*kinds], timeout=LONG)]
+
+
+_ACTED = """
+UPDATE feed_files SET acted = coalesce($2, acted), held = held + $3, noted = noted + $4, changes = changes + $5,
+    opted_out = opted_out + $6
+WHERE id = $1
+"""
+
+
+async def acted(db: Connection, file: int, upto: int | None = None, *, held: int = 0, noted: int = 0, changes: int = 0,
+                opted_out: int = 0) -> None:  # fmt: skip
+    await db.execute(_ACTED, file, upto, held, noted, changes, opted_out)

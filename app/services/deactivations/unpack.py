@@ -1,0 +1,102 @@
+"""From the bytes of a file to its lines: zip, gzip or plain, in parts of bounded size, however long the file is."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, Protocol
+
+PART = 1 << 16
+LINE_MOST = 1 << 20
+"""Bytes of one line: a page of records may be one. A longer one is not kept."""
+_LEFT_OUT = {ord("\r"): None, 0: None}
+_ZIP, _GZIP = b"PK\x03\x04", b"\x1f\x8b"
+
+
+class NotAFile(ValueError):
+    """The bytes are no file that can be unpacked. One line: why, and how to mend it."""
+
+
+class Unpacked:
+    """The lines of a file, None for one that is too long. `cut`: the file ended before it should have, and its last
+    line, which may be half a number, is left out.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.cut = False
+
+    def lines(self) -> Iterator[str | None]:
+        rest, too_long = b"", False
+        for part in self._parts():
+            *whole, rest = (rest + part).split(b"\n")
+            if too_long and whole:
+                whole.pop(0)
+                too_long = False
+                yield None
+            if whole:
+                yield from b"\n".join(whole).decode("utf-8", "replace").translate(_LEFT_OUT).split("\n")
+            if len(rest) > LINE_MOST:
+                rest, too_long = b"", True
+            elif too_long:
+                rest = b""
+        if too_long:
+            yield None
+        elif rest and not self.cut:
+            yield rest.decode("utf-8", "replace").translate(_LEFT_OUT)
+
+    def _parts(self) -> Iterator[bytes]:
+        """The first bytes say what it is, whatever its name claims. A byte order mark is left out."""
+        self._file.seek(0)
+        head = self._file.read(4)
+        self._file.seek(0)
+        parts = self._members() if head == _ZIP else self._inflated() if head[:2] == _GZIP else _read(self._file)
+        first = next(parts, b"")
+        yield first.removeprefix(b"\xef\xbb\xbf")
+        yield from parts
+
+    def _inflated(self) -> Iterator[bytes]:
+        """Whatever there is of it, up to where it is cut. Several may stand one behind the other."""
+        inflate = zlib.decompressobj(wbits=31)
+        for raw in _read(self._file):
+            part = raw
+            while part:
+                try:
+                    yield inflate.decompress(part, PART)
+                except zlib.error:
+                    self.cut = True
+                    return
+                part = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
+                if inflate.eof and part:
+                    inflate = zlib.decompressobj(wbits=31)
+        while not inflate.eof and (part := inflate.decompress(b"", PART)):
+            yield part  # what the last bytes had more of than a part
+        self.cut = not inflate.eof
+
+    def _members(self) -> Iterator[bytes]:
+        """The files inside, one after the other. Without its end a zip does not say what is in it."""
+        try:
+            archive = zipfile.ZipFile(self._file)
+            names = [one for one in archive.infolist() if not one.is_dir() and not one.filename.startswith("__MACOSX")]
+        except (zipfile.BadZipFile, OSError) as error:
+            raise NotAFile("the zip is cut or broken: get the file again") from error
+        for name in names:
+            try:
+                with archive.open(name) as member:
+                    yield from _read(member)
+            except (RuntimeError, NotImplementedError) as error:
+                raise NotAFile("the zip is encrypted, or packed in a way that is not read: unpack it first") from error
+            except (zipfile.BadZipFile, EOFError, zlib.error):
+                self.cut = True
+                return
+            yield b"\n"
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def _read(file: _Readable) -> Iterator[bytes]:
+    while part := file.read(PART):
+        yield part

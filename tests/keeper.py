@@ -1,0 +1,139 @@
+"""A feed on loopback: a real HTTP server that keeps deactivation files, and misbehaves as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import zipfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs, urlsplit
+
+from tests.provider import Reply
+
+
+@dataclass(frozen=True)
+class Request:
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+
+    @property
+    def user(self) -> str:
+        """Whom its Basic credentials name."""
+        kind, _, code = self.headers.get("authorization", "").partition(" ")
+        return base64.b64decode(code).decode().partition(":")[0] if kind == "Basic" else ""
+
+
+@dataclass
+class Keeper:
+    """`says` answers a request; `asked` are all there were."""
+
+    says: Callable[[Request], Reply]
+    url: str = ""
+    asked: list[Request] = field(default_factory=list)
+
+    def paths(self) -> list[str]:
+        return [request.path for request in self.asked]
+
+
+@asynccontextmanager
+async def keeping(says: Callable[[Request], Reply]) -> AsyncIterator[Keeper]:
+    keeper = Keeper(says)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            split = urlsplit(head[0].split(" ")[1])
+            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+            request = Request(split.path, {k: v[0] for k, v in parse_qs(split.query).items()}, headers)
+            keeper.asked.append(request)
+            reply = keeper.says(request)
+            lines = [f"HTTP/1.1 {reply.status} Said", f"content-length: {len(reply.body)}", "connection: close"]
+            lines += [f"{name}: {value}" for name, value in reply.headers.items()]
+            writer.write("\r\n".join([*lines, "", ""]).encode() + reply.body[: reply.cut])
+            await writer.drain()
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    keeper.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield keeper
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+def zipped(text: str) -> bytes:
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w") as archive:
+        archive.writestr("list.txt", text)
+    return raw.getvalue()
+
+
+Files = dict[str, str]
+"""Lines by day."""
+
+
+def twilio(files: Files) -> Callable[[Request], Reply]:
+    """Behind a redirect, whose link asks for no credentials and must not be sent any."""
+
+    def says(request: Request) -> Reply:
+        if request.path == "/v1/Deactivations":
+            day = request.query["Date"]
+            if request.user != "AC1":
+                return Reply(b'{"code": 20003}', 401)
+            if day not in files:
+                return Reply(b'{"code": 30114}', 404)
+            return Reply(b"", 307, {"location": f"/file/{day}?signed=1"})
+        if "authorization" in request.headers or request.query.get("signed") != "1":
+            return Reply(b"", 403)
+        return Reply(files[request.path.rpartition("/")[2]].encode(), headers={"content-type": "text/plain"})
+
+    return says
+
+
+def vonage(files: Files) -> Callable[[Request], Reply]:
+    def says(request: Request) -> Reply:
+        if request.user != "key":
+            return Reply(b"", 401)
+        day = request.query["date"]
+        return (
+            Reply(zipped(files[day]), headers={"content-type": "application/zip"}) if day in files else Reply(b"", 404)
+        )
+
+    return says
+
+
+def telesign(files: Files) -> Callable[[Request], Reply]:
+    def says(request: Request) -> Reply:
+        if request.user != "id":
+            return Reply(b"", 401)
+        names = {f"att-deacts_{day.replace('-', '')}.zip": text for day, text in files.items()}
+        if request.path == "/files":
+            return Reply(json.dumps({"status": {"code": 2200}, "files": [*names]}).encode())
+        return Reply(zipped(names[request.path.rpartition("/")[2]]))
+
+    return says
+
+
+def infobip(files: Files) -> Callable[[Request], Reply]:
+    """A page a record."""
+
+    def says(request: Request) -> Reply:
+        if request.headers.get("authorization") != "App k":
+            return Reply(b"", 401)
+        if request.path.endswith("/network-reports"):
+            reports = [{"reportId": f"r-{day}", "networkName": "AT&T Mobility", "dateFrom": f"{day}T00:00:00.000+0000"}
+                       for day in files]  # fmt: skip
+            return Reply(json.dumps({"results": reports}).encode())
+        day, page = request.path.split("/")[-2].removeprefix("r-"), int(request.query["page"])
+        numbers = files[day].split()
+        record = {"destination": numbers[page], "type": "DEACTIVATION", "date": f"{day}T10:00:00.000+0000"}
+        return Reply(json.dumps({"results": [record], "paging": {"page": page, "totalPages": len(numbers)}}).encode())
+
+    return says

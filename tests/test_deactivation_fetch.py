@@ -1,0 +1,241 @@
+"""Deactivation files as they are fetched: a real HTTP server on loopback keeps them, well or badly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import sendable
+from tenacity import wait_none
+
+from app.config import Settings, SettingsError
+from app.main import create_app, guard_of, subscriptions_of
+from app.services.deactivations import fetching
+from app.services.deactivations.fetching import Elsewhere, Fetched, Fetcher
+from app.services.deactivations.transport import Transport
+from tests import keeper
+from tests.conftest import Service, Start
+from tests.keeper import Files, Request, keeping
+from tests.provider import Reply
+
+WHO, OTHER, THIRD = "+15555551234", "+15555550142", "+15555550199"
+KEYS = {
+    "twilio": {"account_sid": "AC1", "auth_token": "token"},
+    "vonage": {"api_key": "key", "api_secret": "secret"},
+    "telesign": {"customer_id": "id", "api_key": "key"},
+    "infobip": {"api_key": "k"},
+}
+SAYS: dict[str, Callable[[Files], Callable[[Request], Reply]]] = {
+    "twilio": keeper.twilio, "vonage": keeper.vonage, "telesign": keeper.telesign, "infobip": keeper.infobip,
+}  # fmt: skip
+TODAY = date(2026, 11, 21)
+
+
+@asynccontextmanager
+async def fetcher(service: Service, url: str, feed: str = "twilio", *, sure: bool = False,
+                  **more: Any) -> AsyncIterator[Fetcher]:  # fmt: skip
+    settings = Settings(feeds={feed: {"base_url": url, "days": 3, **KEYS[feed], **more}})
+    transport = Transport(wait=wait_none())
+    state = service.app.state
+    yield Fetcher(
+        state.engine, state.meaning, subscriptions_of(settings), guard_of(settings), transport, sure=sure
+    )  # fmt: skip
+    await transport.close()
+
+
+def told(found: list[Fetched]) -> list[tuple[str, int | None]]:
+    return [(str(one.day), one.outcome.records if one.outcome else None) for one in found]
+
+
+async def alarms(service: Service) -> list[tuple[str, str]]:
+    items = (await service.client.get("/v1/alarms")).json()["items"]
+    return [(one["kind"], one["key"]) for one in items if one["cleared"] is None]
+
+
+async def opt_in(service: Service, who: str) -> None:
+    body = {"consented_at": "2026-01-02T03:04:05Z", "source": "form"}
+    assert (await service.client.put(f"/v1/senders/12345/lists/spring/subscribers/{who}", json=body)).is_success
+
+
+@pytest.mark.parametrize("feed", SAYS)
+async def test_missed_days_are_caught_up_in_order_and_none_is_taken_in_twice(service: Service, feed: str) -> None:
+    files = {"2026-11-18": f"{WHO}\n", "2026-11-19": f"{OTHER}\n"}
+    async with keeping(SAYS[feed](files)) as kept, fetcher(service, kept.url, feed) as fetch:
+        await opt_in(service, WHO)
+        assert told(await fetch.fetch(TODAY)) == [("2026-11-18", 1), ("2026-11-19", 1)]
+        states = "SELECT number, state, reason FROM numbers ORDER BY number"
+        assert await service.sql(states) == [(OTHER, "deactivated", "deactivated"), (WHO, "deactivated", "deactivated")]
+        assert await service.sql("SELECT consent FROM subscriptions") == [("opted_out",)]
+        files["2026-11-20"] = f"{THIRD}\n"
+        assert told(await fetch.fetch(TODAY)) == [("2026-11-20", 1)]
+        assert told(await fetch.fetch(TODAY)) == []
+        assert await alarms(service) == []
+        shown = (await service.client.get(f"/v1/numbers/{WHO}")).json()["carrier"] or {}
+        assert shown.get("name") == {"telesign": "AT&T", "infobip": "AT&T"}.get(feed)
+
+
+async def test_after_a_long_time_away_all_that_is_kept_is_caught_up(service: Service) -> None:
+    files = {"2026-11-01": f"{WHO}\n"}
+    async with keeping(keeper.twilio(files)) as kept, fetcher(service, kept.url) as fetch:
+        assert told(await fetch.fetch(date(2026, 11, 2))) == [("2026-11-01", 1)]
+        files |= {"2026-11-05": f"{OTHER}\n", "2026-11-20": f"{THIRD}\n"}
+        assert told(await fetch.fetch(TODAY)) == [("2026-11-05", 1), ("2026-11-20", 1)]
+
+
+async def test_the_credentials_go_to_the_feed_and_not_where_it_leads(service: Service) -> None:
+    async with keeping(keeper.twilio({"2026-11-20": f"{WHO}\n"})) as kept, fetcher(service, kept.url) as fetch:
+        await fetch.fetch(TODAY)
+        assert [
+            ("authorization" in request.headers) for request in kept.asked if request.path.startswith("/file/")
+        ] == [False]
+
+
+async def test_a_download_that_breaks_off_is_begun_anew_and_nothing_is_taken_in_by_halves(service: Service) -> None:
+    whole, times = keeper.twilio({"2026-11-20": "".join(f"+1555556{n:04}\n" for n in range(900))}), [0]
+
+    def says(request: Request) -> Reply:
+        reply = whole(request)
+        if request.path.startswith("/file/"):
+            times[0] += 1
+            if times[0] < 3:
+                return Reply(reply.body, 200, reply.headers, cut=400) if times[0] == 1 else Reply(b"", 503)
+        return reply
+
+    async with keeping(says) as kept, fetcher(service, kept.url) as fetch:
+        assert told(await fetch.fetch(TODAY)) == [("2026-11-20", 900)]
+        assert times == [3]
+
+
+@pytest.mark.parametrize("reply", [Reply(b"", 401), Reply(b"<html>", 200), Reply(b"", 500)])
+async def test_a_feed_that_does_not_answer_as_it_should_is_an_alarm_until_it_does(
+    service: Service, reply: Reply
+) -> None:
+    broken = True
+    good = keeper.telesign({"2026-11-20": f"{WHO}\n"})
+    async with keeping(lambda request: reply if broken else good(request)) as kept:
+        async with fetcher(service, kept.url, "telesign") as fetch:
+            [one] = await fetch.fetch(TODAY)
+            assert one.error
+            assert await alarms(service) == [("feed_failed", "telesign")]
+            broken = False
+            assert told(await fetch.fetch(TODAY)) == [("2026-11-20", 1)]
+            assert await alarms(service) == []
+
+
+async def test_one_feed_in_trouble_does_not_keep_the_others_from_theirs(service: Service) -> None:
+    async with keeping(lambda _: Reply(b"", 401)) as bad, keeping(keeper.vonage({"2026-11-20": f"{WHO}\n"})) as good:
+        async with fetcher(service, bad.url) as first, fetcher(service, good.url, "vonage") as second:
+            both = Fetcher(first.engine, first.meaning, [*first.subscriptions, *second.subscriptions], first.guard,
+                           first.transport)  # fmt: skip
+            found = await both.fetch(TODAY)
+            assert {(one.feed, one.error is None) for one in found} == {("twilio", False), ("vonage", True)}
+
+
+async def test_a_file_that_takes_too_much_waits_for_a_person_with_an_alarm(service: Service) -> None:
+    for place in range(9):
+        await opt_in(service, f"+1555556{place:04}")
+    body = "".join(f"+1555556{place:04}\n" for place in range(9))
+    async with keeping(keeper.twilio({"2026-11-20": body})) as kept:
+        async with fetcher(service, kept.url) as fetch:
+            [one] = await fetch.fetch(TODAY)
+            assert "9 of the 9 subscribers" in str(one.error)
+            assert await alarms(service) == [("feed_guard", "twilio")]
+            assert await service.sql("SELECT count(*)::int FROM published.sendable") == [(9,)]
+        async with fetcher(service, kept.url, sure=True) as fetch:
+            assert told(await fetch.fetch(TODAY)) == [("2026-11-20", 9)]
+            assert await alarms(service) == []
+
+
+async def test_one_process_at_a_time_fetches(service: Service) -> None:
+    go, asked = asyncio.Event(), asyncio.Event()
+    files = {"2026-11-20": f"{WHO}\n"}
+
+    class Slow(Transport):
+        async def ask(self, call: Any) -> Any:
+            asked.set()
+            await go.wait()
+            return await super().ask(call)
+
+    async with keeping(keeper.twilio(files)) as kept, fetcher(service, kept.url) as fetch:
+        slow = Slow(wait=wait_none())
+        first = asyncio.create_task(
+            Fetcher(fetch.engine, fetch.meaning, fetch.subscriptions, fetch.guard, slow).fetch(TODAY)
+        )
+        await asked.wait()
+        with pytest.raises(Elsewhere):
+            await fetch.fetch(TODAY)
+        go.set()
+        assert told(await first) == [("2026-11-20", 1)]
+        await slow.close()
+
+
+async def test_the_service_fetches_by_itself_when_it_is_configured(start: Start) -> None:
+    yesterday = str(datetime.now(UTC).date() - timedelta(days=1))
+    async with keeping(keeper.twilio({yesterday: f"{WHO}\n"})) as kept:
+        async with start(feeds={"twilio": {"base_url": kept.url, "days": 1, **KEYS["twilio"]}}) as service:
+            async with asyncio.timeout(30):
+                while not await service.sql("SELECT 1 FROM feed_files WHERE finished_at IS NOT NULL"):
+                    await asyncio.sleep(0.02)
+            assert (await service.client.get(f"/v1/numbers/{WHO}")).json()["state"] == "deactivated"
+
+
+async def test_the_service_looks_every_hour_and_outlives_whatever_goes_wrong(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "EVERY", 0.01)
+    twice = asyncio.Event()
+
+    class Broken(Transport):
+        times = 0
+
+        async def ask(self, call: Any) -> Any:  # noqa: ARG002 - as it is called
+            self.times += 1
+            if self.times > 1:
+                twice.set()
+            raise RuntimeError
+
+    async with keeping(keeper.twilio({})) as kept, fetcher(service, kept.url) as fetch:
+        broken = Broken()
+        running = asyncio.create_task(
+            Fetcher(fetch.engine, fetch.meaning, fetch.subscriptions, fetch.guard, broken).run()
+        )
+        async with asyncio.timeout(30):
+            await twice.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await broken.close()
+
+
+async def test_by_command(service: Service, database_url: str, tmp_path: Path) -> None:
+    yesterday = str(datetime.now(UTC).date() - timedelta(days=1))
+    async with keeping(keeper.twilio({yesterday: f"{WHO}\n"})) as kept:
+        config = tmp_path / "sendable.toml"
+        config.write_text(
+            f'[feeds.twilio]\naccount_sid = "AC1"\nauth_token = "token"\ndays = 1\nbase_url = "{kept.url}"\n'
+        )
+        said = await sendable("fetch", "deactivations", "--json", database_url=database_url, config=str(config))
+        assert (said.code, f'"{yesterday}"' in said.out) == (0, True), said.err
+        again = await sendable("fetch", "deactivations", "--json", database_url=database_url, config=str(config))
+        assert (again.code, again.out) == (0, "[]\n")
+    assert await service.sql("SELECT state FROM numbers") == [("deactivated",)]
+
+
+WRONG = {
+    "nobody": ({"nobody": {}}, "`feeds.nobody` is no feed that Sendable can fetch; there are infobip, telesign,"),
+    "no table": ({"twilio": 7}, "`feeds.twilio` must be a table"),
+    "no key": ({"twilio": {"account_sid": "AC1"}}, "`feeds.twilio.auth_token` is missing"),
+    "no setting": ({"twilio": KEYS["twilio"] | {"colour": "red"}}, "`feeds.twilio.colour` is no setting"),
+    "days": ({"twilio": KEYS["twilio"] | {"days": 99}}, "`feeds.twilio.days` must be a whole number from 1 to 30"),
+}
+
+
+@pytest.mark.parametrize(("feeds", "line"), WRONG.values(), ids=WRONG)
+def test_wrong_settings_stop_the_start(feeds: dict[str, Any], line: str) -> None:
+    with pytest.raises(SettingsError) as stopped:
+        create_app(Settings(feeds=feeds))
+    assert str(stopped.value).startswith(line)
