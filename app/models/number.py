@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 State = Literal[
     "unseen", "active", "held", "porting", "suspended", "unreachable", "not_sms_capable",
@@ -76,14 +76,34 @@ class Carrier:
     ported_at: datetime | None = None
 
 
+class Strike(NamedTuple):
+    """One failure on a ladder. `message` marks whose it was, in eight digits; "" where nobody knows."""
+
+    at: datetime
+    message: str
+
+
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """One sender's reach to one number: its blocks by reason, and the dates that lift or outlive them."""
+    """One sender's reach to one number: its blocks by reason, and the dates that lift or outlive them. `struck`: the
+    end of consent that a ladder has reached, computed anew from its strikes with each of them.
+    """
 
     blocks: dict[str, Fact] = field(default_factory=dict)
     out: Fact | None = None
     delivered: datetime | None = None
     opted_in: datetime | None = None
+    struck: Fact | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What came lately and may still be undone: verdicts of one key of the breaker, oldest first. They act as if they
+    were merged, until `case` names the quarantine in which they wait for a person.
+    """
+
+    acts: tuple[Verdict, ...] = ()
+    case: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +114,9 @@ class Number:
     `held/reason/message`. `cleared` maps a state (or `port`) to the newest moment up to which its conditions are over;
     and `same/space/code` to the newest moment at which a lookup found nothing wrong, whatever that code had said.
     `strikes` are the event times of reasons that count repetitions, newest first. `seen`: something was said of the
-    number itself; a mere entry of the sent-message register leaves it unseen.
+    number itself; a mere entry of the sent-message register leaves it unseen. `ladders` holds the strikes of those that
+    end in `unreachable`, `unknown` those of the one that ends consent, `deliveries` the newest send times of delivered
+    messages (seconds since 1970) that come between the latter: all oldest first. `aside` is keyed as the breaker does.
     """
 
     number: str
@@ -102,7 +124,11 @@ class Number:
     conditions: dict[str, Fact] = field(default_factory=dict)
     cleared: dict[str, datetime] = field(default_factory=dict)
     strikes: dict[str, tuple[datetime, ...]] = field(default_factory=dict)
+    ladders: dict[str, tuple[Strike, ...]] = field(default_factory=dict)
+    unknown: tuple[Fact, ...] = ()
+    deliveries: tuple[int, ...] = ()
     senders: dict[str, Reach] = field(default_factory=dict)
+    aside: dict[str, Aside] = field(default_factory=dict)
     out: Fact | None = None
     delivered: Fact | None = None
     opted_in: datetime | None = None
@@ -164,7 +190,9 @@ class Verdict:
     """What one event does to one number: facts to merge. A receipt, a call, a lookup, a lapse: each ends as one.
 
     `named`: the key of a hold that waited for its sender's name, and has it now. `released`: a person ends every hold
-    there is, whatever its date.
+    there is, whatever its date. `rung`: a strike on this `ladder`; with the `rungs`-th of them consent ends, where that
+    is what it leads to. `apart`: the breaker's key under which it is kept aside; `case`: in that quarantine;
+    `closed`: which is over, and what waited there is dropped.
     """
 
     number: str
@@ -185,3 +213,9 @@ class Verdict:
     released: bool = False
     received_at: datetime | None = None
     stalled: Stalled | None = None
+    ladder: str | None = None
+    rung: Fact | None = None
+    rungs: int = 2
+    apart: str | None = None
+    case: int | None = None
+    closed: bool = False

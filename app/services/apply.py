@@ -13,6 +13,7 @@ from app.models.policy import Policy
 from app.services import store
 from app.services.connection import Connection
 from app.services.decide import Held, settle
+from app.services.ladders import ENDS_CONSENT
 
 
 class Applied(NamedTuple):
@@ -25,7 +26,7 @@ class Applied(NamedTuple):
 
 async def apply(db: Connection, verdicts: Sequence[Verdict], policy: Policy, now: datetime) -> Applied:
     """A fixed number of statements, however many verdicts; those about the same number act in the order given."""
-    with_lists = {v.number for v in verdicts if v.out or v.opted_in}
+    with_lists = {v.number for v in verdicts if v.out or v.opted_in or v.ladder == ENDS_CONSENT}
     before = await store.lock_numbers(db, (v.number for v in verdicts), with_lists, policy, now)
     held, changes = dict(before), []
     for verdict in verdicts:

@@ -256,21 +256,17 @@ async def lock_numbers(
     db: Connection, numbers: Iterable[str], with_lists: Iterable[str], policy: Policy, now: datetime
 ) -> dict[str, Held]:
     """Everything held of these numbers, locked until the transaction ends. A number's lock covers its lists and blocks:
-    nobody writes those without it. Lists are read only for `with_lists`.
+    nobody writes those without it. Lists are read only for `with_lists`, and where an end of consent may be undone.
     """
     wanted = sorted(set(numbers))
     await db.execute(_ADD_NUMBERS, wanted)
     rows = await db.fetch(_LOCK_NUMBERS, wanted)
-    lists = await _lists(db, sorted(set(with_lists)))
+    known = {row[0]: _NUMBER.validate_json(row[1]) if row[1] else Number(row[0]) for row in rows}
+    undoable = {number for number, one in known.items() if one.aside or one.unknown}
+    lists = await _lists(db, sorted(undoable.union(with_lists)))
     return {
-        number: hold(
-            _NUMBER.validate_json(facts) if facts else Number(number),
-            Step(state, reason, None, until),
-            lists.get(number, {}),
-            policy,
-            now,
-        )
-        for number, facts, state, reason, until in rows
+        number: hold(known[number], Step(state, reason, None, until), lists.get(number, {}), policy, now)
+        for number, _, state, reason, until in rows
     }
 
 
