@@ -20,7 +20,20 @@ from app.gateways import GATEWAYS
 from app.lookups import PROVIDERS
 from app.models.duration import duration
 from app.models.receipt import Link
-from app.routers import consent, feed, held, lookups, messages, numbers, openapi, operating, problems, reading, receipts
+from app.routers import (
+    consent,
+    feed,
+    held,
+    lookups,
+    messages,
+    numbers,
+    openapi,
+    operating,
+    problems,
+    quarantine,
+    reading,
+    receipts,
+)
 from app.routers.front import FrontedApp
 from app.services import database, keys, migrate, upkeep
 from app.services.connection import connect
@@ -54,7 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings, app.state.meaning, app.state.links = settings, meaning, links
     problems.install(app)
     app.router.routes[:0] = [*receipts.routes, *numbers.routes]
-    for router in (messages, numbers, lookups, consent, held, feed, reading, operating):
+    for router in (messages, numbers, lookups, consent, held, quarantine, feed, reading, operating):
         app.include_router(router.router)
     openapi.install(app)
     return app

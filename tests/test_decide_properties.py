@@ -255,7 +255,8 @@ def struck(life: Life, sender: str) -> list[datetime]:
         between = any(d and at(first) < d.guard < at(then) for d in sent)
         return at(first).date() < at(then).date() and message(first) != message(then) and not between
 
-    return [min(e.sent, at(e)) for e in strikes if e.receipt.sender == sender and any(second(one, e) for one in strikes)]
+    own = [e for e in strikes if e.receipt.sender == sender]
+    return [min(e.sent, at(e)) for e in own if any(second(one, e) for one in strikes)]
 
 
 def at(event: Said) -> datetime:

@@ -29,7 +29,8 @@ app = typer.Typer(
 for command in (serve, demo, operate.migrate, operate.doctor, look.codes):
     app.command()(command)
 for name, group in (
-    ("policy", look.policy), ("numbers", look.numbers), ("held", waiting.held), ("unread", waiting.unread),
+    ("policy", look.policy), ("numbers", look.numbers), ("held", waiting.held), ("quarantine", waiting.quarantine),
+    ("unread", waiting.unread),
     ("lookup", lookup.lookup),
     ("keys", operate.keys), ("db", operate.db),
 ):  # fmt: skip

@@ -233,6 +233,10 @@ async def _waiting(engine: AsyncEngine, *, provider: bool) -> AsyncIterator[Find
     for alarm in now.alarms:
         says = f"{alarm.kind} {alarm.key}: {alarm.count} times since {alarm.since:%Y-%m-%d %H:%M} UTC"
         yield Finding("wrong", "alarm", says, _MENDS.get(alarm.kind, "look into it"))
+    if now.quarantines.total:
+        says = f"{now.quarantines.total} mass events wait, with {now.quarantines.numbers} numbers"
+        says += f", the oldest for {_age(now.quarantines.oldest)}"
+        yield Finding("wrong", "quarantine", says, "see `sendable quarantine list`; release or discard each of them")
     for held in now.held:
         if held.waiting_for != "time":
             says = f"{held.total} wait for {held.waiting_for.replace('_', ' ')}, the oldest for {_age(held.oldest)}"
@@ -250,6 +254,7 @@ async def _waiting(engine: AsyncEngine, *, provider: bool) -> AsyncIterator[Find
 
 _MENDS = {
     "unknown_code": "find out what it means, and add it to the gateway's code table or `codes`",
+    "quarantine": "see `sendable quarantine list`; if the receipts are right release it, else discard it",
     "network_not_covered": "ask for this network to be added to the account, or send by another gateway",
 }
 

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from time import perf_counter
 from typing import NamedTuple
@@ -23,8 +23,9 @@ from app.models.catalogue import Carriers, Catalogue
 from app.models.number import Change, Verdict
 from app.models.policy import Policy
 from app.models.receipt import FAILED, Receipt, Status
-from app.services import metrics, store
+from app.services import breaker, metrics, store
 from app.services.apply import apply
+from app.services.breaker import Guard, Tally
 from app.services.connection import Busy, Connection, is_lost, transaction
 from app.services.decide import Registered, decide, network_of, reason_of
 from app.services.store import Arrival, CountKey, Kept
@@ -47,6 +48,7 @@ class Meaning:
     catalogue: Catalogue
     carriers: Carriers
     policy: Policy
+    tally: Tally = field(default_factory=Tally, compare=False)
 
 
 class Batch(NamedTuple):
@@ -167,27 +169,28 @@ async def take(engine: AsyncEngine, group: Sequence[Batch], meaning: Meaning) ->
     async with transaction(engine) as db:
         fresh = await store.add_keys(db, arrivals, now) if arrivals else set()
         taken = [one for key, one in arrivals.items() if key in fresh]
-        told = await _take(db, taken, meaning.policy, now) if taken else []
+        told, undone, tripped = await _take(db, taken, meaning, now) if taken else NOTHING
         await store.keep_unread(db, [kept for batch in group for kept in batch.unread], now)
         await store.count(db, totals(told))
-        await store.alarm(db, alarms(taken, meaning.policy), now)
-        await store.publish(db, [change for one in told for change in one.changes])
+        await store.alarm(db, alarms(taken, meaning.policy) + Counter(tripped), now)
+        await store.publish(db, [change for one in told for change in one.changes] + undone)
     metrics.taken(taken, sum(len(batch.receipts) for batch in group) - len(taken))
 
 
-async def _take(db: Connection, taken: list[Arrival], policy: Policy, now: datetime) -> list[Told]:
+async def _take(db: Connection, taken: list[Arrival], meaning: Meaning, now: datetime) -> Acted:
     unnamed = {store.id_of(a.receipt) for a in taken if _lacks_a_name(a.receipt)}
     ids = {store.id_of(a.receipt) for a in taken if a.receipt.message_id is not None}
     known = await store.find_messages(db, ids, unnamed, now) if ids else {}
     pairs = [(a, known.get(store.id_of(a.receipt))) for a in taken]
     await store.add_receipts(db, pairs)
     await store.add_unnamed(db, [a for a, entry in pairs if entry is None and _lacks_a_name(a.receipt)])
-    return await act(db, [(a, entry) for a, entry in pairs if a.receipt.number or entry], policy, now)
+    return await act(db, [(a, entry) for a, entry in pairs if a.receipt.number or entry], meaning, now)
 
 
-async def act(db: Connection, pairs: Sequence[tuple[Arrival, Registered | None]], policy: Policy, now: datetime,
-              *, named: bool = False) -> list[Told]:  # fmt: skip
+async def act(db: Connection, pairs: Sequence[tuple[Arrival, Registered | None]], meaning: Meaning, now: datetime,
+              *, named: bool = False) -> Acted:  # fmt: skip
     """Decide on receipts that have a number, and keep what follows. `named`: they had waited for the register."""
+    policy = meaning.policy
     verdicts = [decide(a.receipt, a.reason, a.arrived, policy, entry, brand=a.brand) for a, entry in pairs]
     partial = {store.id_of(a.receipt) for a, _ in pairs if (a.receipt.segments or 1) > 1}
     whole = await store.whole_messages(db, partial, now - PARTS_WITHIN) if partial else set()
@@ -198,9 +201,11 @@ async def act(db: Connection, pairs: Sequence[tuple[Arrival, Registered | None]]
         if named:
             verdict = replace(verdict, named=f"held/{a.reason}/{a.receipt.message_id}")
         verdicts[place] = verdict
-    applied = await apply(db, verdicts, policy, now)
-    rows = zip(pairs, verdicts, applied.changes, strict=True)
-    return [Told(a, v, changes, network_of(applied.held[v.number].shown.carrier)) for (a, _), v, changes in rows]
+    watched = await breaker.watch(db, [a for a, _ in pairs], verdicts, Guard(policy, meaning.tally), now)
+    applied = await apply(db, watched.verdicts + watched.undoing, policy, now)
+    rows = zip(pairs, verdicts, applied.changes, strict=False)
+    told = [Told(a, v, changes, network_of(applied.held[v.number].shown.carrier)) for (a, _), v, changes in rows]
+    return Acted(told, [change for changed in applied.changes[len(pairs) :] for change in changed], watched.alarms)
 
 
 def _lacks_a_name(receipt: Receipt) -> bool:
@@ -217,6 +222,17 @@ class Told(NamedTuple):
     verdict: Verdict
     changes: list[Change]
     network: str | None
+
+
+class Acted(NamedTuple):
+    """What came of a group: its receipts one by one, what a mass event undid, and the alarms that it raised."""
+
+    told: list[Told]
+    undone: list[Change]
+    alarms: dict[tuple[str, str], int]
+
+
+NOTHING = Acted([], [], {})
 
 
 def totals(told: Sequence[Told], *, named: bool = False) -> Counter[CountKey]:

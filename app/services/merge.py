@@ -70,7 +70,8 @@ def _cleared(number: Number, verdict: Verdict) -> dict[str, datetime]:
         return number.cleared
     cleared = number.cleared | {state: max(number.cleared.get(state, at), at) for state, at in verdict.cleared}
     if verdict.released:
-        last = max([verdict.at, *(f.at for key, f in number.conditions.items() if key.startswith("held/"))])
+        standing = aside.acting(number, merge).conditions
+        last = max([verdict.at, *(f.at for key, f in standing.items() if key.startswith(("held/", aside.QUARANTINE)))])
         cleared |= {"held": last, UNNAMED: last}
     return cleared
 

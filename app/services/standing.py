@@ -27,6 +27,11 @@ FROM unread GROUP BY 1 ORDER BY 1
 _UNNAMED = text("""
 SELECT count(*) AS total, extract(epoch FROM clock_timestamp() - min(received_at))::float8 AS oldest FROM unnamed
 """)
+_QUARANTINES = text("""
+SELECT count(*) AS total, (SELECT count(*) FROM breaker_hits WHERE quarantine IS NOT NULL) AS numbers,
+       extract(epoch FROM clock_timestamp() - min(opened_at))::float8 AS oldest
+FROM quarantines WHERE decision IS NULL
+""")
 
 Rows = Sequence[Row[Any]]
 
@@ -39,6 +44,7 @@ class Standing(NamedTuple):
     alarms: Rows
     unread: Rows
     unnamed: Row[Any]
+    quarantines: Row[Any]
 
 
 async def standing(engine: AsyncEngine) -> Standing:
@@ -49,4 +55,5 @@ async def standing(engine: AsyncEngine) -> Standing:
             alarms=(await db.execute(_ALARMS)).all(),
             unread=(await db.execute(_UNREAD)).all(),
             unnamed=(await db.execute(_UNNAMED)).one(),
+            quarantines=(await db.execute(_QUARANTINES)).one(),
         )

@@ -1,6 +1,7 @@
 """The write path in SQL. Each statement stands above the one function that runs it; every function works inside the
 transaction that its caller opened with `connection.transaction`. Locks are taken in one order everywhere: receipt keys,
-messages, numbers, unread, counts, alarms, and last the feed; within each by key. So processes cannot deadlock.
+messages, the breaker's hits, quarantines, numbers, unread, counts, alarms, and last the feed; within each by key. So
+processes cannot deadlock.
 
 Rows go in as one array a column; `$1::text[]` and so on stand in the columns' order.
 """

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.models.number import Cause, Verdict
 from app.models.policy import Policy
-from app.services import store
+from app.services import quarantine, store
 from app.services.apply import apply
 from app.services.connection import Connection, is_lost, transaction
 
@@ -34,6 +34,7 @@ DAYS_AHEAD = 7
 KEYS_KEPT = timedelta(days=8)
 REGISTER_KEPT = timedelta(days=14)
 SPEND_KEPT = timedelta(days=31)
+WINDOWS_KEPT = timedelta(days=90)
 AT_ONCE = 5_000
 _LOCK = 7_316_003
 
@@ -53,6 +54,7 @@ async def run(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None
         due -= LAPSES_EVERY
         try:
             await tell_lapses(engine, meaning.policy)
+            await quarantine.keep(engine, meaning.policy)
             if due <= 0:
                 await keep_house(engine, settings)
                 due = HOUSE_EVERY
@@ -134,6 +136,7 @@ async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
         ("unnamed", "received_at", now - REGISTER_KEPT),
         ("changes", "committed_at", history),
         ("lookup_answers", "asked_at", history),
+        ("breaker_windows", "starts", now - WINDOWS_KEPT),
         ("lookup_spend", "day", (now - SPEND_KEPT).date()),
     ):
         await _delete(engine, _prune(table, column), oldest)
