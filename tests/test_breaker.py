@@ -339,7 +339,8 @@ async def test_what_waits_is_told_in_the_feed_as_what_it_undid(service: Service)
     await subscribe(service, everybody)
     await post(service, map(failure, everybody), one_by_one=True)
     told = await service.sql("""SELECT kind, after, cause ->> 'kind' FROM changes
-                                WHERE number = :who AND cause ->> 'kind' <> 'call' ORDER BY seq""", who=everybody[0])  # fmt: skip
+                                WHERE number = :who AND cause ->> 'kind' <> 'call' ORDER BY seq""",
+                             who=everybody[0])  # fmt: skip
     assert told == [
         ("number.carrier", "T-Mobile", "receipt"), ("sender.blocked", "blocked", "receipt"),
         ("list.opted_out", "opted_out", "receipt"), ("number.state", "held", "policy"),
