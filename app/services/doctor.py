@@ -234,7 +234,8 @@ async def _waiting(engine: AsyncEngine, *, provider: bool) -> AsyncIterator[Find
         says = f"{alarm.kind} {alarm.key}: {alarm.count} times since {alarm.since:%Y-%m-%d %H:%M} UTC"
         yield Finding("wrong", "alarm", says, _MENDS.get(alarm.kind, "look into it"))
     if now.quarantines.total:
-        says = f"{now.quarantines.total} mass events wait, with {now.quarantines.numbers} numbers"
+        events = "mass event waits" if now.quarantines.total == 1 else "mass events wait"
+        says = f"{now.quarantines.total} {events}, with {now.quarantines.numbers} numbers"
         says += f", the oldest for {_age(now.quarantines.oldest)}"
         yield Finding("wrong", "quarantine", says, "see `sendable quarantine list`; release or discard each of them")
     for held in now.held:
