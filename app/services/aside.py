@@ -11,7 +11,7 @@ from typing import Protocol
 
 from app.models.number import Aside, Fact, Number, Verdict
 
-ACTS_KEPT = 8
+ACTS_KEPT = 4
 """Of one key at one number; a number that is failed more often than this in a quarter of an hour is no mass event."""
 QUARANTINE = "quarantine/"
 """How the key of a condition begins that stands for what waits."""
