@@ -34,6 +34,7 @@ from app.routers import (
     openapi,
     operating,
     problems,
+    quarantine,
     reading,
     receipts,
     reports,
@@ -86,8 +87,8 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.router.routes[:0] = [*receipts.routes, *numbers.routes]
     for router in (
-        messages, numbers, lookups, deactivations, consent, subscribers, held, feed, reading, reports, unread,
-        operating,
+        messages, numbers, lookups, deactivations, consent, subscribers, held, quarantine, feed, reading, reports,
+        unread, operating,
     ):  # fmt: skip
         app.include_router(router.router)
     openapi.install(app)

@@ -39,7 +39,7 @@ OUTCOMES = tuple((status, code) for share, status, code in MIX for _ in range(sh
 
 def meaning() -> Meaning:
     """As the service understands receipts without any settings."""
-    return Meaning(load(), carriers(), load_policy())
+    return Meaning(load(), carriers(), load_policy(Path(__file__).with_name("policy.toml")))
 
 
 def number(place: int) -> str:

@@ -87,6 +87,10 @@ class Served:
         return [own, *own.children(recursive=True)]
 
 
+CALM = str(Path(__file__).with_name("calm.toml"))
+"""A policy for tests in which many numbers fail at once on purpose: no mass event is meant."""
+
+
 @asynccontextmanager
 async def launched(log: Path, *args: str, **settings: str) -> AsyncIterator[Served]:
     """`sendable serve` on a free port, not yet waited for."""

@@ -180,6 +180,35 @@ async def test_a_held_number_is_opted_out(service, database):
     assert (again.code, again.err) == (1, "sendable: this number is not held\n")
 
 
+async def test_a_mass_event_is_listed_and_released_or_discarded(service, database):
+    many = [HELD | {"message_id": f"m{n}", "number": f"+1555000{n:04}", "code": "560"} for n in range(51)]
+    await service.client.post("/v1/receipts/native", json=many)
+    (row,) = await answered("quarantine", "list", **database)
+    assert (row["code"], row["waiting"], row["seen"], row["allowed"]) == ("560", 51, 51, 50)
+    ill = await sendable("doctor", auth="off", **database)
+    assert ill.code == 1
+    assert "1 mass event waits, with 51 numbers" in ill.out
+    discarded = await sendable("quarantine", "discard", str(row["id"]), **database)
+    assert (discarded.code, discarded.err) == (0, f"quarantine {row['id']} is discarded: 51 numbers\n")
+    assert await answered("quarantine", "list", **database) == []
+    (decided,) = await answered("quarantine", "list", "--all", **database)
+    assert decided["decision"] == "discard"
+    await service.client.post("/v1/receipts/native", json=[one | {"message_id": f"n{one['number']}"} for one in many])
+    (row,) = await answered("quarantine", "list", **database)
+    assert await answered("quarantine", "release", str(row["id"]), **database) == {"numbers": 51}
+    again = await sendable("quarantine", "release", str(row["id"]), **database)
+    assert again.code == 1
+    assert "`sendable quarantine list` shows them" in again.err
+
+
+async def test_the_policy_is_shown_with_its_ladders_and_its_breaker():
+    shown = await answered("policy", "show")
+    assert shown["ladders"]["soft"] == {"strikes": 7, "lookup": 3, "over": "14 days, 0:00:00", "within": None}
+    assert (shown["breaker"]["least"], shown["breaker"]["times"]) == (50, 5)
+    table = await sendable("policy", "show")
+    assert "ladder no_detail: strikes 5, within 90 days" in table.err
+
+
 async def test_what_could_not_be_read_is_shown_as_it_came(service, database):
     await service.client.post(
         "/v1/receipts/native?x=1", content=b'{"half": ', headers={"Authorization": "Bearer secret"}

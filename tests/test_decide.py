@@ -66,10 +66,10 @@ def ported(at: datetime, *ended: State) -> Verdict:
 
 
 def condition(state: State, at: datetime, policy: Policy = LOOKUPS) -> Verdict:
-    """Whatever puts the number into a state. No receipt alone makes it unreachable: the ladders do."""
+    """Whatever puts the number into a state. No receipt alone makes it unreachable: a lookup does."""
     if state == "unreachable":
-        fact = Fact(at, at, "absent_subscriber", Cause("receipt"))
-        return Verdict(NUMBER, at, fact.cause, conditions=(("unreachable/absent_subscriber", fact),))
+        fact = Fact(at, at, "carrier_unknown", Cause("lookup"))
+        return Verdict(NUMBER, at, fact.cause, conditions=(("unreachable/carrier_unknown", fact),))
     return failed(REACHED_BY[state], policy, at=at)
 
 

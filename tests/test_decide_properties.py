@@ -243,6 +243,31 @@ def _whose(event: Said, policy: Policy) -> str:
     return "sender" if event.reason in ENDS_THIS_SENDER | {"invalid_number"} else "nobody"
 
 
+def struck(life: Life, sender: str) -> list[datetime]:
+    """The ladder of unknown subscribers, told once more: the strikes of this sender with another one before them, on an
+    earlier UTC day and of another message, and no message sent and delivered between the two.
+    """
+    said = [e for e in life if isinstance(e, Said)]
+    strikes = [e for e in said if e.reason == "unknown_subscriber" and e.receipt.status in FAILED]
+    sent = [verdict(e, POLICIES[0]).delivered for e in said if e.receipt.status is Status.DELIVERED]
+
+    def second(first: Said, then: Said) -> bool:
+        between = any(d and at(first) < d.guard < at(then) for d in sent)
+        return at(first).date() < at(then).date() and message(first) != message(then) and not between
+
+    own = [e for e in strikes if e.receipt.sender == sender]
+    return [min(e.sent, at(e)) for e in own if any(second(one, e) for one in strikes)]
+
+
+def at(event: Said) -> datetime:
+    return verdict(event, POLICIES[0]).at
+
+
+def message(event: Said) -> object:
+    """Whose strike it is; a receipt without a message id is its own."""
+    return (event.receipt.gateway, event.receipt.message_id) if event.receipt.message_id else object()
+
+
 def _unsaid(event: Said | Verdict, policy: Policy) -> bool:
     """Where policy.md leaves open whose lists end: a deactivation in strict mode that would otherwise be final."""
     return (
@@ -262,7 +287,7 @@ def test_a_list_is_opted_in_exactly_when_its_newest_opt_in_is_newer_than_all_tha
         came = max(
             (e.at for e in life if isinstance(e, Verdict) and e.opted_in and (e.sender, e.list) == key), default=None
         )
-        went = max((at for e in life if (at := ends(e, key, policy))), default=None)
+        went = max([at for e in life if (at := ends(e, key, policy))] + struck(life, key[0]), default=None)
         assert now == ("opted_in" if came and (went is None or came > went) else "opted_out")
         assert (out.guard if out else None) == (went if now == "opted_out" else None)
 

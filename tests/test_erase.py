@@ -23,7 +23,7 @@ WHO, DIGITS, OTHER = "+14155550001", "4155550001", "+14155550002"
 SPRING = "/v1/senders/12345/lists/spring/subscribers"
 HOLDING = {
     "receipts", "messages", "unnamed", "numbers", "sender_blocks", "subscriptions", "changes", "lookups",
-    "lookup_answers", "lookup_spend", "unread", "import_lines", "rnd_checks",
+    "lookup_answers", "lookup_spend", "unread", "import_lines", "rnd_checks", "breaker_hits",
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from app.services import feed
 from tests.conftest import Service, Start
+from tests.running import CALM
 
 CAUSE = {"kind": "receipt", "gateway": "native", "code_space": "openmarket", "code": "560"}
 
@@ -84,7 +85,7 @@ async def test_the_view_tells_the_same_as_the_feed(service: Service) -> None:
 
 async def test_a_reader_by_cursor_loses_nothing_while_many_write(start: Start) -> None:
     """Two services on one database, forty writers, one reader that never waits: no change is passed over."""
-    async with start() as one, start() as other:
+    async with start(policy_file=CALM) as one, start(policy_file=CALM) as other:
         writing = asyncio.gather(
             *(post(service, *range(100 * turn, 100 * turn + 40)) for turn in range(20) for service in (one, other))
         )

@@ -16,7 +16,7 @@ import orjson
 from sqlalchemy import make_url
 
 from tests.provider import Provider, Reply, answering, telnyx, today
-from tests.running import Served, serving
+from tests.running import CALM, Served, serving
 
 WHO = "+15555551234"
 PROCESSES = 4
@@ -46,7 +46,7 @@ async def fleet(folder: Path, database_url: str, provider: Provider, *lines: str
     config.write_text("\n".join(["[lookup]", 'providers = ["telnyx"]', *lines, "[lookup.telnyx]", 'api_key = "KEY"',
                                  f'base_url = "{provider.url}"', 'price = "0.01"', "per_second = 1000"]))  # fmt: skip
     async with AsyncExitStack() as stack:
-        settings = {"database_url": database_url, "auth": "off", "config": str(config)}
+        settings = {"database_url": database_url, "auth": "off", "config": str(config), "policy": CALM}
         started = [stack.enter_async_context(serving(folder / f"log{n}", **settings)) for n in range(processes)]
         services = list(await asyncio.gather(*started))
         clients = [await stack.enter_async_context(httpx.AsyncClient(base_url=one.url, timeout=60)) for one in services]

@@ -85,7 +85,7 @@ def test_a_file_changes_only_what_it_names(override: Write) -> None:
     changed = {reason for reason in policy.rules if policy.rule(reason) != SHIPPED.rule(reason)}
     assert changed == {"suspended", "handset_full"}
     assert policy.rule("suspended") == replace(SHIPPED.rule("suspended"), lapse=timedelta(days=10))
-    assert policy.rule("handset_full") == Rule("handset_full", block=True)
+    assert policy.rule("handset_full") == Rule("handset_full", block=True, ladder="soft")
 
 
 @pytest.mark.parametrize(

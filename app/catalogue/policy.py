@@ -13,7 +13,7 @@ from typing import Any, get_args, get_type_hints
 from app.models.catalogue import REASONS
 from app.models.duration import duration
 from app.models.number import PRECEDENCE, Scope
-from app.models.policy import Mode, Policy, Rule
+from app.models.policy import Breaker, Ladder, LadderName, Mode, Policy, Rule
 
 
 class PolicyError(ValueError):
@@ -30,10 +30,10 @@ def load_policy(override: Path | None = None, mode: Mode | None = None, sender_m
     """
     shipped = tomllib.loads((files("app.catalogue") / "policy.toml").read_text("utf-8"))
     own = _read(override) if override else {}
-    if extra := own.keys() - {"mode", "revocation_scope", "rules"}:
+    if extra := own.keys() - {"mode", "revocation_scope", "rules", "ladders", "breaker"}:
         raise PolicyError(
-            f"{override}: unknown key {min(extra)!r}; "
-            "a policy file has `mode`, `revocation_scope` and `[rules.REASON]` tables"
+            f"{override}: unknown key {min(extra)!r}; a policy file has `mode`, `revocation_scope`, `[rules.REASON]`, "
+            "`[ladders.NAME]` and `[breaker]` tables"
         )
     rules = dict(shipped["rules"])
     for reason, table in _tables(override, own.get("rules", {})).items():
@@ -46,8 +46,54 @@ def load_policy(override: Path | None = None, mode: Mode | None = None, sender_m
         raise PolicyError(f'{override}: revocation_scope = "{reach}" is none of "list", "sender" and "all"')
     where = str(override or "policy.toml")
     read = {reason: _rule(where, reason, table) for reason, table in rules.items()}
+    ladders = {name: _ladder(where, name, shipped, own) for name in shipped["ladders"]}
+    if extra := _named(where, own, "ladders").keys() - ladders.keys():
+        raise PolicyError(f"{where}: [ladders.{min(extra)}] is no ladder; there are {', '.join(ladders)}")
+    breaker = Breaker(**_numbers(where, "breaker", Breaker, shipped["breaker"] | _named(where, own, "breaker")))
     modes, reaches = dict(sender_modes or {}), dict(sender_revocations or {})
-    return Policy(read, mode or named, modes, lookups, revocation or reach, reaches)
+    return Policy(read, mode or named, modes, lookups, revocation or reach, reaches, ladders, breaker)
+
+
+def _ladder(where: str, name: LadderName, shipped: Mapping[str, Any], own: Mapping[str, Any]) -> Ladder:
+    table = shipped["ladders"][name] | _named(where, own, "ladders", name)
+    ladder = Ladder(**_numbers(where, f"ladders.{name}", Ladder, table))
+    if name == "unknown_subscriber" and table.keys() - {"strikes"}:
+        raise PolicyError(f"{where}: [ladders.{name}] has only `strikes`: after so many consent ends")
+    return ladder
+
+
+def _named(where: str, own: Mapping[str, Any], *path: str) -> dict[str, Any]:
+    """A table of an owner's file, empty where it has none."""
+    table: Any = dict(own)
+    for name in path:
+        table = table.get(name, {})
+        if not isinstance(table, dict):
+            raise PolicyError(f"{where}: `{name}` must be a table: write [{'.'.join(path)}] and its keys below it")
+    return dict(table)
+
+
+MOST = 30
+"""Strikes that a ladder may ask for: facts keep those of not many more days."""
+
+
+def _numbers(where: str, name: str, kind: type[Ladder | Breaker], table: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a table whose keys are all counts or times."""
+    kinds = get_type_hints(kind)
+    if extra := table.keys() - kinds.keys():
+        raise PolicyError(f"{where}: [{name}] has the unknown key {min(extra)!r}; use {', '.join(kinds)}")
+    return {key: _count_or_time(where, f"[{name}] {key}", kinds[key], value) for key, value in table.items()}
+
+
+def _count_or_time(where: str, what: str, kind: object, value: Any) -> int | timedelta:  # noqa: ANN401 - what TOML gave
+    if timedelta in (kind, *get_args(kind)):
+        try:
+            return duration(str(value))
+        except ValueError as error:
+            raise PolicyError(f"{where}: {what}: {error}") from error
+    most = 10**9 if "breaker" in what else MOST
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise PolicyError(f"{where}: {what} must be a whole number from 1 to {most}")
+    return value
 
 
 def _read(path: Path) -> dict[str, Any]:

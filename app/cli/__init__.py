@@ -32,6 +32,7 @@ for command in (serve, demo, operate.migrate, operate.doctor, reconcile, erase):
     app.command()(command)
 for name, group in (
     ("codes", codes.codes), ("policy", look.policy), ("numbers", look.numbers), ("held", waiting.held),
+    ("quarantine", waiting.quarantine),
     ("unread", waiting.unread), ("lookup", lookup.lookup), ("import", bring.imports), ("rnd", rnd.rnd),
     ("fetch", deactivations.fetching),
     ("keys", operate.keys), ("db", operate.db),

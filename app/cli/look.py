@@ -16,7 +16,7 @@ from app.cli.show import Json, Refused, as_json, as_table, say
 from app.config import Settings, read_settings
 from app.main import meaning_of
 from app.models.phone import e164, sender_id
-from app.models.policy import Rule
+from app.models.policy import Breaker, Ladder, Policy, Rule
 from app.services.status import Asked, read_many, told
 
 policy = typer.Typer(no_args_is_help=True, help="What each reason does.")
@@ -33,6 +33,8 @@ def show_policy(*, json: Json = False) -> None:
         as_json({"mode": rules.mode, "senders": dict(rules.sender_modes),
                  "revocation_scope": rules.revocation, "sender_revocation_scopes": dict(rules.sender_revocations),
                  "lookups": rules.lookups,
+                 "ladders": {name: _rule(ladder) for name, ladder in rules.ladders.items()},
+                 "breaker": _rule(rules.breaker),
                  "rules": {reason: _rule(rule) for reason, rule in sorted(rules.rules.items())}})  # fmt: skip
         return
     say(f"mode {rules.mode}; {'a' if rules.lookups else 'no'} lookup provider is configured")
@@ -40,6 +42,9 @@ def show_policy(*, json: Json = False) -> None:
         say(f"a revocation reaches as far as: {rules.revocation}")
     columns = ("reason", "state", "lapse", "block", "consent", "strict_consent", "lookup", "alarm")
     as_table(columns, ([getattr(rule, name) for name in columns] for _, rule in sorted(rules.rules.items())))
+    for name, ladder in rules.ladders.items():
+        say(f"ladder {name}: {_told(ladder)}")
+    say(f"breaker: {_told(rules.breaker)}")
 
 
 @policy.command("check")
@@ -51,10 +56,13 @@ def check_policy(file: Annotated[Path, typer.Argument(help="An override file.")]
         for reason, rule in theirs.rules.items()
         if rule != ours.rule(reason)
     }
+    limits = _limits(ours, theirs)
     if json:
-        as_json({"file": str(file), "mode": theirs.mode, "changes": changes})
+        as_json({"file": str(file), "mode": theirs.mode, "changes": changes, "limits": limits})
         return
     say(f"{file} is fine: mode {theirs.mode}, {len(changes)} rules changed")
+    for name, words in limits.items():
+        say(f"{name}: {words}")
     as_table(("reason", "key", "from", "to"), _rows(changes))
 
 
@@ -63,7 +71,17 @@ def _differences(old: Rule, new: Rule) -> dict[str, tuple[Any, Any]]:
     return {key: (was[key], now[key]) for key in was if was[key] != now[key]}
 
 
-def _rule(rule: Rule) -> dict[str, Any]:
+def _limits(ours: Policy, theirs: Policy) -> dict[str, str]:
+    """The ladders, and the breaker, that a file has changed, as they are then."""
+    changed = {f"ladder {name}": _told(one) for name, one in theirs.ladders.items() if one != ours.ladders[name]}
+    return changed | ({"breaker": _told(theirs.breaker)} if theirs.breaker != ours.breaker else {})
+
+
+def _told(limits: Ladder | Breaker) -> str:
+    return ", ".join(f"{key} {value}" for key, value in asdict(limits).items() if value is not None)
+
+
+def _rule(rule: Rule | Ladder | Breaker) -> dict[str, Any]:
     return {key: value for key, value in asdict(rule).items() if key != "reason"}
 
 

@@ -19,11 +19,14 @@ from app.main import every_link, links_of, meaning_of
 from app.models.phone import e164
 from app.models.policy import Policy
 from app.services import held as holds
+from app.services import quarantine as events
 from app.services import reading, refused
 from app.services import unread as kept
 from app.services.held import Which
+from app.services.quarantine import Decision as Word
 
 held = typer.Typer(no_args_is_help=True, help="Numbers that are held, and what they wait for.")
+quarantine = typer.Typer(no_args_is_help=True, help="Mass events that the breaker holds for a person.")
 unread = typer.Typer(no_args_is_help=True, help="Callbacks that could not be read.")
 
 Number = Annotated[str | None, typer.Argument(help="One number.")]
@@ -103,6 +106,57 @@ def _which(number: str | None, code: str | None, space: str | None, reason: str 
 
 def _words(which: Which) -> str:
     return " and ".join(f"{name} {value}" for name, value in which._asdict().items() if value)
+
+
+# Quarantine --------------------------------------------------------------------------------------------------------
+
+Id = Annotated[int, typer.Argument(metavar="ID", min=1, help="As `sendable quarantine list` shows it.")]
+
+
+@quarantine.command("list")
+def list_quarantines(
+    limit: Limit = 100,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Also those that are decided.")] = False,
+    json: Json = False,
+) -> None:
+    """Mass events, newest first: what came, for how many numbers, and how many wait."""
+    rows = with_database(lambda engine, _: events.quarantines(engine, is_open=None if every else True, limit=limit))
+    if json:
+        as_json([row._asdict() for row in rows])
+        return
+    columns = ("id", "gateway", "code_space", "code", "reason", "sender", "carrier", "opened_at", "seen", "allowed",
+               "waiting", "decision")  # fmt: skip
+    as_table(columns, ([getattr(row, name) for name in columns] for row in rows))
+
+
+@quarantine.command("release")
+def release_quarantine(id_: Id, *, yes: Yes = False, json: Json = False) -> None:
+    """The receipts were right: what they do happens, with their own dates. Consent may end."""
+    _settle(id_, "release", "released", yes=yes, json=json)
+
+
+@quarantine.command("discard")
+def discard_quarantine(id_: Id, *, yes: Yes = False, json: Json = False) -> None:
+    """The receipts were wrong: it is as if they had not acted, and their numbers are free."""
+    _settle(id_, "discard", "discarded", yes=yes, json=json)
+
+
+def _settle(id_: int, word: Word, done: str, *, yes: bool, json: bool) -> None:
+    if not yes and sys.stdin.isatty():
+        typer.confirm(f"What waits in quarantine {id_} will be {done}. Go on?", abort=True, err=True)
+
+    async def act(engine: AsyncEngine, settings: Settings) -> int | None:
+        with busy(f"quarantine {id_} is {done}"):
+            return await events.decide(engine, id_, word, meaning_of(settings).policy, getpass.getuser())
+
+    total = with_database(act)
+    if total is None:
+        raise Refused(f"no quarantine {id_} is open; `sendable quarantine list` shows them", 1)
+    if json:
+        as_json({"numbers": total})
+    else:
+        say(f"quarantine {id_} is {done}: {total} {'number' if total == 1 else 'numbers'}")
 
 
 # Unread ------------------------------------------------------------------------------------------------------------

@@ -614,6 +614,32 @@ class DeactivationOutcome(BaseModel):
     dry_run: bool
 
 
+class Quarantine(BaseModel):
+    """A mass event. `seen`: distinct numbers when it was noticed, of `allowed` ones; `waiting`: how many wait now."""
+
+    id: int
+    gateway: str = Field(examples=["openmarket"])
+    code_space: str = Field(examples=["openmarket"])
+    code: str = Field(examples=["561"])
+    reason: str = Field(examples=["content_blocked_for_subscriber"])
+    sender: str = Field(examples=["12345"])
+    carrier: str = Field(examples=["T-Mobile"])
+    opened_at: When
+    seen: int
+    allowed: int
+    waiting: int
+    decision: Literal["release", "discard"] | None
+    decided_at: When | None
+    decided_by: str | None
+
+
+class QuarantinePage(BaseModel):
+    """Mass events, newest first."""
+
+    items: list[Quarantine]
+    next: int | None = Field(description="Pass it as `after` for the next page; null on the last one")
+
+
 class Alive(BaseModel):
     alive: Literal[True]
 

@@ -6,7 +6,7 @@ Every part keeps its newest event by event time, so any order and any repetition
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct, field
 
@@ -73,13 +73,32 @@ class Carrier(Struct, frozen=True, gc=False, omit_defaults=True):
     ported_at: datetime | None = None
 
 
+class Strike(NamedTuple):
+    """One failure on a ladder. `message` marks whose it was, in eight digits; "" where nobody knows."""
+
+    at: datetime
+    message: str
+
+
 class Reach(Struct, frozen=True, gc=False, omit_defaults=True):
-    """One sender's reach to one number: its blocks by reason, and the dates that lift or outlive them."""
+    """One sender's reach to one number: its blocks by reason, and the dates that lift or outlive them. `struck`: the
+    end of consent that a ladder has reached, computed anew from its strikes with each of them.
+    """
 
     blocks: dict[str, Fact] = field(default_factory=dict)
     out: Fact | None = None
     delivered: datetime | None = None
     opted_in: datetime | None = None
+    struck: Fact | None = None
+
+
+class Aside(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What came lately and may still be undone: verdicts of one key of the breaker, oldest first. They act as if they
+    were merged, until `case` names the quarantine in which they wait for a person.
+    """
+
+    acts: tuple[Verdict, ...] = ()
+    case: int | None = None
 
 
 class Number(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -89,7 +108,9 @@ class Number(Struct, frozen=True, gc=False, omit_defaults=True):
     `held/reason/message`. `cleared` maps a state (or `port`) to the newest moment up to which its conditions are over;
     and `same/space/code` to the newest moment at which a lookup found nothing wrong, whatever that code had said.
     `strikes` are the event times of reasons that count repetitions, newest first. `seen`: something was said of the
-    number itself; a mere entry of the sent-message register leaves it unseen.
+    number itself; a mere entry of the sent-message register leaves it unseen. `ladders` holds the strikes of those that
+    end in `unreachable`, `unknown` those of the one that ends consent, `deliveries` the newest send times of delivered
+    messages (seconds since 1970) that come between the latter: all oldest first. `aside` is keyed as the breaker does.
     """
 
     number: str
@@ -97,7 +118,11 @@ class Number(Struct, frozen=True, gc=False, omit_defaults=True):
     conditions: dict[str, Fact] = field(default_factory=dict)
     cleared: dict[str, datetime] = field(default_factory=dict)
     strikes: dict[str, tuple[datetime, ...]] = field(default_factory=dict)
+    ladders: dict[str, tuple[Strike, ...]] = field(default_factory=dict)
+    unknown: tuple[Fact, ...] = ()
+    deliveries: tuple[int, ...] = ()
     senders: dict[str, Reach] = field(default_factory=dict)
+    aside: dict[str, Aside] = field(default_factory=dict)
     out: Fact | None = None
     delivered: Fact | None = None
     opted_in: datetime | None = None
@@ -154,7 +179,9 @@ class Verdict(Struct, frozen=True, gc=False, omit_defaults=True):
     """What one event does to one number: facts to merge. A receipt, a call, a lookup, a lapse: each ends as one.
 
     `named`: the key of a hold that waited for its sender's name, and has it now. `released`: a person ends every hold
-    there is, whatever its date.
+    there is, whatever its date. `rung`: a strike on this `ladder`; with the `rungs`-th of them consent ends, where that
+    is what it leads to. `apart`: the breaker's key under which it is kept aside; `case`: in that quarantine;
+    `closed`: which is over, and what waited there is dropped.
     """
 
     number: str
@@ -175,3 +202,9 @@ class Verdict(Struct, frozen=True, gc=False, omit_defaults=True):
     released: bool = False
     received_at: datetime | None = None
     stalled: Stalled | None = None
+    ladder: str | None = None
+    rung: Fact | None = None
+    rungs: int = 2
+    apart: str | None = None
+    case: int | None = None
+    closed: bool = False

@@ -11,6 +11,7 @@ from app.models.number import Scope, State
 
 Mode = Literal["lookup_first", "strict"]
 Ends = Literal["keep", "sender", "everyone"]
+LadderName = Literal["unknown_subscriber", "soft", "no_detail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class Rule:
     `lookup`: a carrier lookup decides or refreshes. `alone_lapse`, `alone_consent`: instead, with no lookup provider.
     `unrouted_consent`: instead, when the register says that we named no carrier. `strict_consent`: instead, in strict
     mode. `forgets_carrier`: older carrier facts no longer count. `repeats`: a second one soon after a lapse waits for a
-    person. `malformed_spares`: nothing happens when the number was only badly written. `alarm`: a person should look.
+    person. `malformed_spares`: nothing happens when the number was only badly written. `ladder`: a strike on one of
+    `[ladders]`. `alarm`: a person should look.
     """
 
     reason: str
@@ -41,7 +43,34 @@ class Rule:
     revocation: bool = False
     forgets_carrier: bool = False
     malformed_spares: bool = False
+    ladder: LadderName | None = None
     alarm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """After how many strikes something follows: one a number a UTC day, and one a message; a delivery clears them.
+
+    `strikes`: consent ends, or the number is unreachable; `over`: if the first and the last of them are at least so far
+    apart; `within`: if so many lie in this time. `lookup`: after so many a carrier lookup is asked.
+    """
+
+    strikes: int
+    lookup: int | None = None
+    over: timedelta | None = None
+    within: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """When the same failure for many numbers is a mass event. Of one (gateway, code, sender, carrier): more distinct
+    numbers in `window` than `least`, and than `times` its baseline over the last `past`.
+    """
+
+    window: timedelta = timedelta(minutes=15)
+    least: int = 50
+    times: int = 5
+    past: timedelta = timedelta(days=28)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +90,9 @@ class Policy:
 
     def revoked(self, sender: str | None) -> Scope | None:
         return self.sender_revocations.get(sender or "", self.revocation)
+
+    ladders: Mapping[LadderName, Ladder] = field(default_factory=dict)
+    breaker: Breaker = Breaker()
 
     def rule(self, reason: str) -> Rule:
         return self.rules.get(reason) or Rule(reason)

@@ -335,6 +335,49 @@ alarms = Table(
     Column("cleared_at", _TIME),
 )
 
+# Mass events: failures of one key (gateway, code, sender, carrier) that wait for a person's decision.
+quarantines = Table(
+    "quarantines",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("key", Text, nullable=False),
+    Column("gateway", Text, nullable=False),
+    Column("code_space", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("carrier", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("seen", BigInteger, nullable=False),
+    Column("allowed", BigInteger, nullable=False),
+    Column("opened_at", _TIME, nullable=False),
+    Column("decision", Text),
+    Column("decided_at", _TIME),
+    Column("decided_by", Text),
+    Index("quarantines_open", "key", unique=True, postgresql_where=text("decision IS NULL")),
+)
+
+# Numbers that a key failed for in the last quarter of an hour, and those that wait in its quarantine.
+breaker_hits = Table(
+    "breaker_hits",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("number", Text, primary_key=True),
+    Column("at", _TIME, nullable=False),
+    Column("quarantine", BigInteger),
+    Index("breaker_hits_loose", "key", postgresql_where=text("quarantine IS NULL")),
+    Index("breaker_hits_held", "quarantine", "number", postgresql_where=text("quarantine IS NOT NULL")),
+    postgresql_with={"fillfactor": 80},
+)
+
+# How many distinct numbers a key failed for in each past window: what is usual, as a baseline. Kept for weeks.
+breaker_windows = Table(
+    "breaker_windows",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("starts", _TIME, primary_key=True),
+    Column("total", BigInteger, nullable=False),
+)
+
 # The catalogue as other systems read it; replaced at start when the files have changed.
 codes = Table(
     "codes",

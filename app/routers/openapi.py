@@ -98,7 +98,7 @@ def _errors(operation: Document) -> Iterator[int]:
 
 _BY_HAND: tuple[type[BaseModel], ...] = (
     api.NumberStatus, api.BulkQuestion, api.BadNumber, api.LineQuestion, api.Change, api.Subscriber, api.Problem,
-    api.Registered, api.HeldPage, api.Decided, api.Alive, api.Ready, SentMessage,
+    api.Registered, api.HeldPage, api.Decided, api.QuarantinePage, api.Alive, api.Ready, SentMessage,
     SubscriberLine,
 )  # fmt: skip
 
@@ -187,6 +187,7 @@ _SENT = {
 }  # fmt: skip
 _ANSWERS: dict[str, type[BaseModel]] = {
     "registerMessages": api.Registered, "listHeld": api.HeldPage, "releaseHeld": api.Decided, "optOutHeld": api.Decided,
+    "listQuarantines": api.QuarantinePage, "releaseQuarantine": api.Decided, "discardQuarantine": api.Decided,
     "livez": api.Alive, "readyz": api.Ready,
 }  # fmt: skip
 

@@ -116,6 +116,7 @@ def _waiting(registry: CollectorRegistry, now: Standing) -> None:
         ("lookups_due", "Carrier lookups that are due", None, [now.lookups]),
         ("unread_waiting", "Callbacks kept because nobody could read them", "gateway", now.unread),
         ("unnamed_receipts", "Receipts that wait for the register to name their number", None, [now.unnamed]),
+        ("quarantines", "Mass events that wait for a person", None, [now.quarantines]),
     ):
         labels = [label] if label else []
         totals = Gauge(f"sendable_{name}", what, labels, registry=registry)
@@ -123,6 +124,9 @@ def _waiting(registry: CollectorRegistry, now: Standing) -> None:
         for row in rows:
             (totals.labels(row[0]) if label else totals).set(row.total)
             (ages.labels(row[0]) if label else ages).set(row.oldest or 0)
+    Gauge("sendable_quarantined_numbers", "Numbers that wait in quarantine", registry=registry).set(
+        now.quarantines.numbers
+    )
     alarms = Gauge("sendable_alarms", "Alarms standing", ["kind"], registry=registry)
     for row in now.alarms:
         alarms.labels(row.kind).inc()

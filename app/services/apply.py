@@ -14,7 +14,9 @@ from app.models.number import Cause, Change, Fact, Verdict
 from app.models.policy import Policy
 from app.services import store
 from app.services.connection import Connection
-from app.services.decide import Held, merge, settle
+from app.services.decide import Held, settle
+from app.services.ladders import ENDS_CONSENT
+from app.services.merge import merge
 
 
 class Applied(NamedTuple):
@@ -27,7 +29,7 @@ class Applied(NamedTuple):
 
 async def apply(db: Connection, verdicts: Sequence[Verdict], policy: Policy, now: datetime) -> Applied:
     """A fixed number of statements, however many verdicts; those about the same number act in the order given."""
-    with_lists = {v.number for v in verdicts if v.out or v.opted_in}
+    with_lists = {v.number for v in verdicts if v.out or v.opted_in or v.ladder == ENDS_CONSENT}
     before = await store.lock_numbers(db, (v.number for v in verdicts), with_lists, policy, now)
     applied = _settled(await _remembered(db, before, verdicts), verdicts, policy, now)
     await store.save_numbers(db, before, applied.held, now)

@@ -5,10 +5,8 @@ policy.md in code. Nothing here reads a clock, a database or a setting: values i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
-from operator import attrgetter
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -24,9 +22,7 @@ from app.models.number import (
     Consent,
     Fact,
     Number,
-    OptIn,
     Reach,
-    Stalled,
     State,
     Step,
     Subscription,
@@ -35,12 +31,12 @@ from app.models.number import (
 )
 from app.models.policy import Ends, Policy, Rule
 from app.models.receipt import FAILED, Receipt, Status
+from app.services import aside, ladders
+from app.services.merge import UNNAMED, cause_key, fact_key, later, latest, merge, merge_list
 
 AHEAD = timedelta(minutes=5)
 """How far a vendor's clock may run ahead of ours and still be believed."""
 OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
-STRIKE_DAYS = 9
-"""Of how many days strikes are kept: a lapse of 24 h and the 7 days after it touch nine."""
 
 DEAD: frozenset[State] = frozenset({"deactivated", "disconnected", "reassigned"})
 LIFTED_BY_DELIVERY: frozenset[State] = frozenset(
@@ -48,9 +44,10 @@ LIFTED_BY_DELIVERY: frozenset[State] = frozenset(
 )
 LIFTED_BY_OPT_IN: frozenset[State] = DEAD | {"not_sms_capable", "invalid"}
 _RANK = {state: rank for rank, state in enumerate(PRECEDENCE)}
+TO_UNREACHABLE = frozenset({"soft", "no_detail"})
+"""Ladders whose top makes a number unreachable: until then its failures are kept, and not in force."""
 _NO_FAILURE = frozenset({"accepted", "in_progress", "delivered"})
 _BY_STATUS = {Status.EXPIRED: "expired", Status.REJECTED: "rejected_unspecified"}
-UNNAMED: Waiting = "sender"
 
 
 class Registered(NamedTuple):
@@ -107,6 +104,7 @@ def decide(receipt: Receipt, reason: str | None, arrived: datetime, policy: Poli
         carrier=_carrier(receipt, brand, at),
         delivered=Fact(at, sent, "delivered", cause) if receipt.status is Status.DELIVERED else None,
         received_at=arrived,
+        rungs=_rungs(policy),
     )
     if receipt.status not in FAILED or reason is None:
         return seen
@@ -116,10 +114,18 @@ def decide(receipt: Receipt, reason: str | None, arrived: datetime, policy: Poli
     return _failed(seen, Fact(at, sent, reason, cause), rule, _consent(rule, policy, seen.sender, known))
 
 
+def _rungs(policy: Policy) -> int:
+    ladder = policy.ladders.get("unknown_subscriber")
+    return ladder.strikes if ladder else 2
+
+
 def _failed(seen: Verdict, fact: Fact, rule: Rule, consent: Ends) -> Verdict:
+    rung = replace(_out(fact), sender=seen.sender) if rule.ladder else None
     if rule.lookup and consent != "everyone":
         fact = replace(fact, lookup=True, sender=seen.sender)
     conditions = [(f"{rule.state}/{fact.reason}", fact)] if rule.state else []
+    if rule.ladder in TO_UNREACHABLE and rule.state is None:
+        conditions.append((f"unreachable/{fact.reason}", replace(fact, lookup=False, sender=None)))
     if not seen.sender and (rule.block or consent == "sender"):
         conditions.append(
             (f"held/{fact.reason}/{fact.cause.message_id or ''}", replace(fact, lookup=False, sender=None))
@@ -133,6 +139,8 @@ def _failed(seen: Verdict, fact: Fact, rule: Rule, consent: Ends) -> Verdict:
         block=fact if rule.block and seen.sender else None,
         out=_out(fact) if consent == "everyone" or ends_sender else None,
         scope="all" if consent == "everyone" else "sender",
+        ladder=rule.ladder,
+        rung=rung,
     )
 
 
@@ -189,150 +197,25 @@ def _carrier(receipt: Receipt, brand: str | None, at: datetime) -> Carrier | Non
     )
 
 
-# Merging -----------------------------------------------------------------------------------------------------------
-
-
-def merge(number: Number, verdict: Verdict) -> Number:
-    """A verdict's facts joined to a number's. Associative, commutative and idempotent, but for a person's decisions."""
-    return Number(
-        number=number.number,
-        seen=number.seen or verdict.cause.kind != "register",
-        conditions=_conditions(number.conditions, verdict),
-        cleared=_cleared(number, verdict),
-        strikes=_struck(number.strikes, verdict),
-        senders=_reached(number.senders, verdict),
-        out=_later(number.out, verdict.out) if verdict.scope == "all" else number.out,
-        delivered=_later(number.delivered, verdict.delivered),
-        opted_in=_latest(number.opted_in, verdict.opted_in.at if verdict.opted_in else None),
-        carrier=_served_by(number.carrier, verdict.carrier),
-        last_receipt_at=_latest(number.last_receipt_at, verdict.received_at),
-        stalled=max((s for s in (number.stalled, verdict.stalled) if s), key=_stalled_key, default=None),
-    )
-
-
-def _conditions(conditions: dict[str, Fact], verdict: Verdict) -> dict[str, Fact]:
-    if not verdict.conditions and verdict.named not in conditions:
-        return conditions
-    joined = {key: fact for key, fact in conditions.items() if key != verdict.named}
-    return joined | {key: newest(joined.get(key), fact) for key, fact in verdict.conditions}
-
-
-def _cleared(number: Number, verdict: Verdict) -> dict[str, datetime]:
-    if not verdict.cleared and not verdict.released:
-        return number.cleared
-    cleared = number.cleared | {state: max(number.cleared.get(state, at), at) for state, at in verdict.cleared}
-    if verdict.released:
-        last = max([verdict.at, *(f.at for key, f in number.conditions.items() if key.startswith("held/"))])
-        cleared |= {"held": last, UNNAMED: last}
-    return cleared
-
-
-def merge_list(held: Subscription, verdict: Verdict) -> Subscription:
-    """The same for one list: only what was said of that list itself."""
-    opted_in = max((o for o in (held.opted_in, verdict.opted_in) if o), key=_opted_key, default=None)
-    out = _later(held.out, verdict.out) if verdict.scope == "list" else held.out
-    return replace(held, opted_in=opted_in, out=out)
-
-
-def _reached(senders: dict[str, Reach], verdict: Verdict) -> dict[str, Reach]:
-    if not verdict.sender or not (verdict.block or verdict.out or verdict.delivered or verdict.opted_in):
-        return senders
-    old = senders.get(verdict.sender, Reach())
-    blocks = old.blocks
-    if verdict.block:
-        blocks = blocks | {verdict.block.reason: newest(blocks.get(verdict.block.reason), verdict.block)}
-    new = Reach(
-        blocks,
-        _later(old.out, verdict.out) if verdict.scope == "sender" else old.out,
-        _latest(old.delivered, verdict.delivered.guard if verdict.delivered else None),
-        _latest(old.opted_in, verdict.opted_in.at if verdict.opted_in else None),
-    )
-    return senders | {verdict.sender: new}
-
-
-def _struck(strikes: dict[str, tuple[datetime, ...]], verdict: Verdict) -> dict[str, tuple[datetime, ...]]:
-    if not verdict.strike:
-        return strikes
-    return strikes | {verdict.strike: _kept((*strikes.get(verdict.strike, ()), verdict.at))}
-
-
-def _kept(times: Iterable[datetime]) -> tuple[datetime, ...]:
-    """The first and the last strike of each of the newest UTC days: a burst must not push out the days before it."""
-    days = [[*day] for _, day in groupby(sorted(times), key=lambda time: time.astimezone(UTC).date())]
-    return tuple(sorted({time for day in days[-STRIKE_DAYS:] for time in (day[0], day[-1])}, reverse=True))
-
-
-def _cause_key(cause: Cause) -> tuple[str, ...]:
-    return (cause.kind, cause.gateway or "", cause.account or "", cause.code_space or "", cause.code or "",
-            cause.message_id or "", cause.source or "", cause.evidence or "")  # fmt: skip
-
-
-def _fact_key(fact: Fact) -> tuple[datetime, str, datetime, tuple[str, ...]]:
-    return (fact.at, fact.reason, fact.guard, _cause_key(fact.cause))
-
-
-def newest(old: Fact | None, new: Fact) -> Fact:
-    """The newer by event time; of two at the same moment always the same one, whichever came first."""
-    return (
-        new
-        if old is None
-        else max(old, new, key=lambda f: (f.at, f.guard, not f.lookup, _cause_key(f.cause), f.sender or ""))
-    )
-
-
-_guard, _at = attrgetter("guard"), attrgetter("at")
-
-
-def _later(old: Fact | None, new: Fact | None) -> Fact | None:
-    """The one that outlives more: by guard, then as `newest`."""
-    if old is None or new is None:
-        return old or new
-    if old.guard != new.guard:
-        return max(old, new, key=_guard)
-    return max(old, new, key=lambda f: (f.at, f.reason, _cause_key(f.cause)))
-
-
-def _latest(old: datetime | None, new: datetime | None) -> datetime | None:
-    return max(old, new) if old and new else old or new
-
-
-def _stalled_key(stalled: Stalled) -> tuple[datetime, str]:
-    return (stalled.at, stalled.waiting_for)
-
-
-def _opted_key(opt_in: OptIn) -> tuple[datetime, str, str]:
-    return (opt_in.at, opt_in.source, opt_in.evidence or "")
-
-
-def _served_by(old: Carrier | None, new: Carrier | None) -> Carrier | None:
-    if old is None or new is None:
-        return old or new
-    if old.at != new.at:
-        return max(old, new, key=_at)
-    return max(
-        old,
-        new,
-        key=lambda c: (c.source, c.name_raw or "", c.mcc or "", c.mnc or "", c.line_type or "", str(c.ported)),
-    )
-
-
 # What is shown -----------------------------------------------------------------------------------------------------
 
 
 def show(number: Number, policy: Policy, now: datetime) -> Shown:
     """What readers see, a pure function of the facts and of now."""
+    number = aside.acting(number, merge)
     if not number.conditions and not [reach for reach in number.senders.values() if reach.blocks]:
         return Shown(_SEEN if number.seen else _UNSEEN, {}, number.carrier, None, None)
     standing = [*_standing(number, policy, now)]
     blocks = {sender: fact for sender, reach in number.senders.items() if (fact := block(number, reach, policy))}
     wanted = [c.fact for c in standing if c.fact.lookup and c.waiting != "person"]
     wanted += [f for reach in number.senders.values() for f in _blocks(number, reach, policy) if _asks(number, f)]
+    wanted += [asked.fact for asked in _of_ladders(number, policy)]
     return Shown(
         steps=tuple(_steps(standing, seen=number.seen)),
         blocks=blocks,
         carrier=known_carrier(number, policy),
         dead_since=_dead_since(number),
-        lookup=min(wanted, key=_fact_key, default=None) if policy.lookups else None,
+        lookup=min(wanted, key=fact_key, default=None) if policy.lookups else None,
     )
 
 
@@ -349,7 +232,10 @@ class _Standing(NamedTuple):
 def _standing(number: Number, policy: Policy, now: datetime) -> Iterator[_Standing]:
     """The conditions in force now, each with the moment at which it lapses by itself."""
     for key, fact in number.conditions.items():
-        standing = _unnamed(number, fact) if key.count("/") > 1 else _in_force(number, key, fact, policy)
+        if key.startswith(aside.QUARANTINE):
+            standing = _quarantined(number, fact)
+        else:
+            standing = _unnamed(number, fact) if key.count("/") > 1 else _in_force(number, key, fact, policy)
         if standing and (standing.until is None or standing.until > now):
             yield standing
 
@@ -360,10 +246,18 @@ def _unnamed(number: Number, fact: Fact) -> _Standing | None:
     return None if released and fact.at <= released else _Standing("held", fact, UNNAMED, None)
 
 
+def _quarantined(number: Number, fact: Fact) -> _Standing | None:
+    """A hold until a person decides on the mass event that this was part of."""
+    return None if _over(number, "held", fact) else _Standing("held", fact, "person", None)
+
+
 def _in_force(number: Number, key: str, fact: Fact, policy: Policy) -> _Standing | None:
     state: State
     state, reason = key.split("/")  # type: ignore[assignment]
     if _over(number, state, fact):
+        return None
+    ladder = policy.rule(reason).ladder
+    if state == "unreachable" and ladder in TO_UNREACHABLE and not ladders.unreachable(number, ladder, policy):
         return None
     if state in DEAD and number.delivered and number.delivered.guard > fact.at:
         stranger = replace(number.delivered, reason="reassigned", lookup=fact.lookup)
@@ -373,7 +267,9 @@ def _in_force(number: Number, key: str, fact: Fact, policy: Policy) -> _Standing
 
 
 class Question(NamedTuple):
-    """What a lookup is to decide: a condition of the number in force, or (`state` None) the block of one sender."""
+    """What a lookup is to decide: a condition of the number in force, (`state` None) the block of one sender, or
+    (`active`) whether anything is wrong with a number that fails again and again.
+    """
 
     key: str
     state: State | None
@@ -383,7 +279,8 @@ class Question(NamedTuple):
 
 def questions(number: Number, policy: Policy, now: datetime) -> list[Question]:
     """Everything that waits for a lookup. A death that a delivery has made a stranger's stays its own question."""
-    asked = []
+    number = aside.acting(number, merge)
+    asked = _of_ladders(number, policy)
     for key, fact in number.conditions.items():
         standing = _in_force(number, key, fact, policy) if fact.lookup and key.count("/") == 1 else None
         if standing and (standing.until is None or standing.until > now):
@@ -391,6 +288,16 @@ def questions(number: Number, policy: Policy, now: datetime) -> list[Question]:
             asked.append(Question(key, state, fact, fact.sender))
     for sender, reach in number.senders.items():
         asked += [Question(f.reason, None, f, sender) for f in _blocks(number, reach, policy) if f.lookup]
+    return asked
+
+
+def _of_ladders(number: Number, policy: Policy) -> list[Question]:
+    asked = []
+    for name in ladders.asks(number, policy) if number.ladders else ():
+        told = [f for key, f in number.conditions.items()
+                if key.startswith("unreachable/") and policy.rule(f.reason).ladder == name]  # fmt: skip
+        if told:
+            asked.append(Question(ladders.asked(name), "active", max(told, key=fact_key), None))
     return asked
 
 
@@ -432,7 +339,7 @@ def _repeated(number: Number, rule: Rule) -> bool:
     """Whether the reason came again within `repeats` after a lapse, and no person and no delivery ended it since."""
     lapse, again = rule.alone_lapse or timedelta(), rule.repeats or timedelta()
     delivered = number.delivered.guard if number.delivered else None
-    over = _latest(number.cleared.get(rule.state or ""), delivered) or OLDEST
+    over = latest(number.cleared.get(rule.state or ""), delivered) or OLDEST
     times = [t for t in number.strikes.get(rule.reason, ()) if t > over]
     return any(lapse <= later - earlier <= lapse + again for later in times for earlier in times)
 
@@ -453,11 +360,11 @@ def _steps(standing: list[_Standing], *, seen: bool) -> Iterator[Step]:
 def _shown_first(condition: _Standing) -> tuple[int, float, str, str, tuple[str, ...]]:
     """By precedence, then the newest; of two at the same moment always the same one, whichever came first."""
     state, fact, waiting, _ = condition
-    return (_RANK[state], -fact.at.timestamp(), fact.reason, waiting or "", _cause_key(fact.cause))
+    return (_RANK[state], -fact.at.timestamp(), fact.reason, waiting or "", cause_key(fact.cause))
 
 
 def _blocks(number: Number, reach: Reach, policy: Policy) -> Iterator[Fact]:
-    lifted = _latest(reach.delivered, reach.opted_in)
+    lifted = latest(reach.delivered, reach.opted_in)
     ported = number.cleared.get("port")
     for reason, fact in reach.blocks.items():
         if lifted and lifted > fact.at:
@@ -473,8 +380,10 @@ def block(number: Number, reach: Reach, policy: Policy) -> Fact | None:
 
 
 def known_carrier(number: Number, policy: Policy) -> Carrier | None:
+    number = aside.acting(number, merge)
     carrier = number.carrier
-    forgotten = [f.at for f in number.conditions.values() if policy.rule(f.reason).forgets_carrier]
+    forgotten = [f.at for key, f in number.conditions.items()
+                 if policy.rule(f.reason).forgets_carrier and not key.startswith(aside.QUARANTINE)]  # fmt: skip
     return carrier if carrier and all(carrier.at > at for at in forgotten) else None
 
 
@@ -495,8 +404,10 @@ def _disproved(number: Number, state: str, fact: Fact) -> bool:
 
 def consent(number: Number, held: Subscription) -> tuple[Consent, Fact | None]:
     """Consent on one list, and the opt-out that stands, if one does: an opt-in must be newer than all of them."""
+    number = aside.acting(number, merge)
     reach = number.senders.get(held.sender)
-    out = _later(_later(held.out, reach.out if reach else None), number.out)
+    own = later(reach.out, reach.struck) if reach else None
+    out = later(later(held.out, own), number.out)
     if held.opted_in and (out is None or held.opted_in.at > out.guard):
         return "opted_in", None
     return "opted_out", out
@@ -533,6 +444,7 @@ def settle(held: Held, verdict: Verdict, policy: Policy, now: datetime) -> tuple
 def hold(number: Number, told: Step, lists: Mapping[tuple[str, str], Subscription], policy: Policy,
          now: datetime) -> Held:  # fmt: skip
     """A number as it was loaded, with what is to be shown of it now."""
+    number = aside.settled(number, now - policy.breaker.window, merge)
     return Held(number, show(number, policy, now), told, lists)
 
 

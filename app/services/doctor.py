@@ -231,6 +231,11 @@ async def _waiting(engine: AsyncEngine, settings: Settings) -> AsyncIterator[Fin
             continue  # told above
         says = f"{alarm.kind} {alarm.key}: {alarm.count} times since {alarm.since:%Y-%m-%d %H:%M} UTC"
         yield Finding("wrong", "alarm", says, _MENDS.get(alarm.kind, "look into it"))
+    if now.quarantines.total:
+        events = "mass event waits" if now.quarantines.total == 1 else "mass events wait"
+        says = f"{now.quarantines.total} {events}, with {now.quarantines.numbers} numbers"
+        says += f", the oldest for {age(now.quarantines.oldest)}"
+        yield Finding("wrong", "quarantine", says, "see `sendable quarantine list`; release or discard each of them")
     for held in now.held:
         if held.waiting_for != "time":
             says = f"{held.total} wait for {held.waiting_for.replace('_', ' ')}, the oldest for {age(held.oldest)}"
@@ -263,5 +268,6 @@ _MENDS = {
     "unknown_code": "find out what it means, and add it to the gateway's code table or `codes`",
     "feed_failed": "look at what `sendable fetch deactivations` says, and at the feed's keys in the settings",
     "feed_guard": "look at what `sendable fetch deactivations` says, and add `--yes` if it is meant",
+    "quarantine": "see `sendable quarantine list`; if the receipts are right release it, else discard it",
     "network_not_covered": "ask for this network to be added to the account, or send by another gateway",
 }

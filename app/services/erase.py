@@ -25,7 +25,8 @@ WITHIN = 600.0
 """Seconds that one statement may take: the register and what could not be read are searched whole."""
 WITHOUT_NUMBERS = frozenset({
     "receipt_keys", "lookup_days", "hourly_counts", "alarms", "codes", "api_keys", "imports", "opt_out_hours",
-    "list_sizes", "erased", "erasure_key", "feed_files", "lookup_stops", "unknown_words",
+    "list_sizes", "erased", "erasure_key", "quarantines", "breaker_windows", "feed_files", "lookup_stops",
+    "unknown_words",
 })  # fmt: skip
 """Tables that hold no number. Every other one has a column `number`, or is searched below."""
 SEARCHED = frozenset({"unnamed", "unread", "refused"})

@@ -25,8 +25,9 @@ from app.models.catalogue import Carriers, Catalogue
 from app.models.number import Change, Verdict
 from app.models.policy import Policy
 from app.models.receipt import FAILED, Gateway, Receipt, Status
-from app.services import metrics, store
+from app.services import breaker, metrics, store
 from app.services.apply import apply
+from app.services.breaker import Guard, Tally
 from app.services.connection import Busy, Connection, is_lost, transaction
 from app.services.decide import Registered, decide, network_of, reason_of
 from app.services.store import Arrival, CountKey, Kept
@@ -50,6 +51,7 @@ class Meaning:
     carriers: Carriers
     policy: Policy
     gateways: Mapping[str, Gateway] = field(default_factory=lambda: GATEWAYS)
+    tally: Tally = field(default_factory=Tally, compare=False)
 
 
 class Batch(NamedTuple):
@@ -175,7 +177,7 @@ async def take(engine: AsyncEngine, group: Sequence[Batch], meaning: Meaning) ->
         if any(batch.nonce for batch in group):
             group = await _without_copies(db, group, now)
         arrivals = [arrival(r, batch.arrived, meaning) for batch in group for r in batch.receipts]
-        taken, _ = await keep(db, arrivals, [kept for batch in group for kept in batch.unread], meaning.policy, now)
+        taken, _ = await keep(db, arrivals, [kept for batch in group for kept in batch.unread], meaning, now)
     metrics.taken(taken, len(arrivals) - len(taken))
 
 
@@ -190,7 +192,7 @@ async def _without_copies(db: Connection, group: Sequence[Batch], now: datetime)
     return first
 
 
-async def keep(db: Connection, arrivals: Iterable[Arrival], unread: Sequence[Kept], policy: Policy, now: datetime,
+async def keep(db: Connection, arrivals: Iterable[Arrival], unread: Sequence[Kept], meaning: Meaning, now: datetime,
                *, read: Sequence[int] = (), proven: Sequence[int] = ()) -> tuple[list[Arrival], int]:  # fmt: skip
     """Everything that follows from these receipts, in the caller's transaction; those that had not been taken before.
 
@@ -200,29 +202,30 @@ async def keep(db: Connection, arrivals: Iterable[Arrival], unread: Sequence[Kep
     keyed = {a.key: a for a in arrivals}
     fresh = await store.add_keys(db, keyed, now) if keyed else set()
     taken = [one for key, one in keyed.items() if key in fresh]
-    told = await _take(db, taken, policy, now) if taken else []
+    told, undone, tripped = await _take(db, taken, meaning, now) if taken else NOTHING
     await store.keep_unread(db, unread, now)
     gone = await store.drop_unread(db, read) + await store.drop_refused(db, proven)
     await store.count(db, totals(told))
-    await store.alarm(db, alarms(taken, policy), now)
+    await store.alarm(db, alarms(taken, meaning.policy) + Counter(tripped), now)
     await store.note_unknown(db, taken, now)
-    await store.publish(db, [change for one in told for change in one.changes])
+    await store.publish(db, [change for one in told for change in one.changes] + undone)
     return taken, gone
 
 
-async def _take(db: Connection, taken: list[Arrival], policy: Policy, now: datetime) -> list[Told]:
+async def _take(db: Connection, taken: list[Arrival], meaning: Meaning, now: datetime) -> Acted:
     unnamed = {store.id_of(a.receipt) for a in taken if _lacks_a_name(a.receipt)}
     ids = {store.id_of(a.receipt) for a in taken if a.receipt.message_id is not None}
     known = await store.find_messages(db, ids, unnamed, now) if ids else {}
     pairs = [(a, known.get(store.id_of(a.receipt))) for a in taken]
     await store.add_receipts(db, pairs)
     await store.add_unnamed(db, [a for a, entry in pairs if entry is None and _lacks_a_name(a.receipt)])
-    return await act(db, [(a, entry) for a, entry in pairs if a.receipt.number or entry], policy, now)
+    return await act(db, [(a, entry) for a, entry in pairs if a.receipt.number or entry], meaning, now)
 
 
-async def act(db: Connection, pairs: Sequence[tuple[Arrival, Registered | None]], policy: Policy, now: datetime,
-              *, named: bool = False) -> list[Told]:  # fmt: skip
+async def act(db: Connection, pairs: Sequence[tuple[Arrival, Registered | None]], meaning: Meaning, now: datetime,
+              *, named: bool = False) -> Acted:  # fmt: skip
     """Decide on receipts that have a number, and keep what follows. `named`: they had waited for the register."""
+    policy = meaning.policy
     verdicts = [decide(a.receipt, a.reason, a.arrived, policy, entry, brand=a.brand) for a, entry in pairs]
     partial = {store.id_of(a.receipt) for a, _ in pairs if a.receipt.segment and (a.receipt.segments or 1) > 1}
     whole = await store.whole_messages(db, partial, now - PARTS_WITHIN) if partial else set()
@@ -233,9 +236,11 @@ async def act(db: Connection, pairs: Sequence[tuple[Arrival, Registered | None]]
         if named:
             verdict = replace(verdict, named=f"held/{a.reason}/{a.receipt.message_id}")
         verdicts[place] = verdict
-    applied = await apply(db, verdicts, policy, now)
-    rows = zip(pairs, verdicts, applied.changes, strict=True)
-    return [Told(a, v, changes, network_of(applied.held[v.number].shown.carrier)) for (a, _), v, changes in rows]
+    watched = await breaker.watch(db, [a for a, _ in pairs], verdicts, Guard(policy, meaning.tally), now)
+    applied = await apply(db, watched.verdicts + watched.undoing, policy, now)
+    rows = zip(pairs, verdicts, applied.changes, strict=False)
+    told = [Told(a, v, changes, network_of(applied.held[v.number].shown.carrier)) for (a, _), v, changes in rows]
+    return Acted(told, [change for changed in applied.changes[len(pairs) :] for change in changed], watched.alarms)
 
 
 def _lacks_a_name(receipt: Receipt) -> bool:
@@ -252,6 +257,17 @@ class Told(NamedTuple):
     verdict: Verdict
     changes: list[Change]
     network: str | None
+
+
+class Acted(NamedTuple):
+    """What came of a group: its receipts one by one, what a mass event undid, and the alarms that it raised."""
+
+    told: list[Told]
+    undone: list[Change]
+    alarms: dict[tuple[str, str], int]
+
+
+NOTHING = Acted([], [], {})
 
 
 def totals(told: Sequence[Told], *, named: bool = False) -> Counter[CountKey]:

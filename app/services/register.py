@@ -13,7 +13,7 @@ from app.services import store
 from app.services.apply import apply
 from app.services.connection import transaction
 from app.services.decide import Registered
-from app.services.intake import Meaning, act, totals
+from app.services.intake import NOTHING, Meaning, act, totals
 
 AT_ONCE = 5_000
 """Messages in one transaction: the feed's order is the order of commits, so none may last long."""
@@ -49,10 +49,11 @@ async def _register(engine: AsyncEngine, sent: Sequence[Sent], meaning: Meaning)
         await store.name_receipts(db, waited)
         carriers = [_served_by(one, meaning) for one in sent if one.carrier]
         learned = await apply(db, carriers, meaning.policy, now) if carriers else None
-        told = await act(db, waited, meaning.policy, now, named=True) if waited else []
+        told, undone, tripped = await act(db, waited, meaning, now, named=True) if waited else NOTHING
         await store.count(db, totals(told, named=True))
         changes = [change for changed in learned.changes for change in changed] if learned else []
-        await store.publish(db, changes + [change for one in told for change in one.changes])
+        await store.alarm(db, tripped, now)
+        await store.publish(db, changes + [change for one in told for change in one.changes] + undone)
     return len(waited)
 
 

@@ -68,6 +68,8 @@ class _Follows:
             self.blocks.append((question.sender, fact))
         elif question.state in DEAD:
             self.conditions[question.key] = fact
+        elif question.state == "active":
+            self.clear(question.key)
         elif question.state:
             self.clear(question.state)
 
@@ -118,6 +120,8 @@ def _answer(follows: _Follows, question: Question, kind: Kind, found: Found | No
             number: Number, carriers: Carriers, cause: Cause) -> None:  # fmt: skip
     if question.state is None:
         _blocked(follows, question, kind, found, number, cause)
+    elif question.state == "active":
+        follows.settle(question)  # what the answer says by itself has been said; it fails no more for being asked about
     elif question.state in DEAD:
         _dead(follows, question, kind, found, stored, carriers, cause)
     else:

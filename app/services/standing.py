@@ -29,6 +29,11 @@ _REFUSED = text("SELECT gateway, count(*) AS total, max(arrived_at) AS newest FR
 _UNNAMED = text("""
 SELECT count(*) AS total, extract(epoch FROM clock_timestamp() - min(received_at))::float8 AS oldest FROM unnamed
 """)
+_QUARANTINES = text("""
+SELECT count(*) AS total, (SELECT count(*) FROM breaker_hits WHERE quarantine IS NOT NULL) AS numbers,
+       extract(epoch FROM clock_timestamp() - min(opened_at))::float8 AS oldest
+FROM quarantines WHERE decision IS NULL
+""")
 
 Rows = Sequence[Row[Any]]
 
@@ -43,6 +48,7 @@ class Standing(NamedTuple):
     unread: Rows
     refused: Rows
     unnamed: Row[Any]
+    quarantines: Row[Any]
 
 
 async def standing(engine: AsyncEngine) -> Standing:
@@ -55,4 +61,5 @@ async def standing(engine: AsyncEngine) -> Standing:
             unread=(await db.execute(_UNREAD)).all(),
             refused=(await db.execute(_REFUSED)).all(),
             unnamed=(await db.execute(_UNNAMED)).one(),
+            quarantines=(await db.execute(_QUARANTINES)).one(),
         )

@@ -1,7 +1,7 @@
 """The write path in SQL. Each statement stands above the one function that runs it; every function works inside the
 transaction that its caller opened with `connection.transaction`. Locks are taken in one order everywhere: receipt keys,
-messages, numbers, unread, refused, counts, alarms, unknown words, and last the feed; within each by key. So processes
-cannot deadlock.
+messages, the breaker's hits, quarantines, numbers, unread, refused, counts, alarms, unknown words, and last the feed;
+within each by key. So processes cannot deadlock.
 
 Rows go in as one array a column; `$1::text[]` and so on stand in the columns' order.
 """
@@ -22,7 +22,8 @@ from app.models.number import Cause, Change, Fact, Number, OptIn, Step, Subscrip
 from app.models.policy import Policy
 from app.models.receipt import Receipt
 from app.services.connection import Connection
-from app.services.decide import Held, Registered, consent, hold, merge, reported
+from app.services.decide import Held, Registered, consent, hold, reported
+from app.services.merge import merge
 
 FEED_LOCK = 7_316_002
 CHANNEL = "sendable_changes"
@@ -282,36 +283,45 @@ async def lock_numbers(
     db: Connection, numbers: Iterable[str], with_lists: Iterable[str], policy: Policy, now: datetime
 ) -> dict[str, Held]:
     """Everything held of these numbers, locked until the transaction ends. A number's lock covers its lists and blocks:
-    nobody writes those without it. Lists are read only for `with_lists`. A number that only a file has spoken of has
-    the facts that the file's record brings.
+    nobody writes those without it. Lists are read only for `with_lists`, and where an end of consent may be undone. A
+    number that only a file has spoken of has the facts that the file's record brings.
     """
     wanted = sorted(set(numbers))
     await db.execute(_ADD_NUMBERS, wanted)
     rows = await db.fetch(_LOCK_NUMBERS, wanted)
     if len(rows) < len(wanted):  # one was erased while its lock was waited for
         return await lock_numbers(db, wanted, with_lists, policy, now)
-    return _held(rows, await _lists(db, sorted(set(with_lists))), policy, now)
+    known = _known(rows, policy)
+    undoable = {number for number, one in known.items() if one.aside or one.unknown}
+    return _held(rows, known, await _lists(db, sorted(undoable.union(with_lists))), policy, now)
 
 
 async def look(db: Connection, numbers: Sequence[str], policy: Policy, now: datetime) -> dict[str, Held]:
     """The same unlocked, with all lists, and without a trace of numbers that nobody has spoken of."""
     rows = [tuple(row) for row in await db.fetch(_SHOWN, numbers)]
-    known = {row[0] for row in rows}
-    rows += [(number, None, "unseen", None, None, None) for number in numbers if number not in known]
-    return _held(rows, await _lists(db, list(numbers)), policy, now)
+    there = {row[0] for row in rows}
+    rows += [(number, None, "unseen", None, None, None) for number in numbers if number not in there]
+    return _held(rows, _known(rows, policy), await _lists(db, list(numbers)), policy, now)
 
 
-def _held(rows: Iterable[Sequence[Any]], lists: Mapping[str, dict[tuple[str, str], Subscription]], policy: Policy,
-          now: datetime) -> dict[str, Held]:  # fmt: skip
+Rows = Iterable[Sequence[Any]]
+
+
+def _known(rows: Rows, policy: Policy) -> dict[str, Number]:
+    return {row[0]: _number_of(row[1]) if row[1] else _noted(row[0], row[5], policy) for row in rows}
+
+
+def _held(rows: Rows, known: Mapping[str, Number], lists: Mapping[str, dict[tuple[str, str], Subscription]],
+          policy: Policy, now: datetime) -> dict[str, Held]:  # fmt: skip
     return {
         number: hold(
-            _number_of(facts) if facts else _noted(number, noted, policy),
+            known[number],
             Step("unseen") if noted else Step(state, reason, None, until),
             lists.get(number, {}),
             policy,
             now,
         )
-        for number, facts, state, reason, until, noted in rows
+        for number, _, state, reason, until, noted in rows
     }
 
 

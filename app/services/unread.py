@@ -156,7 +156,7 @@ async def commit(engine: AsyncEngine, meaning: Meaning, tried: Iterable[Again], 
             ]
             which = {"proven": ids} if proven else {"read": ids}
             unread = [kept for one in group for kept in one.unread]
-            taken, dropped = await keep(db, arrivals, unread, meaning.policy, now, **which)
+            taken, dropped = await keep(db, arrivals, unread, meaning, now, **which)
         metrics.taken(taken, len(arrivals) - len(taken))
         gone, receipts = gone + dropped, receipts + len(taken)
     return gone, receipts

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.models.number import Cause, Verdict
 from app.models.policy import Policy
-from app.services import store
+from app.services import quarantine, store
 from app.services.apply import apply
 from app.services.connection import Connection, is_lost, transaction
 
@@ -36,6 +36,7 @@ REGISTER_KEPT = timedelta(days=14)
 WORDS_KEPT = timedelta(days=90)
 SPEND_KEPT = timedelta(days=31)
 IMPORTS_KEPT = timedelta(days=7)
+WINDOWS_KEPT = timedelta(days=90)
 AT_ONCE = 5_000
 _LOCK = 7_316_003
 
@@ -55,6 +56,7 @@ async def run(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None
         due -= LAPSES_EVERY
         try:
             await tell_lapses(engine, meaning.policy)
+            await quarantine.keep(engine, meaning.policy)
             if due <= 0:
                 await keep_house(engine, settings)
                 due = HOUSE_EVERY
@@ -140,6 +142,7 @@ async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
         ("changes", "committed_at", history),
         ("unknown_words", "last_at", now - WORDS_KEPT),
         ("lookup_answers", "asked_at", history),
+        ("breaker_windows", "starts", now - WINDOWS_KEPT),
         ("lookup_spend", "day", (now - SPEND_KEPT).date()),
         ("imports", "touched_at", now - IMPORTS_KEPT),
         ("opt_out_hours", "hour", history),

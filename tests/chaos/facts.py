@@ -28,9 +28,11 @@ LISTS = (("12345", "spring"), ("12345", "summer"), ("12345", "news"), ("67890", 
 CARRIERS = ("AT&T", "Verizon Wireless", "T-Mobile", "a carrier that nobody knows")
 CODES = (
     "341", "345", "349", "560", "561", "565", "568", "573", "592", "603", "629", "3041",  # the twelve
-    "351", "352", "514", "566", "2024", "4012", "508", "509", "564", "343", "999999",
+    "351", "352", "566", "2024", "4012", "508", "509", "564", "343", "999999",
 )  # fmt: skip
-"""The twelve, then one code each of the other reasons that act, of some that do not, and one that no table has."""
+"""The twelve, then one code each of the other reasons that act, of some that do not, and one that no table has. Not the
+unknown subscriber: its ladder knows eight deliveries, and here a number has scores of them, heard of in any order.
+"""
 FINAL = ("delivered", "undeliverable", "undeliverable", "undeliverable")
 WINDOW = 60
 """Facts among which the next one is drawn: a message's register entry and its receipts come in any order."""

@@ -33,6 +33,7 @@ STARTS = 60.0
 _numbers = count(1)
 _NUMBER = re.compile(rb"\b1?555555\d{4}\b")
 _REPOSITORY = Path(__file__).parents[2]
+_CALM = _REPOSITORY / "tests" / "calm.toml"
 
 
 @contextmanager
@@ -157,7 +158,8 @@ class Served:
 
     def start(self) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SENDABLE_")}
-        given = {"SENDABLE_AUTH": "off", "SENDABLE_PORT": str(self.port), "SENDABLE_CONFIG": str(self._config)}
+        given = {"SENDABLE_AUTH": "off", "SENDABLE_PORT": str(self.port), "SENDABLE_CONFIG": str(self._config),
+                 "SENDABLE_POLICY": str(_CALM)}  # fmt: skip
         command = [str(Path(sys.executable).with_name("sendable")), "serve", "--quiet"]
         with self.log.open("ab") as said:
             self._process = subprocess.Popen(

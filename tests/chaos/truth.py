@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from app.models.number import Carrier, Cause, Number, Subscription, Verdict
 from app.models.number import Fact as Dated
 from app.models.receipt import FAILED, Broken, Receipt, Status
+from app.services.aside import acting
 from app.services.decide import Registered as Known
 from app.services.decide import consent, decide, merge, merge_list, reason_of, show
 from app.services.intake import Meaning
@@ -283,7 +284,9 @@ def _shown(numbers: Mapping[str, Number], meaning: Meaning) -> dict[str, tuple[A
 
 
 def _row(row: asyncpg.Record) -> tuple[Any, ...]:
+    """What could still be undone when it was written acts as if it were merged."""
     facts = _number_of(row["facts"]) if row["facts"] != "{}" else Number(row["number"])
+    facts = acting(facts, merge)
     return (facts, row["state"], row["reason"], row["waiting_for"], row["until"], row["dead_since"])
 
 

@@ -45,6 +45,10 @@ code_space = "openmarket"
 codes = { "304" = "3041" }                # Jasmin cuts codes to three characters
 timezone = "UTC"
 """
+POLICY = """
+[breaker]
+least = 1000000                           # a day's receipts within a minute would look like a mass event
+"""
 
 
 def demo(
@@ -190,9 +194,11 @@ def _furnished() -> tuple[Path, dict[str, str]]:
     """A new data folder, and the settings of a service that lives in it."""
     folder = Path(tempfile.mkdtemp(prefix="sendable-demo-"))
     folder.chmod(0o711)  # root's stand-in, who runs PostgreSQL, must be able to pass through
-    file = folder / "demo.toml"
+    file, policy = folder / "demo.toml", folder / "policy.toml"
     file.write_text(SETTINGS)
-    return folder, {"SENDABLE_CONFIG": str(file), "SENDABLE_DATA_DIR": str(folder)}
+    policy.write_text(POLICY)
+    given = {"SENDABLE_CONFIG": str(file), "SENDABLE_POLICY": str(policy), "SENDABLE_DATA_DIR": str(folder)}
+    return folder, given
 
 
 async def _listening(process: asyncio.subprocess.Process, folder: Path) -> str:

@@ -1,0 +1,203 @@
+"""The breaker: the same failure for many numbers at once is a gateway's mistake until a person says otherwise.
+
+Failures that would end consent or hold a number are counted by key, distinct numbers in a window by arrival. Over the
+limit a quarantine opens: what they did within the window is undone, that and what follows of the key waits, and their
+numbers are held. The person's own will is never counted here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from app.models.number import Cause, Verdict
+from app.models.policy import Breaker, Policy
+from app.services.connection import Connection
+from app.services.store import Arrival, columns
+
+ALARM = "quarantine"
+PROCESSES = 8
+"""How many processes are thought to take the same failures at once."""
+RECOUNTED = timedelta(seconds=10)
+KEYS_MOST = 10_000
+
+
+class Key(NamedTuple):
+    """Of whose failures a mass event is made. `carrier` as the receipt names it; empty where it names none."""
+
+    gateway: str
+    code_space: str
+    code: str
+    sender: str
+    carrier: str
+    reason: str
+
+    def __str__(self) -> str:
+        return "/".join(self[:5])
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was counted of a key last, out of how many that it may have, and what this process has added since."""
+
+    many: int
+    limit: int
+    at: datetime
+    new: int = 0
+
+
+class Tally:
+    """When a key need be counted again. The truth is in PostgreSQL; this only spares asking for it at each receipt."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, _Seen] = {}
+
+    def doubtful(self, new: Mapping[str, int], now: datetime) -> list[str]:
+        """Of keys with so many hits more those that may be over their limit, had other processes as many each."""
+        found = []
+        for key, many in new.items():
+            seen = self._seen.get(key)
+            if seen is None or seen.at < now - RECOUNTED or seen.many + PROCESSES * (seen.new + many) > seen.limit:
+                found.append(key)
+            else:
+                seen.new += many
+        return found
+
+    def counted(self, key: str, many: int, limit: int, now: datetime) -> None:
+        if len(self._seen) >= KEYS_MOST:
+            self._seen.clear()
+        self._seen[key] = _Seen(many, limit, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """The breaker of one process: the policy, and what it has counted."""
+
+    policy: Policy
+    tally: Tally
+
+
+class Watched(NamedTuple):
+    """A group's verdicts, as they may act; those that undo what others of their keys have done; the alarms."""
+
+    verdicts: list[Verdict]
+    undoing: list[Verdict]
+    alarms: dict[tuple[str, str], int]
+
+
+def key_of(arrival: Arrival, verdict: Verdict, policy: Policy) -> Key | None:
+    """The key of a failure that ends consent or holds; None for any other, and for a revocation. One without a sender
+    that waits for its name ends nothing yet: it is looked at when it has one.
+    """
+    receipt, reason = arrival.receipt, arrival.reason
+    if reason is None or policy.rule(reason).revocation or not _weighs(verdict):
+        return None
+    carrier = arrival.brand or receipt.carrier or ""
+    return Key(receipt.gateway, receipt.code_space or "", receipt.code or reason, verdict.sender or "", carrier, reason)
+
+
+def _weighs(verdict: Verdict) -> bool:
+    if any(key.count("/") > 1 for key, _ in verdict.conditions):
+        return False
+    holds = any(fact.lookup or key.startswith("held/") for key, fact in verdict.conditions)
+    return bool(holds or verdict.out or (verdict.block and verdict.block.lookup))
+
+
+# One statement each ------------------------------------------------------------------------------------------------
+
+_HIT = """
+WITH hit AS (
+    INSERT INTO breaker_hits AS h (key, number, at, quarantine)
+    SELECT k, n, $3, q.id FROM unnest($1::text[], $2::text[]) AS v (k, n)
+        LEFT JOIN quarantines q ON q.key = k AND q.decision IS NULL
+    ORDER BY k, n
+    ON CONFLICT (key, number) DO UPDATE SET at = excluded.at, quarantine = coalesce(excluded.quarantine, h.quarantine)
+    RETURNING h.key, h.quarantine)
+SELECT key, max(quarantine) FROM hit WHERE quarantine IS NOT NULL GROUP BY key
+"""
+# The baseline is worked out only for a key that is over the least already.
+_JUDGE = """
+SELECT k, c.many, CASE WHEN c.many > $3 THEN (SELECT avg(busiest)::float8 FROM (
+    SELECT max(total) AS busiest FROM breaker_windows w
+    WHERE w.key = k AND w.starts > $4 GROUP BY date_trunc('day', w.starts, 'UTC')) AS days) END AS baseline
+FROM unnest($1::text[]) AS k
+    CROSS JOIN LATERAL (SELECT count(*) AS many FROM breaker_hits h WHERE h.key = k AND h.at > $2) AS c
+"""
+_OPEN = """
+INSERT INTO quarantines (key, gateway, code_space, code, sender, carrier, reason, seen, allowed, opened_at)
+SELECT *, $10 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+    $8::bigint[], $9::bigint[]) AS v ORDER BY 1
+ON CONFLICT (key) WHERE decision IS NULL DO NOTHING
+RETURNING key
+"""
+# Rows that another group holds just now are left to the next one, or to upkeep: nobody waits here for anybody.
+_CATCH = """
+WITH loose AS (
+    SELECT h.key, h.number, q.id FROM breaker_hits h JOIN quarantines q ON q.key = h.key AND q.decision IS NULL
+    WHERE h.key = ANY($1::text[]) AND h.quarantine IS NULL AND h.at > $2
+    ORDER BY h.key, h.number FOR UPDATE OF h SKIP LOCKED)
+UPDATE breaker_hits h SET quarantine = loose.id FROM loose WHERE h.key = loose.key AND h.number = loose.number
+RETURNING h.key, h.number, h.quarantine
+"""
+
+
+async def watch(db: Connection, arrivals: Sequence[Arrival], verdicts: Sequence[Verdict], guard: Guard,
+                now: datetime) -> Watched:  # fmt: skip
+    """One statement for a group in which anything ends consent or holds, up to four more when a key comes near its
+    limit; none for any other group. Call it before the numbers are locked.
+    """
+    keys = [key_of(arrival, verdict, guard.policy) for arrival, verdict in zip(arrivals, verdicts, strict=True)]
+    hits = sorted({(str(key), verdict.number) for key, verdict in zip(keys, verdicts, strict=True) if key})
+    if not hits:
+        return Watched([*verdicts], [], {})
+    cases: dict[str, int] = {row[0]: row[1] for row in await db.fetch(_HIT, *columns(hits), now)}
+    new = Counter(key for key, _ in hits if key not in cases)
+    named = {str(key): key for key in keys if key}
+    opened: dict[str, int] = {}
+    if doubtful := guard.tally.doubtful(new, now):
+        opened = await _judge(db, {key: named[key] for key in doubtful}, guard, now)
+        cases |= await _cases(db, opened) if opened else {}
+    apart = [
+        replace(verdict, apart=str(key), case=cases.get(str(key))) if key else verdict
+        for key, verdict in zip(keys, verdicts, strict=True)
+    ]
+    undoing = await catch(db, cases, guard.policy.breaker, now) if cases else []
+    told = {*hits}
+    undoing = [one for one in undoing if (one.apart, one.number) not in told]
+    return Watched(apart, undoing, {(ALARM, key): many for key, many in opened.items() if many})
+
+
+async def _judge(db: Connection, keys: Mapping[str, Key], guard: Guard, now: datetime) -> dict[str, int]:
+    """Count, and open a quarantine for what is over its limit: how many numbers each had; 0 where another process has
+    opened it at the same moment.
+    """
+    breaker, over = guard.policy.breaker, {}
+    rows = await db.fetch(_JUDGE, [*keys], now - breaker.window, breaker.least, now - breaker.past)
+    for key, many, baseline in rows:
+        limit = max(breaker.least, int(breaker.times * (baseline or 0)))
+        guard.tally.counted(key, many, limit, now)
+        if many > limit:
+            over[key] = (many, limit)
+    if not over:
+        return {}
+    new = [(key, *keys[key], *counts) for key, counts in over.items()]
+    opened = {row["key"] for row in await db.fetch(_OPEN, *columns(new), now)}
+    return {key: many if key in opened else 0 for key, (many, _) in over.items()}
+
+
+_CASES = "SELECT key, id FROM quarantines WHERE key = ANY($1::text[]) AND decision IS NULL"
+
+
+async def _cases(db: Connection, keys: Iterable[str]) -> dict[str, int]:
+    return {row[0]: row[1] for row in await db.fetch(_CASES, [*keys])}
+
+
+async def catch(db: Connection, keys: Iterable[str], breaker: Breaker, now: datetime) -> list[Verdict]:
+    """What undoes the acts of the window, and of those who were in flight when the quarantine of their key opened."""
+    rows = await db.fetch(_CATCH, [*keys], now - breaker.window)
+    return [Verdict(number, now, Cause("policy", source="breaker"), apart=key, case=case) for key, number, case in rows]

@@ -1,0 +1,167 @@
+"""Joins what is heard of a number to what is known of it, purely: each fact keeps its newest event by event time, so
+any order and any repetition of the same events ends the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from itertools import groupby
+from operator import attrgetter
+
+from msgspec.structs import replace
+
+from app.models.number import (
+    Carrier,
+    Cause,
+    Fact,
+    Number,
+    OptIn,
+    Reach,
+    Stalled,
+    Subscription,
+    Verdict,
+    Waiting,
+)
+from app.services import aside, ladders
+
+STRIKE_DAYS = 9
+"""Of how many days strikes are kept: a lapse of 24 h and the 7 days after it touch nine."""
+UNNAMED: Waiting = "sender"
+
+
+def merge(number: Number, verdict: Verdict) -> Number:
+    """A verdict's facts joined to a number's. Associative, commutative and idempotent, but for a person's decisions and
+    for what the breaker keeps aside.
+    """
+    if verdict.apart is not None:
+        return aside.kept(number, verdict, merge)
+    joined = Number(
+        number=number.number,
+        seen=number.seen or verdict.cause.kind != "register",
+        conditions=_conditions(number.conditions, verdict),
+        cleared=_cleared(number, verdict),
+        strikes=_struck(number.strikes, verdict),
+        ladders=number.ladders,
+        unknown=number.unknown,
+        deliveries=ladders.marked(number.deliveries, verdict.delivered),
+        senders=_reached(number.senders, verdict),
+        aside=number.aside,
+        out=later(number.out, verdict.out) if verdict.scope == "all" else number.out,
+        delivered=later(number.delivered, verdict.delivered),
+        opted_in=latest(number.opted_in, verdict.opted_in.at if verdict.opted_in else None),
+        carrier=_served_by(number.carrier, verdict.carrier),
+        last_receipt_at=latest(number.last_receipt_at, verdict.received_at),
+        stalled=max((s for s in (number.stalled, verdict.stalled) if s), key=_stalled_key, default=None),
+    )
+    if verdict.rung or (verdict.delivered and (number.ladders or number.unknown)):
+        return ladders.climb(joined, number.deliveries, verdict)
+    return joined
+
+
+def _conditions(conditions: dict[str, Fact], verdict: Verdict) -> dict[str, Fact]:
+    if not verdict.conditions and verdict.named not in conditions:
+        return conditions
+    joined = {key: fact for key, fact in conditions.items() if key != verdict.named}
+    return joined | {key: newest(joined.get(key), fact) for key, fact in verdict.conditions}
+
+
+def _cleared(number: Number, verdict: Verdict) -> dict[str, datetime]:
+    if not verdict.cleared and not verdict.released:
+        return number.cleared
+    cleared = number.cleared | {state: max(number.cleared.get(state, at), at) for state, at in verdict.cleared}
+    if verdict.released:
+        standing = aside.acting(number, merge).conditions
+        last = max([verdict.at, *(f.at for key, f in standing.items() if key.startswith(("held/", aside.QUARANTINE)))])
+        cleared |= {"held": last, UNNAMED: last}
+    return cleared
+
+
+def merge_list(held: Subscription, verdict: Verdict) -> Subscription:
+    """The same for one list: only what was said of that list itself."""
+    opted_in = max((o for o in (held.opted_in, verdict.opted_in) if o), key=_opted_key, default=None)
+    out = later(held.out, verdict.out) if verdict.scope == "list" else held.out
+    return replace(held, opted_in=opted_in, out=out)
+
+
+def _reached(senders: dict[str, Reach], verdict: Verdict) -> dict[str, Reach]:
+    if not verdict.sender or not (verdict.block or verdict.out or verdict.delivered or verdict.opted_in):
+        return senders
+    old = senders.get(verdict.sender, Reach())
+    blocks = old.blocks
+    if verdict.block:
+        blocks = blocks | {verdict.block.reason: newest(blocks.get(verdict.block.reason), verdict.block)}
+    new = Reach(
+        blocks,
+        later(old.out, verdict.out) if verdict.scope == "sender" else old.out,
+        latest(old.delivered, verdict.delivered.guard if verdict.delivered else None),
+        latest(old.opted_in, verdict.opted_in.at if verdict.opted_in else None),
+        old.struck,
+    )
+    return senders | {verdict.sender: new}
+
+
+def _struck(strikes: dict[str, tuple[datetime, ...]], verdict: Verdict) -> dict[str, tuple[datetime, ...]]:
+    if not verdict.strike:
+        return strikes
+    return strikes | {verdict.strike: _kept((*strikes.get(verdict.strike, ()), verdict.at))}
+
+
+def _kept(times: Iterable[datetime]) -> tuple[datetime, ...]:
+    """The first and the last strike of each of the newest UTC days: a burst must not push out the days before it."""
+    days = [[*day] for _, day in groupby(sorted(times), key=lambda time: time.astimezone(UTC).date())]
+    return tuple(sorted({time for day in days[-STRIKE_DAYS:] for time in (day[0], day[-1])}, reverse=True))
+
+
+def cause_key(cause: Cause) -> tuple[str, ...]:
+    return (cause.kind, cause.gateway or "", cause.account or "", cause.code_space or "", cause.code or "",
+            cause.message_id or "", cause.source or "", cause.evidence or "")  # fmt: skip
+
+
+def fact_key(fact: Fact) -> tuple[datetime, str, datetime, tuple[str, ...]]:
+    return (fact.at, fact.reason, fact.guard, cause_key(fact.cause))
+
+
+def newest(old: Fact | None, new: Fact) -> Fact:
+    """The newer by event time; of two at the same moment always the same one, whichever came first."""
+    return (
+        new
+        if old is None
+        else max(old, new, key=lambda f: (f.at, f.guard, not f.lookup, cause_key(f.cause), f.sender or ""))
+    )
+
+
+_guard, _at = attrgetter("guard"), attrgetter("at")
+
+
+def later(old: Fact | None, new: Fact | None) -> Fact | None:
+    """The one that outlives more: by guard, then as `newest`."""
+    if old is None or new is None:
+        return old or new
+    if old.guard != new.guard:
+        return max(old, new, key=_guard)
+    return max(old, new, key=lambda f: (f.at, f.reason, cause_key(f.cause)))
+
+
+def latest(old: datetime | None, new: datetime | None) -> datetime | None:
+    return max(old, new) if old and new else old or new
+
+
+def _stalled_key(stalled: Stalled) -> tuple[datetime, str]:
+    return (stalled.at, stalled.waiting_for)
+
+
+def _opted_key(opt_in: OptIn) -> tuple[datetime, str, str]:
+    return (opt_in.at, opt_in.source, opt_in.evidence or "")
+
+
+def _served_by(old: Carrier | None, new: Carrier | None) -> Carrier | None:
+    if old is None or new is None:
+        return old or new
+    if old.at != new.at:
+        return max(old, new, key=_at)
+    return max(
+        old,
+        new,
+        key=lambda c: (c.source, c.name_raw or "", c.mcc or "", c.mnc or "", c.line_type or "", str(c.ported)),
+    )

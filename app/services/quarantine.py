@@ -1,0 +1,150 @@
+"""Quarantines: what the breaker has taken out of a mass event, listed for a person, released or discarded.
+
+A decision is written first and carried out in parts; if it is cut off, upkeep carries it on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.models.number import Aside, Cause, Verdict
+from app.models.policy import Policy
+from app.services import breaker, store
+from app.services.apply import apply
+from app.services.breaker import ALARM
+from app.services.connection import Connection, transaction
+
+AT_ONCE = 5_000
+Decision = Literal["release", "discard"]
+
+_LIST = text("""
+SELECT q.id, q.gateway, q.code_space, q.code, q.reason, q.sender, q.carrier, q.opened_at, q.seen, q.allowed,
+       (SELECT count(*) FROM breaker_hits h WHERE h.quarantine = q.id) AS waiting,
+       q.decision, q.decided_at, q.decided_by
+FROM quarantines q
+WHERE (CAST(:open AS boolean) IS NULL OR (q.decision IS NULL) = :open) AND q.id < :before
+ORDER BY q.id DESC LIMIT :limit
+""")
+NEWEST = 2**63 - 1
+
+
+async def quarantines(
+    engine: AsyncEngine, *, is_open: bool | None = None, before: int = NEWEST, limit: int = 100
+) -> Sequence[Row[Any]]:
+    """Newest first, those that wait and those that are decided."""
+    async with engine.connect() as db:
+        return (await db.execute(_LIST, {"open": is_open, "before": before, "limit": limit})).all()
+
+
+# Deciding ----------------------------------------------------------------------------------------------------------
+
+_DECIDE = """
+UPDATE quarantines SET decision = $2, decided_at = $3, decided_by = $4 WHERE id = $1 AND decision IS NULL RETURNING key
+"""
+_CLEAR = "UPDATE alarms SET cleared_at = $3 WHERE kind = $1 AND key = $2 AND cleared_at IS NULL"
+
+
+async def decide(engine: AsyncEngine, id_: int, decision: Decision, policy: Policy, by: str) -> int | None:
+    """What waits happens, with its original dates; or it is as if it had never come. Returns how many numbers waited;
+    None for a quarantine that is not open. Counting begins anew for its key.
+    """
+    now = datetime.now(UTC)
+    async with transaction(engine) as db:
+        key = await db.fetchval(_DECIDE, id_, decision, now, by)
+        if key is None:
+            return None
+        await db.execute(_CLEAR, ALARM, key, now)
+    return await _carry_out(engine, _Closing(id_, key, decision, by), policy)
+
+
+_WAITING = """
+SELECT number FROM breaker_hits WHERE quarantine = $1 ORDER BY number LIMIT $2 FOR UPDATE
+"""
+_DONE = "DELETE FROM breaker_hits WHERE key = $1 AND number = ANY($2::text[])"
+
+
+class _Closing(NamedTuple):
+    id: int
+    key: str
+    decision: Decision
+    by: str
+
+
+async def _carry_out(engine: AsyncEngine, closing: _Closing, policy: Policy) -> int:
+    total = 0
+    while True:
+        async with transaction(engine) as db:
+            numbers = [row["number"] for row in await db.fetch(_WAITING, closing.id, AT_ONCE)]
+            if not numbers:
+                return total
+            await db.execute(_DONE, closing.key, numbers)
+            await _let_go(db, numbers, closing, policy)
+        total += len(numbers)
+
+
+async def _let_go(db: Connection, numbers: Sequence[str], closing: _Closing, policy: Policy) -> None:
+    now, cause = datetime.now(UTC), Cause("person", source=closing.by)
+    held = await store.lock_numbers(db, numbers, (), policy, now)
+    verdicts = []
+    for number, one in held.items():
+        verdicts.append(Verdict(number, now, cause, apart=closing.key, case=closing.id, closed=True))
+        waited = one.number.aside.get(closing.key, Aside())
+        if closing.decision == "release" and waited.case == closing.id:
+            verdicts += waited.acts
+    applied = await apply(db, verdicts, policy, now)
+    await store.publish(db, [change for changed in applied.changes for change in changed])
+
+
+# Upkeep ------------------------------------------------------------------------------------------------------------
+
+_HANGING = """
+SELECT q.id, q.key, q.decision, q.decided_by FROM quarantines q
+WHERE q.decision IS NOT NULL AND EXISTS (SELECT FROM breaker_hits h WHERE h.quarantine = q.id)
+"""
+_OPEN = "SELECT key FROM quarantines WHERE decision IS NULL ORDER BY key"
+# What leaves the window becomes what is usual; of a key in quarantine nothing is.
+_AGE = """
+WITH old AS (
+    SELECT key, number FROM breaker_hits WHERE quarantine IS NULL AND at < $1
+    ORDER BY key, number LIMIT $3 FOR UPDATE SKIP LOCKED),
+gone AS (
+    DELETE FROM breaker_hits h USING old WHERE h.key = old.key AND h.number = old.number RETURNING h.key, h.at),
+counted AS (
+    INSERT INTO breaker_windows AS w (key, starts, total)
+    SELECT key, date_bin(make_interval(secs => $2), at, 'epoch'), count(*) FROM gone
+    WHERE key NOT IN (SELECT key FROM quarantines WHERE decision IS NULL) GROUP BY 1, 2 ORDER BY 1, 2
+    ON CONFLICT (key, starts) DO UPDATE SET total = w.total + excluded.total)
+SELECT count(*) FROM gone
+"""
+
+
+async def keep(engine: AsyncEngine, policy: Policy) -> None:
+    """Carry on what a decision began, catch who was in flight when a quarantine opened, make baselines of the past."""
+    async with transaction(engine) as db:
+        hanging = await db.fetch(_HANGING)
+    for row in hanging:
+        await _carry_out(engine, _Closing(*row), policy)
+    await _catch(engine, policy)
+    while await _age(engine, policy) == AT_ONCE:
+        pass
+
+
+async def _catch(engine: AsyncEngine, policy: Policy) -> None:
+    now = datetime.now(UTC)
+    async with transaction(engine) as db:
+        keys = [row["key"] for row in await db.fetch(_OPEN)]
+        if undoing := await breaker.catch(db, keys, policy.breaker, now):
+            applied = await apply(db, undoing, policy, now)
+            await store.publish(db, [change for changed in applied.changes for change in changed])
+
+
+async def _age(engine: AsyncEngine, policy: Policy) -> int:
+    window = policy.breaker.window
+    async with transaction(engine) as db:
+        old = datetime.now(UTC) - window
+        return int(await db.fetchval(_AGE, old, window.total_seconds(), AT_ONCE))

@@ -1,0 +1,348 @@
+"""A gateway's mass error must not empty a list: the breaker, its quarantines, and a person's decision."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from app.services import quarantine
+from tests.conftest import Service, Start
+
+SENDER, LIST = "12345", "spring"
+BEGAN = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def numbers(many: int) -> list[str]:
+    return [f"+1415555{place:04}" for place in range(many)]
+
+
+def failure(number: str, code: str = "561", **said: Any) -> dict[str, Any]:
+    return {"message_id": f"{code}-{number}", "number": number, "sender": SENDER, "status": "undeliverable",
+            "code": code, "carrier": "T-Mobile", "occurred_at": BEGAN.isoformat()} | said  # fmt: skip
+
+
+async def post(service: Service, receipts: Iterable[dict[str, Any]], *, one_by_one: bool = False) -> None:
+    bodies: list[Any] = [[one] for one in receipts] if one_by_one else [[*receipts]]
+    for body in bodies:
+        answer = await service.client.post("/v1/receipts/native", json=body)
+        assert (answer.status_code, "sendable-unread" in answer.headers) == (200, False)
+
+
+async def subscribe(service: Service, many: Iterable[str], days: int = 30) -> None:
+    call = {"consented_at": (BEGAN - timedelta(days=days)).isoformat(), "source": "web form"}
+    gate = asyncio.Semaphore(50)
+
+    async def one(number: str) -> None:
+        async with gate:
+            path = f"/v1/senders/{SENDER}/lists/{LIST}/subscribers/{number}"
+            assert (await service.client.put(path, json=call)).status_code == 200
+
+    await asyncio.gather(*map(one, many))
+
+
+async def status(service: Service, number: str) -> Any:
+    return (await service.client.get(f"/v1/numbers/{number}", params={"sender": SENDER, "list": LIST})).json()
+
+
+async def tally(service: Service) -> tuple[int, int, int]:
+    """How many are opted out, how many may be texted, how many are held."""
+    asked = """SELECT (SELECT count(*) FROM published.opt_outs), (SELECT count(*) FROM published.sendable),
+                      (SELECT count(*) FROM published.number_status WHERE state = 'held')"""
+    return (await service.sql(asked))[0]  # type: ignore[return-value]
+
+
+async def waiting(service: Service) -> Any:
+    told = (await service.client.get("/v1/quarantine", params={"open": True})).json()
+    return told["items"]
+
+
+# A whole list ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("one_by_one", [False, True], ids=["in one callback", "in one callback each"])
+async def test_a_gateway_that_suddenly_sends_561_for_a_whole_list_opts_nobody_out(
+    service: Service, *, one_by_one: bool
+) -> None:
+    everybody = numbers(400)
+    await subscribe(service, everybody)
+    await post(service, map(failure, everybody), one_by_one=one_by_one)
+    assert await tally(service) == (0, 0, 400)
+    (event,) = await waiting(service)
+    seen = {"gateway": "native", "code_space": "openmarket", "code": "561", "sender": SENDER, "carrier": "T-Mobile",
+            "reason": "content_blocked_for_subscriber", "allowed": 50, "waiting": 400, "decision": None}  # fmt: skip
+    assert seen.items() <= event.items()
+    assert event["seen"] == (51 if one_by_one else 400)
+    told = await status(service, everybody[7])
+    assert (told["state"], told["sendable"], told["reason"], told["waiting_for"]) == (
+        "held", False, "content_blocked_for_subscriber", "person")  # fmt: skip
+    assert (told["sender"]["blocked"], told["lists"][0]["consent"]) == (False, "opted_in")
+    assert told["evidence"]["message_id"] == f"561-{everybody[7]}"
+    alarms = (await service.client.get("/v1/alarms")).json()["items"]
+    assert [one["kind"] for one in alarms] == ["quarantine"]
+    metrics = (await service.client.get("/metrics")).text
+    assert "sendable_quarantines 1.0" in metrics
+    assert "sendable_quarantined_numbers 400.0" in metrics
+
+
+async def test_released_the_opt_outs_happen_with_their_original_dates(service: Service) -> None:
+    everybody = numbers(60)
+    await subscribe(service, everybody)
+    await subscribe(service, everybody[:1], days=-1)  # agreed again a day after the message was sent
+    await post(service, map(failure, everybody))
+    (event,) = await waiting(service)
+    answer = await service.client.post(f"/v1/quarantine/{event['id']}/release")
+    assert answer.json() == {"numbers": 60}
+    assert await tally(service) == (59, 1, 0)
+    outs = await service.sql("SELECT DISTINCT reason, code, at FROM published.opt_outs")
+    assert outs == [("content_blocked_for_subscriber", "561", BEGAN)]
+    assert (await status(service, everybody[0]))["decision"]["sendable"]  # the newer opt-in outlives it
+    told = await service.sql("""SELECT DISTINCT kind, cause ->> 'kind', occurred_at FROM changes
+                                WHERE kind = 'list.opted_out'""")  # fmt: skip
+    assert told == [("list.opted_out", "receipt", BEGAN)]
+    assert await waiting(service) == []
+    (decided,) = (await service.client.get("/v1/quarantine")).json()["items"]
+    assert (decided["decision"], decided["decided_by"], decided["waiting"]) == ("release", "api", 0)
+    assert (await service.client.get("/v1/alarms")).json()["items"][0]["cleared"]
+
+
+async def test_discarded_it_is_as_if_the_receipts_had_not_acted(service: Service) -> None:
+    everybody = numbers(400)
+    await subscribe(service, everybody)
+    before = [await status(service, one) for one in everybody[::50]]
+    await post(service, map(failure, everybody), one_by_one=True)
+    (event,) = await waiting(service)
+    answer = await service.client.post(f"/v1/quarantine/{event['id']}/discard")
+    assert answer.json() == {"numbers": 400}
+    assert await tally(service) == (0, 400, 0)
+    for was in before:
+        now = await status(service, was["number"])
+        assert {key: now[key] for key in ("state", "sender", "lists", "decision")} == {
+            key: was[key] for key in ("state", "sender", "lists", "decision")}  # fmt: skip
+    assert (await service.client.post(f"/v1/quarantine/{event['id']}/discard")).status_code == 404
+    left = await service.sql("SELECT (SELECT count(*) FROM breaker_hits), (SELECT count(*) FROM sender_blocks)")
+    assert left == [(0, 0)]
+
+
+async def test_a_stop_in_the_middle_acts_and_outlives_every_decision(service: Service) -> None:
+    everybody = numbers(60)
+    stopped, asked_us = everybody[3], everybody[4]
+    await subscribe(service, everybody)
+    await post(service, map(failure, everybody[:55]))
+    await post(service, [failure(stopped, "603"), failure(asked_us, "573")])
+    await service.client.delete(f"/v1/senders/{SENDER}/lists/{LIST}/subscribers/{everybody[5]}")
+    await post(service, map(failure, everybody[55:]))
+    assert await tally(service) == (3, 0, 60)
+    (event,) = await waiting(service)
+    await service.client.post(f"/v1/quarantine/{event['id']}/discard")
+    assert await tally(service) == (3, 57, 0)
+    told = await status(service, stopped)
+    assert (told["sender"]["blocked"], told["lists"][0]["reason"]) == (True, "opted_out")
+
+
+@pytest.mark.parametrize("code", ["603", "573"])
+async def test_the_persons_own_will_is_never_a_mass_event(service: Service, code: str) -> None:
+    everybody = numbers(80)
+    await subscribe(service, everybody)
+    await post(service, (failure(one, code) for one in everybody))
+    assert await tally(service) == (80, 0, 0)
+    assert await waiting(service) == []
+
+
+# The limit ---------------------------------------------------------------------------------------------------------
+
+
+async def test_fifty_numbers_are_no_mass_event_and_one_more_is(service: Service) -> None:
+    everybody = numbers(51)
+    await subscribe(service, everybody)
+    await post(service, map(failure, everybody[:50]))
+    again = (failure(one, message_id=f"again-{one}") for one in everybody[:50])  # the same numbers count once
+    await post(service, again)
+    assert await tally(service) == (50, 1, 0)
+    await post(service, [failure(everybody[50])])
+    assert await tally(service) == (0, 0, 51)
+
+
+async def test_another_code_sender_gateway_or_carrier_is_counted_by_itself(service: Service) -> None:
+    everybody = numbers(48)
+    await subscribe(service, everybody)
+    await post(service, map(failure, everybody))
+    await post(service, (failure(one, "560") for one in numbers(20)))
+    await post(service, (failure(one, sender="67890", message_id=f"s-{one}") for one in numbers(20)))
+    await post(service, (failure(one, carrier="Verizon", message_id=f"c-{one}") for one in numbers(20)))
+    assert await waiting(service) == []
+    assert (await tally(service))[2] == 0
+
+
+async def test_five_times_what_is_usual_is_allowed(service: Service) -> None:
+    """The baseline: the mean over the days on which it came of each day's busiest window; here 16, of 12 and 20."""
+    past = """INSERT INTO breaker_windows SELECT 'native/openmarket/561/12345/T-Mobile', now() - s::interval, n
+              FROM (VALUES ('2 days', 12), ('2 days 1 hour', 3), ('5 days', 20), ('60 days', 900)) AS v (s, n)"""
+    await service.sql(past.replace("now()", "date_trunc('day', now()) + interval '12 hours'"))
+    everybody = numbers(81)
+    await subscribe(service, everybody)
+    await post(service, map(failure, everybody[:80]))
+    assert await tally(service) == (80, 1, 0)
+    await post(service, [failure(everybody[80])])
+    assert await tally(service) == (0, 0, 81)
+    assert [one["allowed"] for one in await waiting(service)] == [80]
+
+
+async def test_what_leaves_the_window_becomes_final_and_counts_for_the_baseline(service: Service) -> None:
+    everybody = numbers(70)
+    await subscribe(service, everybody)
+    await post(service, map(failure, everybody[:40]))
+    await service.sql("UPDATE breaker_hits SET at = at - interval '16 minutes'")
+    await post(service, map(failure, everybody[40:]))  # 30 within this window
+    assert await waiting(service) == []
+    await quarantine.keep(service.app.state.engine, service.app.state.meaning.policy)
+    assert await service.sql("SELECT key, total FROM breaker_windows") == [("native/openmarket/561/12345/T-Mobile", 40)]
+    assert await service.sql("SELECT count(*) FROM breaker_hits") == [(30,)]
+    assert (await tally(service))[0] == 70
+
+
+async def test_the_limits_are_settings(start: Start, tmp_path: Any) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[breaker]\nleast = 3\n")
+    async with start(policy_file=str(file)) as service:
+        everybody = numbers(4)
+        await subscribe(service, everybody)
+        await post(service, map(failure, everybody[:3]))
+        assert await tally(service) == (3, 1, 0)
+        await post(service, map(failure, everybody[3:]))
+        assert await tally(service) == (0, 0, 4)
+
+
+# Holds and their lookups -------------------------------------------------------------------------------------------
+
+
+async def test_a_burst_of_holds_asks_for_no_more_lookups_than_the_limit_and_takes_back_what_it_asked(
+    start: Start,
+) -> None:
+    async with start(lookup={}) as service:
+        everybody = numbers(120)
+        await subscribe(service, everybody)
+        asked = []
+        for place, one in enumerate(everybody):
+            await post(service, [failure(one, "345")])
+            if place in {40, 49, 50, 119}:
+                asked += await service.sql("SELECT count(*) FROM lookups")
+        assert asked == [(41,), (50,), (0,), (0,)]
+        assert await tally(service) == (0, 0, 120)
+        assert (await status(service, everybody[9]))["waiting_for"] == "person"
+        (event,) = await waiting(service)
+        await service.client.post(f"/v1/quarantine/{event['id']}/release")
+        assert await service.sql("SELECT count(*) FROM lookups") == [(120,)]
+        assert (await status(service, everybody[9]))["waiting_for"] == "lookup"
+
+
+async def test_a_deactivation_of_a_whole_list_waits_too(service: Service) -> None:
+    """With no provider each would end consent on every list at once."""
+    everybody = numbers(60)
+    await subscribe(service, everybody)
+    await post(service, (failure(one, "3041") for one in everybody))
+    assert await tally(service) == (0, 0, 60)
+    (event,) = await waiting(service)
+    await service.client.post(f"/v1/quarantine/{event['id']}/release")
+    assert await tally(service) == (60, 0, 0)
+    assert (await status(service, everybody[0]))["state"] == "deactivated"
+
+
+# What was there before, and what comes after -----------------------------------------------------------------------
+
+
+async def test_an_older_opt_out_and_an_older_block_stand_again_when_the_event_is_discarded(service: Service) -> None:
+    everybody = numbers(60)
+    await subscribe(service, everybody)
+    early = (BEGAN - timedelta(days=2)).isoformat()
+    await post(service, [failure(everybody[0], "560", occurred_at=early)])
+    await post(service, [failure(everybody[1], occurred_at=early, message_id="early")])
+    await service.sql("DELETE FROM breaker_hits")
+    await asyncio.gather(*(status(service, one) for one in everybody[:2]))
+    await age(service)
+    await post(service, map(failure, everybody))
+    (event,) = await waiting(service)
+    await service.client.post(f"/v1/quarantine/{event['id']}/discard")
+    assert await tally(service) == (2, 58, 0)
+    blocked = await service.sql("SELECT number, code, at FROM published.sender_blocks ORDER BY number")
+    was = BEGAN - timedelta(days=2)
+    assert blocked == [(everybody[0], "560", was), (everybody[1], "561", was)]
+
+
+async def age(service: Service) -> None:
+    """Let what is aside have arrived a quarter of an hour ago."""
+    await service.sql(r"""UPDATE numbers SET facts = regexp_replace(facts::text, '"received_at":"[^"]+"',
+                          '"received_at":"2026-01-01T00:00:00Z"', 'g')::json""")  # fmt: skip
+
+
+async def test_a_repeated_callback_neither_adds_to_a_quarantine_nor_undoes_a_decision(service: Service) -> None:
+    everybody = numbers(60)
+    await subscribe(service, everybody)
+    await post(service, map(failure, everybody))
+    (event,) = await waiting(service)
+    await post(service, map(failure, everybody))
+    assert [(one["id"], one["waiting"]) for one in await waiting(service)] == [(event["id"], 60)]
+    await service.client.post(f"/v1/quarantine/{event['id']}/discard")
+    await post(service, map(failure, everybody))
+    assert await tally(service) == (0, 60, 0)
+
+
+async def test_a_delivery_after_it_frees_the_number_at_once(service: Service) -> None:
+    everybody = numbers(60)
+    await subscribe(service, everybody)
+    await post(service, map(failure, everybody))
+    sent = (BEGAN + timedelta(hours=1)).isoformat()
+    await post(service, [failure(everybody[0], "0", status="delivered", sent_at=sent, occurred_at=sent)])
+    assert await tally(service) == (0, 1, 59)
+
+
+async def test_a_decision_that_was_cut_off_is_carried_on(service: Service) -> None:
+    everybody = numbers(60)
+    await subscribe(service, everybody)
+    await post(service, map(failure, everybody))
+    await service.sql("UPDATE quarantines SET decision = 'release', decided_at = now(), decided_by = 'somebody'")
+    await quarantine.keep(service.app.state.engine, service.app.state.meaning.policy)
+    assert await tally(service) == (60, 0, 0)
+
+
+async def test_who_was_in_flight_when_the_quarantine_opened_is_caught(service: Service) -> None:
+    """Its hit was not to be seen when the others were undone."""
+    everybody = numbers(60)
+    await subscribe(service, everybody)
+    await post(service, map(failure, everybody[:1]))
+    await service.sql("""INSERT INTO quarantines (key, gateway, code_space, code, sender, carrier, reason, seen,
+                         allowed, opened_at) SELECT key, '', '', '', '', '', '', 51, 50, now() FROM breaker_hits""")
+    assert await tally(service) == (1, 59, 0)
+    await quarantine.keep(service.app.state.engine, service.app.state.meaning.policy)
+    assert await tally(service) == (0, 59, 1)
+
+
+async def test_many_processes_trip_it_once_between_them(start: Start) -> None:
+    async with start() as one, start() as other:
+        everybody = numbers(400)
+        await subscribe(one, everybody)
+        posts = [post((one, other)[place % 2], [failure(who)]) for place, who in enumerate(everybody)]
+        await asyncio.gather(*posts)
+        await quarantine.keep(one.app.state.engine, one.app.state.meaning.policy)
+        assert await tally(one) == (0, 0, 400)
+        (event,) = await waiting(other)
+        assert event["waiting"] == 400
+        alarms = (await one.client.get("/v1/alarms")).json()["items"]
+        assert [alarm["kind"] for alarm in alarms] == ["quarantine"]
+
+
+async def test_what_waits_is_told_in_the_feed_as_what_it_undid(service: Service) -> None:
+    everybody = numbers(51)
+    await subscribe(service, everybody)
+    await post(service, map(failure, everybody), one_by_one=True)
+    told = await service.sql("""SELECT kind, after, cause ->> 'kind' FROM changes
+                                WHERE number = :who AND cause ->> 'kind' <> 'call' ORDER BY seq""",
+                             who=everybody[0])  # fmt: skip
+    assert told == [
+        ("number.carrier", "T-Mobile", "receipt"), ("sender.blocked", "blocked", "receipt"),
+        ("list.opted_out", "opted_out", "receipt"), ("number.state", "held", "policy"),
+        ("sender.unblocked", "open", "policy"), ("list.opted_in", "opted_in", "policy"),
+    ]  # fmt: skip
