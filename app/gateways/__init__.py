@@ -20,7 +20,7 @@ from app.models.lookup import HttpAnswer
 from app.models.phone import e164, sender_id
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Missed, Receipt, Status
 
-__all__ = ["GATEWAYS", "answered", "certificate_at", "confirmation_at", "once", "prove", "read"]
+__all__ = ["GATEWAYS", "answered", "certificate_at", "confirmation_at", "nonce", "once", "prove", "read"]
 
 
 def _found() -> dict[str, Gateway]:
@@ -51,18 +51,23 @@ def _proves(gateway: Gateway, callback: Callback, secret: str, link: Link) -> bo
         return False
 
 
+def nonce(gateway: Gateway, callback: Callback) -> str | None:
+    """What the vendor signs but once, of a callback that has been proven; None where it signs nothing of the kind."""
+    try:
+        return gateway.nonce(callback) if gateway.nonce else None
+    except CANNOT_READ:  # proven in another way, by our token: what else it brings along may be anything
+        return None
+
+
 def once(gateway: Gateway, callback: Callback, link: Link) -> UUID | None:
     """What recognises a copy of a proven callback, where its vendor signs a nonce; None where it signs none.
 
     The words that came with the nonce count too: a vendor that used one twice would else lose a receipt.
     """
-    try:
-        nonce = gateway.nonce and gateway.nonce(callback)
-    except CANNOT_READ:
+    said_once = nonce(gateway, callback)
+    if not said_once:
         return None
-    if not nonce:
-        return None
-    known = (link.gateway, link.account, nonce, callback.query)
+    known = (link.gateway, link.account, said_once, callback.query)
     said = "\x1f".join(known).encode("utf-8", "surrogatepass") + b"\x1f" + callback.body
     return UUID(bytes=hashlib.blake2b(said, digest_size=16, person=b"nonce").digest())
 
