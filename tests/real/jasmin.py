@@ -24,7 +24,7 @@ class Lock(lockfile.FileLock):
 lockfile.FileLock = Lock
 runpy.run_module("jasmin.bin.jasmind", run_name="__main__", alter_sys=True)
 """
-"""jasmind.py, its lock in the folder: it lies at /tmp/jasmind, where one that was killed keeps the next from starting."""
+"""jasmind.py with its lock in the folder: at /tmp/jasmind, where it lies else, one that was killed stops the next."""
 
 GROUP = ("group -a", "gid us", "ok")
 USER = ("user -a", "uid us", "gid us", "username us", "password secret", "ok")
@@ -106,7 +106,7 @@ async def _rabbitmq(folder: Path) -> AsyncIterator[int]:
 
 
 async def _told(port: int, *lines: str) -> None:
-    """Say something to the jCli, line by line. Raises AssertionError with all that it said, if it took not all of it."""
+    """Say something to the jCli, line by line. Raises AssertionError with all that it said, if it refused any."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     said = await _until(reader, r"Session ref: \d+\s+")
     for line in lines:
