@@ -16,10 +16,11 @@ import httpx
 from bench import lookups as looking
 from bench import servers, tutorial
 from bench.bare import Bare, bare
+from bench.gateways import costs
 from bench.ground import Ground, data_dir, know, stored, subscribe
 from bench.load import CannotMeasure, Kind, Round, load
 from bench.plan import BATCH, BULK, Plan
-from bench.report import Line, Target
+from bench.report import Cost, Line, Target
 from bench.rounds import Turns, turns
 from bench.servers import Server
 from bench.traffic import number
@@ -41,6 +42,7 @@ class Run:
     """Resident MiB before the first request."""
     answered: Counter[str] = field(default_factory=Counter)
     found: Counter[str] = field(default_factory=Counter)
+    costs: list[Cost] = field(default_factory=list)
 
     async def load(self, server: Server, path: str, kind: Kind = "receipts", *, size: int = 1,
                    seconds: int | None = None, connections: int | None = None) -> Round:  # fmt: skip
@@ -233,6 +235,12 @@ async def _started(run: Run, url: str, config: str) -> Round:
     return seen
 
 
+async def every_gateway(run: Run) -> list[Line]:
+    """A table of its own: there is nothing to stand beside."""
+    run.costs.extend(costs(run.plan.rounds))
+    return []
+
+
 async def memory(run: Run) -> list[Line]:
     """Under unbroken load; the first tenth of the time, in which caches and pools fill, is not looked at."""
     soak, samples = run.plan.soak, []
@@ -262,6 +270,7 @@ STAGES: dict[str, Stage] = {
     "bulk": bulk_status,
     "lookups": lookups_made,
     "during": while_lookups_are_made,
+    "gateways": every_gateway,
     "memory": memory,
 }
 
