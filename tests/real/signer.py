@@ -30,7 +30,7 @@ from twilio.request_validator import HMAC_SHA1, HMAC_SHA256, RequestValidator, a
 from vonage_http_client.auth import Auth
 from vonage_jwt.verify_jwt import verify_signature as vonage_takes
 
-warnings.simplefilter("ignore", DeprecationWarning)  # MessageBird's older way is deprecated, and still met
+warnings.simplefilter("ignore")  # of keys that are short, and of a way of MessageBird that is deprecated and still met
 
 Asked = dict[str, Any]
 Signed = dict[str, Any]
