@@ -39,7 +39,7 @@ async def run(plan: Plan, names: Sequence[str], command: str) -> Report:
             for name in (name for name in STAGES if name in names):
                 _tell(name)
                 lines += await STAGES[name](one)
-            return Report(lines, one.truths(), facts, command)
+            return Report(lines, one.truths(), facts, command, one.costs)
 
 
 def _tell(what: str) -> None:

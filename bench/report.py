@@ -45,29 +45,53 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """Microseconds that one gateway's receipts take within one process, before anything is stored."""
+
+    gateway: str
+    verify: float
+    """A post, by the dearest of its recorded proofs."""
+    read: float
+    """A receipt, in the median of its recorded cases."""
+
+    def cells(self) -> tuple[str, ...]:
+        return (self.gateway, *(f"{one:.1f}" for one in (self.verify, self.read, self.verify + self.read)))
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     lines: Sequence[Line]
     truths: Sequence[str]
     machine: Sequence[str]
     command: str
+    costs: Sequence[Cost] = ()
 
     def table(self) -> str:
         head = ("ratio", "target", "met", "Sendable", "median", "beside", "median")
-        rows = [head, *(line.cells() for line in self.lines)]
-        widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
-        written = [_row([cell.ljust(width) for cell, width in zip(row, widths, strict=True)]) for row in rows]
-        return "\n".join([written[0], _row(["-" * width for width in widths]), *written[1:]])
+        return _table(head, [line.cells() for line in self.lines])
 
     def text(self) -> str:
         facts = [f"- {fact}" for fact in (f"`{self.command}`, {datetime.now(UTC):%Y-%m-%d}", *self.machine)]
         truths = [f"- {truth}" for truth in self.truths]
-        return "\n".join([self.table(), "", *facts, "", "Answered, and found in the database afterwards:", "", *truths])
+        found = ["Answered, and found in the database afterwards:", "", *truths]
+        return "\n".join([self.table(), "", *facts, "", *found, *self._costs()])
+
+    def _costs(self) -> list[str]:
+        head = ("gateway", "verify", "read", "together")
+        said = "Microseconds a receipt, in one process, before anything is stored:"
+        return ["", said, "", _table(head, [cost.cells() for cost in self.costs])] if self.costs else []
 
     def write(self, page: Path = PAGE) -> None:
         """Put it into the page, in place of the last one."""
         before, _, rest = page.read_text("utf-8").partition(_START)
         after = rest.partition(_END)[2]
         page.write_text(f"{before}{_START}\n\n{self.text()}\n\n{_END}{after}", "utf-8")
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
+    written = [_row([cell.ljust(width) for cell, width in zip(row, widths, strict=True)]) for row in (head, *rows)]
+    return "\n".join([written[0], _row(["-" * width for width in widths]), *written[1:]])
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -17,10 +17,11 @@ from bench import deactivations as taking
 from bench import lookups as looking
 from bench import servers, tutorial
 from bench.bare import Bare, bare
+from bench.gateways import costs
 from bench.ground import Ground, data_dir, know, stored, subscribe
 from bench.load import CannotMeasure, Kind, Round, load
 from bench.plan import BATCH, BULK, Plan
-from bench.report import Line, Target
+from bench.report import Cost, Line, Target
 from bench.rounds import Turns, turns
 from bench.servers import Server
 from bench.traffic import number
@@ -44,6 +45,7 @@ class Run:
     """Resident MiB before the first request."""
     answered: Counter[str] = field(default_factory=Counter)
     found: Counter[str] = field(default_factory=Counter)
+    costs: list[Cost] = field(default_factory=list)
 
     async def load(self, server: Server, path: str, kind: Kind = "receipts", *, size: int = 1,
                    seconds: int | None = None, connections: int | None = None) -> Round:  # fmt: skip
@@ -259,6 +261,12 @@ async def deactivation_file(run: Run) -> list[Line]:
     ]
 
 
+async def every_gateway(run: Run) -> list[Line]:
+    """A table of its own: there is nothing to stand beside."""
+    run.costs.extend(costs(run.plan.rounds))
+    return []
+
+
 async def memory(run: Run) -> list[Line]:
     """Under unbroken load; the first tenth of the time, in which caches and pools fill, is not looked at."""
     soak, samples = run.plan.soak, []
@@ -289,6 +297,7 @@ STAGES: dict[str, Stage] = {
     "lookups": lookups_made,
     "during": while_lookups_are_made,
     "deactivations": deactivation_file,
+    "gateways": every_gateway,
     "memory": memory,
 }
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from app.gateways import GATEWAYS
 from bench.__main__ import run
 from bench.load import CannotMeasure, Round, wrk
 from bench.plan import Plan
-from bench.report import Line, Report, Target
+from bench.report import Cost, Line, Report, Target
 from bench.rounds import Turns
 from bench.stages import STAGES, Run
 
@@ -29,6 +30,8 @@ async def test_a_tiny_run_of_everything_fills_the_table_and_finds_every_answered
     report = await run(TINY, [*STAGES], "make bench")
     assert len(report.lines) == 13
     assert all(line.ratio > 0 for line in report.lines)
+    assert [cost.gateway for cost in report.costs] == sorted(GATEWAYS)
+    assert all(cost.verify > 0 and cost.read > 0 for cost in report.costs)
     ours, *_ = (truth for truth in report.truths if truth.startswith("Sendable"))
     assert "all found" in ours
     assert "fsync on" in "".join(report.machine)
@@ -87,12 +90,13 @@ def test_the_page_keeps_its_words_and_changes_its_table(tmp_path: Path):
     page = tmp_path / "benchmarks.md"
     page.write_text("before\n<!-- written by make bench -->\nold\n<!-- end -->\nafter\n", "utf-8")
     line = Line("singles", "the tutorial's way", 12.0, Target("≥", 12), "12/s", "1/s")
-    Report([line], ["all found"], ["a machine"], "make bench").write(page)
+    Report([line], ["all found"], ["a machine"], "make bench", [Cost("kannel", 3.25, 6.5)]).write(page)
     text = page.read_text("utf-8")
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text
     assert "| 12.00 | ≥ 12" in text
+    assert "| kannel  | 3.2    | 6.5  | 9.8      |" in text
 
 
 def a_run() -> Run:

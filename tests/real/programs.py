@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from tests.running import WITHIN
@@ -20,6 +22,13 @@ def installed(name: str, package: str) -> str:
     return found
 
 
+def environment(name: str) -> Path:
+    """The Python of an environment that `make real` keeps beside the running one, since their pins clash."""
+    found = Path(sys.prefix, name, "bin", "python")
+    assert found.exists(), f"the environment {name} is missing: make .venv/{name}/.made"
+    return found
+
+
 def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -28,7 +37,7 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def running(log: Path, *command: str, given: Mapping[str, str] | None = None) -> AsyncIterator[None]:
-    """A program, until the block ends."""
+    """A program, until the block ends: then it and all that it has started are gone, whatever happened."""
     with log.open("wb") as said:
         process = await asyncio.create_subprocess_exec(
             *command, cwd=log.parent, env=os.environ | dict(given or {}), stdin=asyncio.subprocess.DEVNULL,
@@ -37,9 +46,16 @@ async def running(log: Path, *command: str, given: Mapping[str, str] | None = No
     try:
         yield
     finally:
-        if process.returncode is None:
-            process.terminate()
-        await asyncio.wait_for(process.wait(), WITHIN)
+        _signal(process.pid, signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), WITHIN)
+        finally:
+            _signal(process.pid, signal.SIGKILL)
+
+
+def _signal(group: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
 
 
 async def answers(port: int) -> None:
