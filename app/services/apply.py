@@ -27,10 +27,11 @@ class Applied(NamedTuple):
     changes: list[list[Change]]
 
 
-async def apply(db: Connection, verdicts: Sequence[Verdict], policy: Policy, now: datetime) -> Applied:
+async def apply(db: Connection, verdicts: Sequence[Verdict], policy: Policy, now: datetime,
+                *, lacking: set[str] | None = None) -> Applied:  # fmt: skip
     """A fixed number of statements, however many verdicts; those about the same number act in the order given."""
     with_lists = {v.number for v in verdicts if v.out or v.opted_in or v.ladder == ENDS_CONSENT}
-    before = await store.lock_numbers(db, (v.number for v in verdicts), with_lists, policy, now)
+    before = await store.lock_numbers(db, (v.number for v in verdicts), with_lists, policy, now, lacking=lacking)
     applied = _settled(await _remembered(db, before, verdicts), verdicts, policy, now)
     await store.save_numbers(db, before, applied.held, now)
     await store.save_lists(db, before, applied.held)

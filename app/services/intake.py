@@ -216,16 +216,20 @@ async def keep(db: Connection, arrivals: Iterable[Arrival], unread: Sequence[Kep
 async def _take(db: Connection, taken: list[Arrival], meaning: Meaning, now: datetime) -> Acted:
     unnamed = {store.id_of(a.receipt) for a in taken if _lacks_a_name(a.receipt)}
     ids = {store.id_of(a.receipt) for a in taken if a.receipt.message_id is not None}
-    known = await store.find_messages(db, ids, unnamed, now) if ids else {}
+    numbers = {a.receipt.number for a in taken if a.receipt.number}
+    known, lacking = await store.find_messages(db, ids, unnamed, numbers, now) if ids else ({}, None)
     pairs = [(a, known.get(store.id_of(a.receipt))) for a in taken]
     await store.add_receipts(db, pairs)
     await store.add_unnamed(db, [a for a, entry in pairs if entry is None and _lacks_a_name(a.receipt)])
-    return await act(db, [(a, entry) for a, entry in pairs if a.receipt.number or entry], meaning, now)
+    named = [(a, entry) for a, entry in pairs if a.receipt.number or entry]
+    return await act(db, named, meaning, now, lacking=lacking)
 
 
 async def act(db: Connection, pairs: Sequence[tuple[Arrival, Registered | None]], meaning: Meaning, now: datetime,
-              *, named: bool = False) -> Acted:  # fmt: skip
-    """Decide on receipts that have a number, and keep what follows. `named`: they had waited for the register."""
+              *, named: bool = False, lacking: set[str] | None = None) -> Acted:  # fmt: skip
+    """Decide on receipts that have a number, and keep what follows. `named`: they had waited for the register.
+    `lacking`: those of the numbers that have no row yet, where that is known.
+    """
     policy = meaning.policy
     verdicts = [decide(a.receipt, a.reason, a.arrived, policy, entry, brand=a.brand) for a, entry in pairs]
     partial = {store.id_of(a.receipt) for a, _ in pairs if a.receipt.segment and (a.receipt.segments or 1) > 1}
@@ -238,7 +242,7 @@ async def act(db: Connection, pairs: Sequence[tuple[Arrival, Registered | None]]
             verdict = replace(verdict, named=f"held/{a.reason}/{a.receipt.message_id}")
         verdicts[place] = verdict
     watched = await breaker.watch(db, [a for a, _ in pairs], verdicts, Guard(policy, meaning.tally), now)
-    applied = await apply(db, watched.verdicts + watched.undoing, policy, now)
+    applied = await apply(db, watched.verdicts + watched.undoing, policy, now, lacking=lacking)
     rows = zip(pairs, verdicts, applied.changes, strict=False)
     told = [Told(a, v, changes, network_of(applied.held[v.number].shown.carrier)) for (a, _), v, changes in rows]
     return Acted(told, [change for changed in applied.changes[len(pairs) :] for change in changed], watched.alarms)

@@ -186,19 +186,26 @@ SELECT gateway, account, message_id, number, sender, sent_at, carrier IS NOT NUL
 FROM messages JOIN unnest($1::text[], $2::text[], $3::text[]) AS wanted (gateway, account, message_id)
     USING (gateway, account, message_id)
 WHERE number IS NOT NULL
+UNION ALL
+SELECT NULL, NULL, NULL, n, NULL, NULL, NULL FROM unnest($4::text[]) n
+WHERE NOT EXISTS (SELECT FROM numbers WHERE number = n)
 """
 
 
 async def find_messages(
-    db: Connection, ids: Iterable[MessageId], unnamed: Iterable[MessageId], now: datetime
-) -> dict[MessageId, Registered]:
-    """What the register tells of these messages. For those that lack a number or a sender a place is held and locked,
-    so that an entry which another process is writing just now is either seen here or sees the receipt there.
+    db: Connection, ids: Iterable[MessageId], unnamed: Iterable[MessageId], numbers: Iterable[str], now: datetime
+) -> tuple[dict[MessageId, Registered], set[str]]:
+    """What the register tells of these messages; and of these numbers, those that have no row yet. For messages that
+    lack a number or a sender a place is held and locked, so that an entry which another process is writing just now is
+    either seen here or sees the receipt there.
     """
     if places := sorted(unnamed):
         await db.execute(_HOLD_PLACES, *columns(places), now)
-    rows = await db.fetch(_FIND_MESSAGES, *columns(ids))
-    return {(row[0], row[1], row[2]): Registered(*row[3:]) for row in map(tuple, rows)}
+    lacking = {*numbers}
+    rows = [tuple(row) for row in await db.fetch(_FIND_MESSAGES, *columns(ids), [*lacking])]
+    known = {(row[0], row[1], row[2]): Registered(*row[3:]) for row in rows if row[0] is not None}
+    fresh = {row[3] for row in rows if row[0] is None}
+    return known, fresh | ({one.number for one in known.values()} - lacking)
 
 
 _REGISTER = """
@@ -280,14 +287,22 @@ _LOCK_NUMBERS = _SHOWN + "ORDER BY n.number FOR UPDATE OF n"
 
 
 async def lock_numbers(
-    db: Connection, numbers: Iterable[str], with_lists: Iterable[str], policy: Policy, now: datetime
+    db: Connection,
+    numbers: Iterable[str],
+    with_lists: Iterable[str],
+    policy: Policy,
+    now: datetime,
+    *,
+    lacking: set[str] | None = None,
 ) -> dict[str, Held]:
     """Everything held of these numbers, locked until the transaction ends. A number's lock covers its lists and blocks:
     nobody writes those without it. Lists are read only for `with_lists`, and where an end of consent may be undone. A
-    number that only a file has spoken of has the facts that the file's record brings.
+    number that only a file has spoken of has the facts that the file's record brings. `lacking`: which of them have no
+    row yet, where somebody has just looked: to add rows that are there takes as long as to lock them.
     """
     wanted = sorted(set(numbers))
-    await db.execute(_ADD_NUMBERS, wanted)
+    if added := wanted if lacking is None else [number for number in wanted if number in lacking]:
+        await db.execute(_ADD_NUMBERS, added)
     rows = await db.fetch(_LOCK_NUMBERS, wanted)
     if len(rows) < len(wanted):  # one was erased while its lock was waited for
         return await lock_numbers(db, wanted, with_lists, policy, now)
