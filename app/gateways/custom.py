@@ -48,7 +48,14 @@ def described(name: str, description: Description) -> Gateway:
         split=partial(split, description),
         hides=_hidden(description),
         presents=_presented(description),
+        hint=_hint(description),
     )
+
+
+def _hint(description: Description) -> str:
+    if description.fields.code_space or all(code.space for code in description.fields.code):
+        return ""
+    return "set `code_space` to the space of its codes: without it they are kept, and act on nobody"
 
 
 # What comes --------------------------------------------------------------------------------------------------------
