@@ -28,7 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import gateways
-from app.gateways import GATEWAYS, certificate_at, confirmation_at, custom, once, prove, read
+from app.gateways import GATEWAYS, certificate_at, confirmation_at, custom, once, prove, read, signed_by
 from app.gateways._smpp import CAUSES, COMMAND_SPACE, STAT_SPACE, command_status
 from app.gateways.jasmin import ESME
 from app.gateways.openmarket import status as openmarket_status
@@ -628,6 +628,8 @@ def test_the_written_way_to_a_new_gateway_leads_there(tmp_path: Path) -> None:
     (proof,) = cases_of(acme, tmp_path / "acme.toml", "proof")
     assert proven(proof, proof.secret)
     assert not proven(proof, "another")
+    signed = signed_by(acme, replace(proof.callback, headers={}), "another", proof.link)
+    assert proven(proof, "another", callback=signed)
     assert len(row.strip("| \n").split(" | ")) == len(rows()["native"])
 
 
