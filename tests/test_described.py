@@ -6,6 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,7 +36,13 @@ NEEDS_CODE = {
 
 def told(gateway: Gateway, case: Case) -> tuple[list[Receipt], int]:
     found = read(gateway, case.callback, case.link)
-    return [one for one in found if isinstance(one, Receipt)], sum(isinstance(one, Broken) for one in found)
+    receipts = [one for one in found if isinstance(one, Receipt)]
+    return wordless(receipts), sum(isinstance(one, Broken) for one in found)
+
+
+def wordless(receipts: list[Receipt]) -> list[Receipt]:
+    """A description joins the words of all places that tell the status, code the ones that count."""
+    return [msgspec.structs.replace(one, word=None) for one in receipts]
 
 
 def known(name: str) -> list[Case]:
@@ -48,7 +55,7 @@ def test_infobip_by_settings_alone_reads_every_recorded_case_of_infobip(case: Ca
     if case.callback.body.lstrip()[:1] == b"<":
         table |= {"reads": "xml", "each": "results.result"}
     by_settings = custom.described("infobip", custom.Description.model_validate(table))
-    assert told(by_settings, case) == (case.receipts, len(case.broken))
+    assert told(by_settings, case) == (wordless(case.receipts), len(case.broken))
 
 
 @pytest.mark.parametrize(
@@ -57,9 +64,9 @@ def test_infobip_by_settings_alone_reads_every_recorded_case_of_infobip(case: Ca
 def test_kannel_by_settings_alone_reads_the_recorded_cases_of_kannel(case: Case) -> None:
     found = told(described("kannel", CUSTOM), case)
     if case.name.removeprefix("kannel: ") in NEEDS_CODE:
-        assert found != (case.receipts, len(case.broken))
+        assert found != (wordless(case.receipts), len(case.broken))
     else:
-        assert found == (case.receipts, len(case.broken))
+        assert found == (wordless(case.receipts), len(case.broken))
 
 
 # -- as the service has it ---------------------------------------------------------------------------------------------

@@ -105,6 +105,31 @@ async def test_what_sns_signed_is_taken_and_its_certificate_is_fetched_once(
     assert amazon.asked == {PEM: 1}
 
 
+async def test_what_was_refused_is_proven_again_by_a_certificate_that_is_fetched_again(
+    start: Start, amazon: Amazon
+) -> None:
+    """The topic of the settings was another one. While Amazon does not answer all stays, and nothing is lost."""
+    wrong, right = ({"auth": "on", "first_key": "k" * 30, "gateways": {"aws-eum": {"secrets": [topic]}}}
+                    for topic in (f"{TOPIC}-2", TOPIC))  # fmt: skip
+    async with start(**wrong) as service:
+        for said in (amazon.says(), amazon.says("SubscriptionConfirmation"), Amazon().says()):
+            assert (await service.client.post(URL, json=said)).status_code == 403
+    async with start(**right) as service:
+        service.app.state.errands = Errands(amazon)
+
+        async def again() -> Any:
+            key = {"Authorization": "Bearer " + "k" * 30}
+            return (await service.client.post("/v1/unread/reverify", json={}, headers=key)).json()
+
+        amazon.status = 0
+        assert await again() == {"proven": 0, "receipts": 0, "left": 3}
+        assert amazon.asked == {PEM: 1}, "who does not answer is asked once a run"
+        amazon.status = 200
+        assert await again() == {"proven": 2, "receipts": 1, "left": 1}
+        assert amazon.asked == {PEM: 2, SUBSCRIBE: 1}
+        assert await stored(service) == [("m-1", "undeliverable")]
+
+
 async def test_what_another_signed_is_refused(service: Service) -> None:
     assert (await service.client.post(URL, json=Amazon().says())).status_code == 403
     assert await stored(service) == []

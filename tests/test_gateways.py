@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -27,7 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import gateways
-from app.gateways import GATEWAYS, certificate_at, confirmation_at, custom, nonce, prove, read
+from app.gateways import GATEWAYS, certificate_at, confirmation_at, custom, once, prove, read, signed_by
 from app.gateways._smpp import CAUSES, COMMAND_SPACE, STAT_SPACE, command_status
 from app.gateways.jasmin import ESME
 from app.gateways.openmarket import status as openmarket_status
@@ -134,8 +135,10 @@ def as_link(gateway: Gateway, said: dict[str, Any]) -> Link:
 
 
 def as_receipt(said: dict[str, Any], link: Link) -> Receipt:
-    """What the case names, and nothing else told."""
+    """What the case names, and nothing else told. The vendor's word is told of an unknown status alone."""
     names = {"message_id": None} | said | {"status": Status(said["status"])}
+    if names["status"] is not Status.UNKNOWN or names.get("word", "").lower() == Status.UNKNOWN:
+        names.pop("word", None)
     return Receipt(**names, gateway=link.gateway, account=link.account)
 
 
@@ -172,6 +175,17 @@ def check(case: Case) -> None:
 @each_case
 def test_a_recorded_callback_means_what_its_case_says(case: Case) -> None:
     check(case)
+
+
+@pytest.mark.parametrize("name", GATEWAYS)
+def test_a_status_that_nobody_knows_arrives_with_the_word_of_the_vendor(name: str) -> None:
+    """So that `GET /v1/codes/unknown` lists it: each gateway has such a case, and `check` compares its word."""
+    cases = [case for case in CASES if case.gateway.name.partition("/")[0] == name]
+    words = {one.word: case for case in cases for one in case.receipts if one.word}
+    assert words
+    for word, case in words.items():
+        said = f"{case.callback.query} {case.callback.body.decode()}"
+        assert all(part.removeprefix("st=") in said for part in word.split("/")), word
 
 
 @each_case
@@ -273,7 +287,9 @@ def test_a_callback_that_nobody_has_dated_does_not_pass_for_a_fresh_one(case: Ca
 
 @each_proof
 def test_what_a_vendor_signs_but_once_is_told(case: Case) -> None:
-    assert nonce(case.gateway, case.callback) == case.nonce
+    assert (once(case.gateway, case.callback, case.link) is None) == (case.nonce is None)
+    if case.nonce and case.gateway.nonce:
+        assert case.gateway.nonce(case.callback) == case.nonce
 
 
 @each_proof
@@ -308,7 +324,7 @@ def test_nothing_that_a_stranger_sends_proves_or_breaks_anything(
     assert not prove(gateway, callback, link)
     assert certificate_at(gateway, callback, link) is None
     assert confirmation_at(gateway, callback) is None
-    assert isinstance(nonce(gateway, callback), str | None)
+    assert isinstance(once(gateway, callback, link), UUID | None)
 
 
 def unproven(case: Case) -> Callback:
@@ -449,7 +465,16 @@ def check_broken(broken: Broken) -> None:
 
 
 def check_storable(receipt: Receipt) -> None:
-    limits = {"message_id": 256, "code": 64, "code_space": 64, "carrier": 128, "sender": 64, "mcc": 3, "mnc": 3}
+    limits = {
+        "message_id": 256,
+        "code": 64,
+        "code_space": 64,
+        "carrier": 128,
+        "sender": 64,
+        "word": 64,
+        "mcc": 3,
+        "mnc": 3,
+    }
     for name in receipt.__struct_fields__:
         value = getattr(receipt, name)
         if isinstance(value, str):
@@ -549,6 +574,9 @@ def missing(name: str, gateway: Gateway) -> list[str]:
         f"app/gateways/{file_of(name)}.py: a gateway whose name is {name!r}": gateway.name == name,
         f"tests/gateways/{module}.toml: [[case]] with its source": recordings.get("case")
         and all(case.get("source") for case in recordings["case"]),
+        f"tests/gateways/{module}.toml: a [[case.receipt]] with the `word` of an unknown status": any(
+            "word" in one for case in recordings.get("case", []) for one in case.get("receipt", [])
+        ),
         f"tests/gateways/{module}.toml: [[proof]]": recordings.get("proof"),
         f"docs/gateways.md: a row | [{name}](gateways/{name}.md) | …": name in rows(),
         f"docs/gateways/{name}.md: with the address /v1/receipts/{name}": page.exists()
@@ -579,7 +607,7 @@ def test_no_case_row_or_page_speaks_of_a_gateway_that_is_not_there() -> None:
 
 
 def test_the_folder_is_the_registry() -> None:
-    shared = {"__init__", "_fields", "_jwt", "_smpp", "_verify"}
+    shared = {"__init__", "_fields", "_jwt", "_smpp", "_verify", "_vonage_reports"}
     assert {file_of(name) for name in GATEWAYS} == {path.stem for path in FOLDER.glob("*.py")} - shared
 
 
@@ -600,6 +628,8 @@ def test_the_written_way_to_a_new_gateway_leads_there(tmp_path: Path) -> None:
     (proof,) = cases_of(acme, tmp_path / "acme.toml", "proof")
     assert proven(proof, proof.secret)
     assert not proven(proof, "another")
+    signed = signed_by(acme, replace(proof.callback, headers={}), "another", proof.link)
+    assert proven(proof, "another", callback=signed)
     assert len(row.strip("| \n").split(" | ")) == len(rows()["native"])
 
 

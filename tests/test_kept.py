@@ -313,7 +313,7 @@ async def test_what_cannot_be_written_yet_waits_in_its_order() -> None:
     with pytest.raises(OSError, match="Connect call failed"):
         await refusals.write()
     refusals.keep(link, Callback("POST", "http://h/v1/receipts/native", {}, "", b"3"))
-    assert [callback.body for _, callback in refusals._queues["native"].waiting] == [b"1", b"2", b"3"]
+    assert [callback.body for _, callback, _ in refusals._queues["native"].waiting] == [b"1", b"2", b"3"]
 
 
 async def test_the_command_proves_them_again(start: Start, database_url: str, tmp_path: Path) -> None:
@@ -330,6 +330,79 @@ async def test_the_command_proves_them_again(start: Start, database_url: str, tm
     assert none == {"proven": 0, "receipts": 0, "left": 0}
     assert await answered("unread", "reverify", **given) == {"proven": 1, "receipts": 1, "left": 0}
     assert (await sendable("unread", "reverify", "--gateway", "nobody", **given)).code == 2
+
+
+# Without our token -------------------------------------------------------------------------------------------------
+
+TOLD = "id=7&token=sword.fish.77&%74oken=sword.fish.77"
+"""A GET whose address proves it; of a token with dots, and of one whose name is escaped."""
+REPEATED = {"X-Original-URL": f"/v1/receipts/kannel?{TOLD}", "Referer": f"https://dlr.example.com/?{TOLD}"}
+
+
+@pytest.mark.parametrize("live", ["sword.fish.77", "another"])
+async def test_a_token_in_the_address_of_a_get_is_kept_nowhere(start: Start, live: str) -> None:
+    """Neither with what cannot be read or is refused, nor in a metric, though a proxy repeats the address."""
+    async with start(**links(kannel={"secrets": [live]})) as service:
+        answer = await service.client.get(f"/v1/receipts/kannel?{TOLD}", headers=REPEATED)
+        assert answer.status_code == (200 if live != "another" else 403)
+        await service.app.state.refusals.write()
+        kept = await service.sql(
+            "SELECT headers::text, query, body FROM unread UNION ALL "
+            "SELECT headers::text, query || url, body FROM refused"
+        )
+        metrics = (await service.client.get("/metrics", headers=ADMIN)).text
+        assert len(kept) == 1
+        assert "fish" not in f"{kept} {metrics}"
+        assert "sendable_" in metrics
+
+
+# Described by the settings -----------------------------------------------------------------------------------------
+
+ACME = {"reads": "query", "fields": {"message_id": "id", "number": "to", "sender": "from", "status": "state"},
+        "token": {"param": "Pw"}}  # fmt: skip
+TOML = """
+[gateways.custom.acme]
+secrets = ["swordfish"]
+reads = "query"
+fields = { message_id = "id", number = "to", sender = "from", status = "state", code = "err" }
+token = { param = "Pw" }
+"""
+
+
+async def test_a_described_gateway_is_replayed_proven_again_and_named_like_any_other(
+    start: Start, database_url: str, tmp_path: Path
+) -> None:
+    url, to = "/v1/receipts/custom/acme?Pw=swordfish", "to=%2B15555550100&from=12345"
+    before = {"custom": {"acme": ACME | {"secrets": ["todays"]}}}
+    async with start(auth="on", first_key=KEY, gateways=before) as service:
+        assert (await service.client.get(f"{url}&id=1&{to}&state=delivered")).status_code == 403
+        sent = {"gateway": "custom/acme", "message_id": "1", "number": "+15555550100", "sender": "12345",
+                "sent_at": "2026-11-21T18:42:00Z"}  # fmt: skip
+        said = await service.client.post(
+            "/v1/messages", json=[sent, sent | {"gateway": "custom/nobody"}], headers=ADMIN
+        )
+        assert (said.json()["registered"], len(said.json()["errors"])) == (1, 1)
+    after = {"custom": {"acme": ACME | {"secrets": ["swordfish"]}}}
+    async with start(auth="on", first_key=KEY, gateways=after) as service:
+        assert "swordfish" not in str(await service.sql("SELECT headers, query, url, body FROM refused"))
+        assert await reverify(service, gateway="custom/acme") == {"proven": 1, "receipts": 1, "left": 0}
+        assert (await service.client.get(f"{url}&id=2&{to}&word=exploded")).headers["sendable-unread"] == "1"
+        stored = await service.sql("SELECT gateway, message_id, status FROM receipts")
+        assert stored == [("custom/acme", "1", "delivered")]
+    config = tmp_path / "sendable.toml"
+    config.write_text(TOML.replace('"state"', '"state | word"'))
+    given = {"database_url": database_url, "config": str(config)}
+    done = await answered("unread", "replay", "--gateway", "custom/acme", **given)
+    assert done == {"read": 1, "receipts": 1, "left": 0}
+    (word,) = await answered("codes", "unknown", "--gateway", "custom/acme", **given)
+    assert (word["gateway"], word["kind"], word["word"]) == ("custom/acme", "status", "exploded")
+    suggested = await sendable("codes", "suggest", **given)
+    assert "the status 'exploded' belongs into [gateways.custom.acme.statuses]" in suggested.err
+    asked = await sendable("reconcile", "--gateway", "custom/acme", **given)
+    assert (asked.code, "custom/acme cannot be asked" in asked.err) == (2, True)
+    for command in (("codes", "unknown"), ("unread", "replay"), ("unread", "reverify"), ("reconcile",)):
+        none = await sendable(*command, "--gateway", "custom/nobody", **given)
+        assert (none.code, "'custom/nobody' is no gateway" in none.err) == (2, True), command
 
 
 # Copies ------------------------------------------------------------------------------------------------------------

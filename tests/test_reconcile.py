@@ -20,7 +20,7 @@ import pytest
 from running import environment, sendable
 
 from app.config import Settings, SettingsError
-from app.gateways import GATEWAYS, _vonage_reports, answered
+from app.gateways import GATEWAYS, answered
 from app.main import create_app, inquirers_of
 from app.models.lookup import HttpAnswer
 from app.models.receipt import Broken, Link, Missed, Status
@@ -52,11 +52,6 @@ def said(gateway: Any, body: Any, *asked: Missed) -> list[Any]:
     return answered(gateway, given, asked, Link(gateway.name))
 
 
-def vonage() -> Any:
-    """The gateway, with its inquiry, wherever that is joined to it."""
-    return replace(GATEWAYS.get("vonage-sms", GATEWAYS["native"]), name="vonage-sms", inquiry=_vonage_reports.inquiry)
-
-
 def test_twilio_is_asked_for_one_message_and_its_words_are_not_read() -> None:
     call = GATEWAYS["twilio"].inquiry.ask([replace(MISSED, message_id="SM/1")], KEYS)
     assert call.url == "https://api.twilio.com/2010-04-01/Accounts/AC01/Messages/SM%2F1.json"
@@ -73,11 +68,11 @@ def test_twilio_is_asked_for_one_message_and_its_words_are_not_read() -> None:
 
 def test_vonage_is_asked_for_many_and_answers_for_those_it_knows() -> None:
     asked = [replace(MISSED, message_id=name) for name in ("0A01", "0A02")]
-    call = vonage().inquiry.ask(asked, {"api_key": "abcdef01", "api_secret": "s"})
+    call = GATEWAYS["vonage-sms"].inquiry.ask(asked, {"api_key": "abcdef01", "api_secret": "s"})
     assert call.url == "https://api.nexmo.com/v2/reports/records"
     assert dict(call.params) == {"account_id": "abcdef01", "product": "SMS", "direction": "outbound", "id": "0A01,0A02",
                                  "include_message": "false"}  # fmt: skip
-    (one,) = said(vonage(), {"records": [RECORD], "ids_not_found": "0A02"}, *asked)
+    (one,) = said(GATEWAYS["vonage-sms"], {"records": [RECORD], "ids_not_found": "0A02"}, *asked)
     assert (one.message_id, one.status, one.number, one.sender) == ("0A01", Status.UNDELIVERABLE, NUMBER, "12345")
     assert (one.code_space, one.code, one.mcc, one.mnc) == ("vonage_dlr", "9", "310", "260")
     assert one.occurred_at == datetime(2026, 1, 1, 10, 0, 5, tzinfo=UTC)
@@ -87,12 +82,12 @@ def test_vonage_is_asked_for_many_and_answers_for_those_it_knows() -> None:
     "body", [b"", b"<html>", b"[]", b"{}", b'{"records": 1}', b'{"sid": "SM02", "status": "sent"}']
 )
 def test_an_answer_that_cannot_be_read_is_no_receipt(body: bytes) -> None:
-    for gateway in (GATEWAYS["twilio"], vonage()):
+    for gateway in (GATEWAYS["twilio"], GATEWAYS["vonage-sms"]):
         assert all(isinstance(one, Broken) for one in said(gateway, body, MISSED))
 
 
 def test_what_is_said_of_another_message_is_left_out() -> None:
-    assert said(vonage(), {"records": [RECORD]}, MISSED) == []
+    assert said(GATEWAYS["vonage-sms"], {"records": [RECORD]}, MISSED) == []
 
 
 # Against a server on loopback --------------------------------------------------------------------------------------
@@ -245,10 +240,8 @@ async def test_a_limit_is_kept_and_the_next_run_goes_on(start: Start) -> None:
 
 
 async def test_many_are_asked_for_in_one_request_where_the_gateway_takes_it(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    start: Start,
 ) -> None:
-    monkeypatch.setitem(GATEWAYS, "vonage-sms", vonage())
-
     def says(_: str, query: dict[str, list[str]]) -> Answer:
         ids = query["id"][0].split(",")
         return 200, {}, json.dumps({"records": [RECORD | {"message_id": id_} for id_ in ids[1:]]}).encode()
@@ -290,6 +283,41 @@ async def test_the_command_tells_what_it_would_do_and_does_it(
         refused = await sendable("reconcile", database_url=database_url, config=config(tmp_path, api.url))
         assert (refused.code, "sendable: twilio was given up: it answers 403" in refused.err) == (1, True)
     assert (await sendable("reconcile", database_url=database_url)).code == 2
+
+
+async def test_the_command_asks_vonage_for_what_it_has_not_pushed(
+    start: Start, database_url: str, tmp_path: Path
+) -> None:
+    """With the keys of the page, each account with its own; what Vonage pushes later of the same is known by then."""
+    asked: list[dict[str, list[str]]] = []
+
+    def says(_: str, query: dict[str, list[str]]) -> Answer:
+        asked.append(query)
+        return (
+            200,
+            {},
+            json.dumps({"records": [RECORD | {"message_id": id_} for id_ in query["id"][0].split(",")]}).encode(),
+        )
+
+    async with vendor(says) as api, start() as service:
+        await sent(service, "0A01", "0A02", gateway="vonage-sms")
+        file = tmp_path / "sendable.toml"
+        file.write_text(
+            '[gateways.vonage-sms]\nsecrets = ["sha256:s"]\n[gateways.vonage-sms.reconcile]\napi_key = "abcdef01"\n'
+            f'api_secret = "a/secret"\naccount_id = "fedcba10"\nbase_url = "{api.url}"\n'
+        )
+        given = {"database_url": database_url, "config": str(file)}
+        done = await sendable("reconcile", "--gateway", "vonage-sms", "--json", **given)
+        assert (done.code, done.err) == (0, "")
+        assert {name: json.loads(done.out)[0][name] for name in ("gateway", "asked", "final")} == {
+            "gateway": "vonage-sms", "asked": 2, "final": 2,
+        }  # fmt: skip
+        assert [(one["account_id"], one["id"]) for one in asked] == [(["fedcba10"], ["0A01,0A02"])]
+        assert api.authorized == {"Basic " + base64.b64encode(b"abcdef01:a/secret").decode()}
+        pushed = {"messageId": "0A01", "msisdn": "15555550100", "to": "12345", "status": "failed", "err-code": "9"}
+        assert (await service.client.post("/v1/receipts/vonage-sms", data=pushed)).status_code == 200
+        stored = await service.sql("SELECT message_id, status, code_space, code FROM receipts ORDER BY 1")
+        assert stored == [(id_, "undeliverable", "vonage_dlr", "9") for id_ in ("0A01", "0A02")]
 
 
 async def test_a_run_that_is_killed_goes_on_where_it_was(service: Service, database_url: str, tmp_path: Path) -> None:

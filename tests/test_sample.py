@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
@@ -16,7 +17,7 @@ import pytest
 from running import sendable, serving
 
 from app.config import read_settings
-from app.gateways import GATEWAYS, prove
+from app.gateways import GATEWAYS, custom, prove
 from app.models.receipt import Callback, Link
 from app.services.doctor import Finding
 from app.services.sample import HEADER, of_gateway
@@ -95,6 +96,20 @@ public_url = "{url}/dlr"
 [gateways.infobip]
 secrets = ["user:password"]
 public_url = "{url}/dlr"
+[gateways.telnyx]
+secrets = ["a public key"]
+public_url = "{url}/dlr"
+[gateways.aws-eum]
+secrets = ["arn:aws:sns:us-east-1:123456789012:sms-events"]
+public_url = "{url}/dlr"
+[gateways.telesign]
+secrets = ["no base64"]
+[gateways.custom.acme]
+secrets = ["a token"]
+public_url = "{url}/dlr"
+reads = "json"
+fields = {{ message_id = "id", status = "state" }}
+token = {{ param = "pw" }}
 [gateways.openmarket]
 """
 
@@ -232,6 +247,19 @@ async def test_a_signature_over_the_address_needs_a_public_url() -> None:
     assert not any("covers the address" in finding.says for finding in kannel)
 
 
+async def test_where_the_vendor_alone_has_the_key_the_doctor_says_so_and_tries_the_way_all_the_same(way: Way) -> None:
+    for gateway in ("telnyx", "aws-eum"):
+        way.proxy.change = stripped
+        *_, note, last = await found(way, gateway)
+        assert (note.level, "only the vendor has the key that signs" in note.says) == ("note", True)
+        assert (last.level, last.says.endswith("as it was sent; it proves nothing there")) == ("ok", True), last
+        way.proxy.change = filtered
+        *_, last = await found(way, gateway)
+        assert (last.level, "which breaks a signature" in last.says) == ("wrong", True), last
+    *_, last = await found(way, "telesign")
+    assert (last.level, last.says) == ("wrong", "the secret is not written as those of this vendor are")
+
+
 async def test_the_answer_to_a_sample_tells_a_stranger_nothing(start: Start) -> None:
     link = {"secrets": ["the secret"], "public_url": "https://dlr.example.com"}
     async with start(auth="on", gateways={"twilio": link}) as service:
@@ -241,18 +269,45 @@ async def test_the_answer_to_a_sample_tells_a_stranger_nothing(start: Start) -> 
     assert "example" not in said.text
 
 
-SIGNERS = [gateway for gateway in GATEWAYS.values() if gateway.sign]
+FIELDS = {"message_id": "id", "status": "state"}
+DESCRIBED = {
+    "by our token": {},
+    "by a parameter": {"token": {"param": "pass word"}},
+    "by a header": {"token": {"header": "X-Pass"}},
+    "by an HMAC": {"signature": {"header": "X-Signed", "prefix": "v1=", "hash": "sha512"}},
+    "by an HMAC with a time": {"signature": {"header": "X-Signed", "time": "X-At", "over": "{x-at}.{url}.{body}"}},
+}
+SIGNERS = [gateway for gateway in GATEWAYS.values() if gateway.sign] + [
+    custom.described(name, custom.Description.model_validate({"reads": "form", "fields": FIELDS} | how))
+    for name, how in DESCRIBED.items()
+]
+A_MORNING = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
+SECRETS = {
+    "telesign": ("a2V5IG9mIHRlc3Rz", "customer-1:a2V5IG9mIHRlc3Rz"),  # an API key is base64
+    "plivo": ("a secret/&=é", "v3:secret"),
+    "vonage-sms": ("a secret/&=é", "md5:s", "sha1:s", "sha256:s", "sha512:s", "md5hash:s"),
+}
+ANOTHER = {"telesign": "YW5vdGhlcg=="}
 
 
-@pytest.mark.parametrize("gateway", SIGNERS, ids=lambda gateway: gateway.name)
-@pytest.mark.parametrize("secret", ["a secret/&=é", "keyid:secret"])
+def test_every_gateway_can_be_signed_but_where_the_vendor_alone_has_the_key() -> None:
+    assert GATEWAYS.keys() - {gateway.name for gateway in SIGNERS} == {"telnyx", "custom"}
+    assert GATEWAYS["aws-eum"].sign(Callback("POST", "", {}, "", b"{}"), "arn:aws:sns:us-east-1:1:t", Link("x")) is None
+
+
+@pytest.mark.parametrize(
+    ("gateway", "secret"),
+    [(one, secret) for one in SIGNERS for secret in SECRETS.get(one.name, ("a secret/&=é", "keyid:secret"))],
+    ids=lambda one: one if isinstance(one, str) else one.name,
+)
 def test_what_a_gateway_signs_it_proves_with_this_secret_alone(gateway: Any, secret: str) -> None:
     form = {"content-type": "application/x-www-form-urlencoded"}
     url = f"https://dlr.example.com/v1/receipts/{gateway.name}"
     for query_ in ("", "a=1&b=2"):
-        plain = Callback("POST", f"{url}?{query_}" if query_ else url, form, query_, b"x=1&y=2")
+        plain = Callback("POST", f"{url}?{query_}" if query_ else url, form, query_, b"x=1&y=2", A_MORNING)
         link = Link(gateway.name, secrets=(secret,))
         signed = gateway.sign(plain, secret, link)
         assert prove(gateway, signed, link)
         assert not prove(gateway, plain, link)
-        assert not prove(gateway, signed, replace(link, secrets=("another",)))
+        assert not prove(gateway, signed, replace(link, secrets=(ANOTHER.get(gateway.name, "another"),)))
+        assert not prove(gateway, gateway.sign(plain, ANOTHER.get(gateway.name, "another"), link), link)

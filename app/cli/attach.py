@@ -12,12 +12,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cli.show import Refused
 from app.config import Settings, read_settings
-from app.main import url_of
+from app.main import gateways_of, url_of
 from app.services import migrate
 from app.services.connection import connect
 
 T = TypeVar("T")
 POOL = 3
+
+
+def a_gateway(name: str | None) -> None:
+    """Raises Refused for a name that neither a file nor the settings give to a gateway."""
+    if name is not None and name not in (known := gateways_of(read_settings())):
+        raise Refused(f"{name!r} is no gateway; there are {', '.join(known)}")
 
 
 @asynccontextmanager

@@ -15,10 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from typer.core import TyperGroup
 
 from app.catalogue import CODES, FOLDER, load
-from app.cli.attach import with_database
+from app.cli.attach import a_gateway, with_database
 from app.cli.show import Json, Refused, as_json, as_table, say
 from app.config import Settings, read_settings
-from app.gateways import GATEWAYS
 from app.main import meaning_of
 from app.models.catalogue import Code
 from app.models.policy import Policy, Rule
@@ -120,14 +119,13 @@ def suggest(gateway: Gateway = None, *, json: Json = False) -> None:
         typer.echo("\n".join((f"# {file}", *([] if _there(file) else [CODES.columns]), *lines)))
     for row in rows:
         if row.kind == "status":
-            say(f"the status {row.word!r} belongs into the table of {_module(row.gateway)}")
+            say(f"the status {row.word!r} belongs into {_table(row.gateway)}")
         elif not row.space:
             say(f"whose code {row.word} of {row.gateway} is, its settings must say: `code_space`")
 
 
 def _unknown(gateway: str | None) -> Sequence[Row[Any]]:
-    if gateway is not None and gateway not in GATEWAYS and not gateway.startswith("custom/"):
-        raise Refused(f"{gateway!r} is no gateway; there are {', '.join(GATEWAYS)}")
+    a_gateway(gateway)
 
     async def look(engine: AsyncEngine, settings: Settings) -> Sequence[Row[Any]]:
         return await reading.unknown_words(engine, meaning_of(settings).catalogue, gateway, 10_000)
@@ -152,5 +150,9 @@ def _there(file: str) -> bool:
     return (FOLDER / "codes" / file.rpartition("/")[2]).exists()
 
 
-def _module(gateway: str) -> str:
-    return f"app/gateways/{gateway.replace('-', '_')}.py"
+def _table(gateway: str) -> str:
+    """Where its status words stand."""
+    vendor, _, name = gateway.partition("/")
+    if name:
+        return f"[gateways.{vendor}.{name}.statuses]"
+    return f"the table of app/gateways/{'_' if vendor[0].isdigit() else ''}{vendor.replace('-', '_')}.py"

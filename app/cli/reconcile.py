@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.cli.attach import with_database
+from app.cli.attach import a_gateway, with_database
 from app.cli.show import Json, Refused, as_json, as_table, progress, say
 from app.config import Settings
 from app.gateways import GATEWAYS
@@ -32,8 +32,7 @@ def reconcile(
 
     It keeps to a pace, may be stopped at any time and goes on where it was. Ends with 1 when a gateway refuses.
     """
-    if gateway is not None and gateway not in GATEWAYS:
-        raise Refused(f"{gateway!r} is no gateway; there are {', '.join(GATEWAYS)}")
+    a_gateway(gateway)
     try:
         older = duration(older_than)
     except ValueError as error:
@@ -43,7 +42,9 @@ def reconcile(
         inquirers = [one for (name, _), one in inquirers_of(settings).items() if gateway in {None, name}]
         if not inquirers:
             able = ", ".join(name for name, one in GATEWAYS.items() if one.inquiry)
-            raise Refused(f"no gateway can be asked: give one its keys under [gateways.NAME.reconcile] ({able})")
+            which = gateway or "no gateway"
+            keys = f"give {'it' if gateway in able.split(', ') else 'one'} its keys under [gateways.NAME.reconcile]"
+            raise Refused(f"{which} can{'not' if gateway else ''} be asked: {keys} ({able})")
         if dry_run:
             return [{**_name(one), "due": await missed.waiting(engine, one.link, older)} for one in inquirers]
         return [_name(one) | (await _ask(engine, settings, one, older, limit))._asdict() for one in inquirers]

@@ -11,10 +11,9 @@ import orjson
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.cli.attach import with_database
+from app.cli.attach import a_gateway, with_database
 from app.cli.show import Json, Refused, as_json, as_table, busy, progress, say
 from app.config import Settings, read_settings
-from app.gateways import GATEWAYS
 from app.main import every_link, links_of, meaning_of
 from app.models.phone import e164
 from app.models.policy import Policy
@@ -22,6 +21,7 @@ from app.services import held as holds
 from app.services import quarantine as events
 from app.services import reading, refused
 from app.services import unread as kept
+from app.services.errands import Errands
 from app.services.held import Which
 from app.services.quarantine import Decision as Word
 
@@ -207,6 +207,7 @@ All = Annotated[bool, typer.Option("--all", help="All of them.")]
 def replay(ids: Ids = None, gateway: Gateway = None, *, all_: All = False, json: Json = False) -> None:
     """Read them again, after a fix: they are applied as if they had been read when they came, once. The rest stays."""
     which = _some(ids, gateway, all_=all_)
+    a_gateway(gateway)
 
     async def act(engine: AsyncEngine, settings: Settings) -> kept.Replayed:
         with progress("callbacks read again", await kept.waiting(engine, which)) as told:
@@ -225,12 +226,17 @@ def reverify(gateway: Gateway = None, *, json: Json = False) -> None:
 
     The newest 10,000 of each gateway are kept for this.
     """
-    if gateway is not None and gateway not in GATEWAYS and not gateway.startswith("custom/"):
-        raise Refused(f"{gateway!r} is no gateway; there are {', '.join(GATEWAYS)}")
+    a_gateway(gateway)
 
     async def act(engine: AsyncEngine, settings: Settings) -> refused.Reverified:
-        with progress("requests proven again", await refused.waiting(engine, gateway)) as told:
-            return await refused.reverify(engine, meaning_of(settings), links_of(settings), gateway, told)
+        errands = Errands()
+        try:
+            with progress("requests proven again", await refused.waiting(engine, gateway)) as told:
+                return await refused.reverify(
+                    engine, meaning_of(settings), links_of(settings), gateway, errands=errands, told=told
+                )
+        finally:
+            await errands.close()
 
     done = with_database(act)
     if json:

@@ -40,6 +40,7 @@ def receipt(said: Said) -> Receipt | Inbound:
     return Receipt(
         message_id=need(payload, "umid"),
         status=status(need(told, "state").lower(), first(told, "detail") or "", code),
+        word=first(told, "state"),
         number=plus(first(payload, "destination")),
         sender=first(payload, "source"),
         code=code if code.strip("0") else None,
@@ -60,6 +61,7 @@ gateway = Gateway(
     docs="https://developer.8x8.com/connect/docs/delivery-receipts-for-outbound-sms",
     parse=parse,
     verify=_verify.token,
+    sign=_verify.sign_token,
     reply=lambda _: Reply(),
     code_space="8x8",
     hint="nothing is signed: add ?token=… to the callback URL; 8x8 gives up after some two minutes",

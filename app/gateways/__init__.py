@@ -20,7 +20,9 @@ from app.models.lookup import HttpAnswer
 from app.models.phone import e164, sender_id
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Missed, Receipt, Status
 
-__all__ = ["GATEWAYS", "answered", "certificate_at", "confirmation_at", "nonce", "once", "prove", "read"]
+__all__ = [
+    "GATEWAYS", "answered", "certificate_at", "confirmation_at", "nonce", "once", "prove", "read", "signed_by",
+]  # fmt: skip
 
 
 def _found() -> dict[str, Gateway]:
@@ -70,6 +72,16 @@ def once(gateway: Gateway, callback: Callback, link: Link) -> UUID | None:
     known = (link.gateway, link.account, said_once, callback.query)
     said = "\x1f".join(known).encode("utf-8", "surrogatepass") + b"\x1f" + callback.body
     return UUID(bytes=hashlib.blake2b(said, digest_size=16, person=b"nonce").digest())
+
+
+def signed_by(gateway: Gateway, callback: Callback, secret: str, link: Link) -> Callback | None:
+    """What the vendor would send with such a secret; None where it alone can sign. Raises ValueError for a secret that
+    is none of this vendor's.
+    """
+    try:
+        return gateway.sign(callback, secret, link) if gateway.sign else None
+    except CANNOT_READ as error:
+        raise ValueError("the secret is not written as those of this vendor are") from error
 
 
 def certificate_at(gateway: Gateway, callback: Callback, link: Link) -> str | None:
@@ -136,9 +148,12 @@ def _finished(gateway: Gateway, said: Receipt, link: Link) -> Receipt:
     code = _text(said.code, 64, "code")
     if code is not None and link.codes:
         code = link.codes.get(code, code)
+    status, word = said.status, None
+    if status is Status.UNKNOWN:
+        status, word = _unknown(gateway, said, code, link)
     return Receipt(
         message_id=message_id,
-        status=_status(gateway, said, code, link) if said.status is Status.UNKNOWN else said.status,
+        status=status,
         number=number,
         sender=_sender(said.sender, link),
         code=code,
@@ -154,7 +169,7 @@ def _finished(gateway: Gateway, said: Receipt, link: Link) -> Receipt:
         sent_at=_utc(said.sent_at, link.timezone),
         gateway=link.gateway,
         account=link.account,
-        word=_word(said),
+        word=word,
         malformed=number is not None and number != said.number and _rewritten(said.number, number),
     )
 
@@ -198,20 +213,21 @@ def _space(gateway: Gateway, said: Receipt, link: Link) -> str | None:
     return _text(said.code_space, 64, "code space") or link.code_space or gateway.code_space
 
 
-def _status(gateway: Gateway, said: Receipt, code: str | None, link: Link) -> Status:
-    """What the code alone tells, in the table that the settings name."""
-    table = gateway.statuses.get(_space(gateway, said, link) or "")
-    return table.get((code or "").lstrip("0"), said.status) if table and said.code_space is None else said.status
+def _unknown(gateway: Gateway, said: Receipt, code: str | None, link: Link) -> tuple[Status, str | None]:
+    """What the code alone tells, in the table that the settings name; else the word that stands in no table."""
+    table = gateway.statuses.get(_space(gateway, said, link) or "", {}) if said.code_space is None else {}
+    told = table.get((code or "").lstrip("0"))
+    return (told, None) if told else (said.status, _word(said.word or ""))
 
 
 _LONG = re.compile(r"\d{7}")
 
 
-def _word(said: Receipt) -> str | None:
+def _word(word: str) -> str | None:
     """The word of an unknown status; not a vendor's own `unknown`, nor anything that could hold a phone number."""
-    if said.status is not Status.UNKNOWN or not said.word or said.word.strip().lower() == Status.UNKNOWN:
+    if word.strip().lower() == Status.UNKNOWN:
         return None
-    plain = "".join(letter for letter in said.word.strip()[:64] if letter.isprintable())
+    plain = "".join(letter for letter in word.strip()[:64] if letter.isprintable())
     return "(a long number)" if _LONG.search(plain) else plain or None
 
 

@@ -8,6 +8,8 @@ import hmac
 import re
 from collections.abc import Mapping
 
+import orjson
+
 from app.gateways._fields import Said, Unreadable, an_object, json
 
 ALGORITHMS = {"HS256": "sha256", "HS384": "sha384", "HS512": "sha512"}
@@ -34,6 +36,16 @@ def unproven(token: str) -> Said:
     if len(token) > LONGEST or len(parts) != 3:  # noqa: PLR2004
         raise Unreadable("no token")
     return an_object(json(_decoded(parts[1])))
+
+
+def signed(claims: Said, secret: str) -> str:
+    """A token that claims this, by HS256: what the vendor would send, for a sample."""
+    text = ".".join(_encoded(orjson.dumps(one)) for one in ({"alg": "HS256", "typ": "JWT"}, claims))
+    return f"{text}.{_encoded(hmac.digest(secret.encode(), text.encode(), 'sha256'))}"
+
+
+def _encoded(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def _decoded(text: str) -> bytes:

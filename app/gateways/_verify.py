@@ -6,6 +6,7 @@ import base64
 import binascii
 import hmac
 import re
+import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -102,6 +103,16 @@ def timely(signed: object, callback: Callback, link: Link, late: timedelta = tim
     """
     at = moment(signed)
     return at is not None and at.tzinfo is not None and -link.window <= callback.at - at <= link.window + late
+
+
+def stamp(callback: Callback) -> str:
+    """When it is signed, in seconds: for those who sign a sample."""
+    return str(int(callback.at.timestamp()))
+
+
+def unique() -> str:
+    """What stands for a vendor's nonce in a sample."""
+    return secrets.token_hex(16)
 
 
 def _header(callback: Callback, name: str) -> bytes:

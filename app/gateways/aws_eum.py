@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
 
 from app.gateways import _fields, _verify
 from app.gateways._fields import Said, Unreadable, an_object, count, first, moment, need
-from app.models.receipt import FAILED, Broken, Callback, Gateway, Link, Receipt, Reply, Status
+from app.models.receipt import FAILED, Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
 
 # docs.aws.amazon.com/sms-voice/latest/userguide/configuration-sets-event-types.html
 STATUS = {
@@ -60,15 +60,22 @@ REPEATED = timedelta(hours=1)
 # What it says ------------------------------------------------------------------------------------------------------
 
 
-def parse(callback: Callback) -> list[Receipt | Broken]:
+def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     said = an_object(_fields.json(callback.body))
     if _is_envelope(said):
         if said["Type"] != NOTIFICATION:
             return []
         said = an_object(_fields.json(need(said, "Message").encode()))
     event = said.get("detail", said)  # EventBridge puts the event under `detail`
+    if _is_from_a_person(event):
+        return [Inbound()]
     kind = need(an_object(event), "eventType")
-    return [] if kind.startswith("VOICE_") else [receipt(an_object(event), kind)]
+    return [Inbound() if kind.startswith("VOICE_") else receipt(an_object(event), kind)]
+
+
+def _is_from_a_person(event: object) -> bool:
+    """A two-way message, where its topic is the one of the receipts: it has words, and no event type."""
+    return isinstance(event, dict) and "eventType" not in event and "messageBody" in event
 
 
 def receipt(event: Said, kind: str) -> Receipt:
@@ -76,6 +83,7 @@ def receipt(event: Said, kind: str) -> Receipt:
     return Receipt(
         message_id=need(event, "messageId"),
         status=became,
+        word=None if kind in STATUS else kind,
         number=first(event, "destinationPhoneNumber"),
         sender=first(event, "originationPhoneNumber"),
         code=None if became in FINE else kind,  # there are no numbers: the type is the code
@@ -111,6 +119,11 @@ def verify(callback: Callback, secret: str, link: Link) -> bool:
     said = _envelope(callback)
     ours = _verify.same(need(said, "TopicArn").encode(), secret)
     return ours and _is_fresh(said, callback.at, link) and _is_signed(said, callback)
+
+
+def sign(callback: Callback, secret: str, link: Link) -> Callback | None:
+    """With our token. What SNS signs for a topic, Amazon alone can."""
+    return None if secret.startswith("arn:") else _verify.sign_token(callback, secret, link)
 
 
 def _envelope(callback: Callback) -> Said:
@@ -173,6 +186,7 @@ gateway = Gateway(
     docs="https://docs.aws.amazon.com/sms-voice/latest/userguide/configuration-sets-event-format.html",
     parse=parse,
     verify=verify,
+    sign=sign,
     reply=lambda _: Reply(),
     code_space="aws_eum_sms",
     hint="secrets = the ARN of your SNS topic (signed), or a token that stands in the URL (raw delivery)",

@@ -14,7 +14,7 @@ import orjson
 
 from app.gateways import _fields, _verify
 from app.gateways._fields import CANNOT_READ, Said, Unreadable, an_object, count, each, first, moment, need, plus
-from app.models.receipt import Broken, Callback, Gateway, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
 
 REPORT = "microsoft.communication.smsdeliveryreportreceived"
 VALIDATION = b"SubscriptionValidationEvent"
@@ -25,16 +25,19 @@ _CODE = re.compile(r"\s*(?:\w+\s*[:=]\s*)?(\d{4})(?!\d)", re.ASCII)
 """`deliveryStatusDetails` is a code, or a sentence that may begin with one. Of the rest nothing is kept."""
 
 
-def parse(callback: Callback) -> list[Receipt | Broken]:
-    return each(_reports(callback), lambda event: receipt(_folded(an_object(event))))
+def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
+    return each(_events(callback), lambda event: receipt(_folded(an_object(event))))
 
 
-def receipt(event: Said) -> Receipt:
+def receipt(event: Said) -> Receipt | Inbound:
+    if _kind(event) not in {"", REPORT}:  # a message of a person, or of another channel
+        return Inbound()
     data = _folded(an_object(event.get("data")))
-    code = _CODE.match(first(data, "deliverystatusdetails") or "")
+    word, code = need(data, "deliverystatus"), _CODE.match(first(data, "deliverystatusdetails") or "")
     return Receipt(
         message_id=need(data, "messageid"),
-        status=STATUS.get(need(data, "deliverystatus").lower(), Status.UNKNOWN),
+        status=STATUS.get(word.lower(), Status.UNKNOWN),
+        word=word,
         number=plus(first(data, "to")),
         sender=first(data, "from"),
         code=code and code[1],
@@ -61,19 +64,23 @@ def _at(value: object) -> datetime | None:
     return at if at and at.year > 1 else None
 
 
-def _reports(callback: Callback) -> list[object]:
-    """The events that speak of a message's delivery. Others name what they are, and are passed over."""
+def _events(callback: Callback) -> list[object]:
+    """All but the handshake, to which `reply` has the answer."""
     said = _fields.json(callback.body)
-    return [event for event in (said if isinstance(said, list) else [said]) if not _is_other(event)]
+    return [event for event in (said if isinstance(said, list) else [said]) if not _is_handshake(event)]
 
 
-def _is_other(event: object) -> bool:
-    kind = first(_folded(event), "eventtype", "type") if isinstance(event, dict) else None
-    return kind is not None and kind.lower() != REPORT
+def _is_handshake(event: object) -> bool:
+    return isinstance(event, dict) and _kind(_folded(event)).encode().endswith(VALIDATION.lower())
+
+
+def _kind(event: Said) -> str:
+    """What an event says that it is; of the two schemas each has its own name for it."""
+    return (first(event, "eventtype", "type") or "").lower()
 
 
 def split(callback: Callback) -> list[bytes]:
-    return [orjson.dumps(event) for event in _reports(callback)]
+    return [orjson.dumps(event) for event in _events(callback)]
 
 
 def reply(callback: Callback) -> Reply:
@@ -89,7 +96,7 @@ def reply(callback: Callback) -> Reply:
 def _code(callback: Callback) -> str:
     said = _fields.json(callback.body)
     event = _folded(an_object(said[0] if isinstance(said, list) else said))
-    if not (first(event, "eventtype", "type") or "").encode().endswith(VALIDATION):
+    if not _is_handshake(event):
         raise Unreadable("no handshake")
     return need(_folded(an_object(event.get("data"))), "validationcode")
 
@@ -99,6 +106,7 @@ gateway = Gateway(
     docs="https://learn.microsoft.com/azure/event-grid/communication-services-telephony-sms-events",
     parse=parse,
     verify=_verify.token,
+    sign=_verify.sign_token,
     reply=reply,
     code_space="azure_acs_sms",
     hint="put the token into the URL of the event subscription's webhook: ?token=SECRET",

@@ -44,6 +44,7 @@ def event(said: Said) -> Receipt | Inbound:
     return Receipt(
         message_id=need(message, "id"),
         status=status(kind, code),
+        word=None if kind in TYPES else kind,
         number=first(said, "to"),
         sender=first(message, "from") or first(message, "owner"),
         code=code,
@@ -68,6 +69,7 @@ gateway = Gateway(
     docs="https://dev.bandwidth.com/docs/messaging/webhooks/",
     parse=parse,
     verify=_verify.token,
+    sign=_verify.sign_basic,
     reply=lambda _: Reply(),
     code_space="bandwidth",
     hint="callback user and password of the messaging application: any user, the secret as password",

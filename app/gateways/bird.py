@@ -5,14 +5,16 @@ An event of another channel, and an interaction, says nothing of a number for SM
 
 from __future__ import annotations
 
+import base64
 import hmac
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 
 from app.gateways import _verify
 from app.gateways._fields import Said, an_object, first, json, moment, need, part, plus
 from app.gateways._smpp import error
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
 
 SPACE = "bird_messagebird"
 
@@ -37,22 +39,23 @@ RETRIES = timedelta(hours=8)
 """For so long Bird sends an event again, with its first time (seen 3 to 4 hours late by a public consumer)."""
 
 
-def parse(callback: Callback) -> list[Receipt | Broken]:
+def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     said = an_object(json(callback.body))
     message = part(said, "payload") or said
     if first(said, "event") not in (OUTBOUND, None) or first(message, "direction") == "incoming":
-        return []
+        return [Inbound()]
     contacts = part(message, "receiver").get("contacts")
     return [report(message, one) for one in (contacts if isinstance(contacts, list) and contacts else [{}])]
 
 
 def report(message: Said, contact: object) -> Receipt:
     """What one of the recipients is told by: there is but one in an SMS."""
-    code, space = cause(part(message, "failure"))
+    word, (code, space) = need(message, "status"), cause(part(message, "failure"))
     parts = message.get("parts")
     return Receipt(
         message_id=need(message, "id"),
-        status=STATUS.get(need(message, "status").lower(), Status.UNKNOWN),
+        status=STATUS.get(word.lower(), Status.UNKNOWN),
+        word=word,
         number=_number(an_object(contact)),
         sender=first(part(part(message, "sender"), "connector"), "identifierValue"),
         code=code,
@@ -82,12 +85,22 @@ def verify(callback: Callback, secret: str, link: Link) -> bool:
 
 
 def _signed(callback: Callback, secret: str, link: Link) -> bool:
-    """HMAC-SHA256 of time, URL and the hash of the body, each in a line."""
     at = callback.header("messagebird-request-timestamp")
-    head = f"{at}\n{callback.url}\n".encode("latin-1", "replace")
-    made = hmac.digest(secret.encode(), head + sha256(callback.body).digest(), "sha256")
-    same = _verify.as_base64(callback.header("messagebird-signature"), made)
+    same = _verify.as_base64(callback.header("messagebird-signature"), _signature(callback, secret, at))
     return same and _verify.timely(at, callback, link, late=RETRIES)
+
+
+def _signature(callback: Callback, secret: str, at: str) -> bytes:
+    """HMAC-SHA256 of time, URL and the hash of the body, each in a line."""
+    head = f"{at}\n{callback.url}\n".encode("latin-1", "replace")
+    return hmac.digest(secret.encode(), head + sha256(callback.body).digest(), "sha256")
+
+
+def sign(callback: Callback, secret: str, _: Link) -> Callback:
+    at = _verify.stamp(callback)
+    made = base64.b64encode(_signature(callback, secret, at)).decode()
+    signed = {"messagebird-request-timestamp": at, "messagebird-signature": made}
+    return replace(callback, headers={**callback.headers, **signed})
 
 
 gateway = Gateway(
@@ -95,6 +108,7 @@ gateway = Gateway(
     docs="https://docs.bird.com/api/channels-api/message-status-and-interactions",
     parse=parse,
     verify=verify,
+    sign=sign,
     reply=lambda _: Reply(),
     hint="the secret is the signing key of the webhook subscription; set `public_url` to the address that Bird calls",
 )

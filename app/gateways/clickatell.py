@@ -68,6 +68,7 @@ def receipt(said: Said) -> Receipt | Inbound:
     return Receipt(
         message_id=need(said, "messageId", "apiMsgId", "apiMessageId"),
         status=known[1] if known else Status.UNKNOWN,
+        word=None if known else word or number,
         number=plus(first(said, "to")),
         sender=first(said, "from"),
         code=known[0] if known else number,
@@ -88,6 +89,7 @@ gateway = Gateway(
     docs="https://docs.clickatell.com/channels/sms-channels/sms-api-reference/",
     parse=parse,
     verify=_verify.token,
+    sign=_verify.sign_token,
     reply=lambda _: Reply(),
     hint='set code_space: "clickatell_one_api", or for Communicator and Connect "clickatell_status"',
     split=apart,

@@ -55,6 +55,7 @@ def report(said: Said) -> Receipt:
     return Receipt(
         message_id=need(said, "reference"),
         status=STATUS.get(word, Status.UNKNOWN),
+        word=word,
         number=plus((first(said, "to", "gsm") or "").removeprefix("00")),
         sender=first(said, "from", "sender"),
         code=code if word in FAILED and code.strip("0") else None,
@@ -75,6 +76,7 @@ gateway = Gateway(
     docs="https://developers.cm.com/messaging/docs/incoming-status-report",
     parse=parse,
     verify=_verify.token,
+    sign=_verify.sign_token,
     reply=lambda _: Reply(),
     hint="nothing is signed: add ?token=… to the URL; give every message a reference when you send it",
     split=split,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from urllib.parse import quote
 
 import orjson
 from lxml import etree
@@ -17,7 +18,7 @@ from app.gateways._fields import LONGEST_FORM, MOST, Unreadable, an_object, coun
 from app.gateways._smpp import report
 from app.models.described import RECEIPT_TEXT, Description, Path, Place, Signature
 from app.models.path import lies_at
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
 
 LONGEST_WORD = 1000
 LIGHT = 4096
@@ -42,22 +43,31 @@ def described(name: str, description: Description) -> Gateway:
         docs=gateway.docs,
         parse=partial(parse, description),
         verify=partial(verify, description),
+        sign=partial(sign, description),
         reply=lambda _: reply,
         split=partial(split, description),
         hides=_hidden(description),
+        presents=_presented(description),
+        hint=_hint(description),
     )
+
+
+def _hint(description: Description) -> str:
+    if description.fields.code_space or all(code.space for code in description.fields.code):
+        return ""
+    return "set `code_space` to the space of its codes: without it they are kept, and act on nobody"
 
 
 # What comes --------------------------------------------------------------------------------------------------------
 
 
-def parse(description: Description, callback: Callback) -> list[Receipt | Broken]:
+def parse(description: Description, callback: Callback) -> list[Receipt | Inbound | Broken]:
     body, elements = _elements(description, callback)
     if len(elements) > MOST:
         raise Unreadable(f"more than {MOST} elements")
     query = callback.params()
     scopes = [Scope(_said(element), body, query) for element in elements]
-    return each([one for one in scopes if _wanted(description, one)], partial(receipt, description))
+    return each(scopes, partial(_heard, description))
 
 
 def split(description: Description, callback: Callback) -> list[bytes]:
@@ -65,9 +75,7 @@ def split(description: Description, callback: Callback) -> list[bytes]:
     body, elements = _elements(description, callback)
     if description.reads in {"form", "query"} or (body is not None and not _is_light(description, body)):
         return []
-    query = callback.params()
-    wanted = [one for one in elements if _wanted(description, Scope(_said(one), body, query))]
-    return [_raw(one if body is None else _alone(body, description.each, one)) for one in wanted]
+    return [_raw(one if body is None else _alone(body, description.each, one)) for one in elements]
 
 
 def _is_light(description: Description, body: object) -> bool:
@@ -157,15 +165,22 @@ def _raw(element: object) -> bytes:
 # What it says ------------------------------------------------------------------------------------------------------
 
 
+def _heard(description: Description, scope: Scope) -> Receipt | Inbound:
+    return receipt(description, scope) if _wanted(description, scope) else Inbound()
+
+
 def receipt(description: Description, scope: Scope) -> Receipt:
     scope = _with_text(description, scope)
     fields = description.fields
-    status = _status(description, scope)
-    code, space = _code(description, scope, status)
+    words = _words(description, scope)
+    status = next((found for word in words if (found := _meaning(description, word))), None)
+    became = status or Status.UNKNOWN
+    code, space = _code(description, scope, became)
     network = _text(fields.mccmnc, scope) or ""
     return Receipt(
         message_id=_text(fields.message_id, scope),
-        status=status,
+        status=became,
+        word=None if status else "/".join(words),
         number=_number(description, scope),
         sender=_text(fields.sender, scope),
         code=code,
@@ -191,7 +206,7 @@ def _with_text(description: Description, scope: Scope) -> Scope:
 
 
 def _wanted(description: Description, scope: Scope) -> bool:
-    """Whether it is passed on: not where `only` names other words. What says nothing there is read all the same."""
+    """Whether it is read: not where `only` names other words. What says nothing there is read all the same."""
     for at, words in description.only:
         found = _plain(_value(at, scope))
         if isinstance(found, str | int) and str(found).strip().casefold() not in words:
@@ -199,13 +214,13 @@ def _wanted(description: Description, scope: Scope) -> bool:
     return True
 
 
-def _status(description: Description, scope: Scope) -> Status:
-    """The first alternative whose word is known; `unknown` where none is."""
+def _words(description: Description, scope: Scope) -> list[str]:
+    """What each alternative says of the status: the first that is known counts."""
     places = description.fields.status
     words = [word for alternative in places if (word := _text((alternative,), scope)) is not None]
     if not words:
         raise Unreadable("no status")
-    return next((found for word in words if (found := _meaning(description, word))), Status.UNKNOWN)
+    return words
 
 
 def _meaning(description: Description, word: str) -> Status | None:
@@ -283,6 +298,27 @@ def verify(description: Description, callback: Callback, secret: str, link: Link
     return _verify.same(given.encode("latin-1" if name else "utf-8", "replace"), secret)
 
 
+def sign(description: Description, callback: Callback, secret: str, link: Link) -> Callback:
+    """As the description says that this vendor proves itself."""
+    if description.signature:
+        return _signed_by(description.signature, callback, secret)
+    if description.token is None:
+        return _verify.sign_token(callback, secret, link)
+    if name := description.token.header:
+        value = secret.encode().decode("latin-1")
+        return replace(callback, headers={**callback.headers, name.lower(): value})
+    pair = f"{quote(description.token.param or '', safe='')}={quote(secret, safe='')}"
+    query = f"{callback.query}&{pair}" if callback.query else pair
+    return replace(callback, query=query, url=f"{callback.url.partition('?')[0]}?{query}")
+
+
+def _signed_by(signature: Signature, callback: Callback, secret: str) -> Callback:
+    timed = {signature.time: _verify.stamp(callback)} if signature.time else {}
+    plain = replace(callback, headers={**callback.headers, **timed})
+    made = hmac.digest(signature.key_of(secret), _signed(signature.over, plain), signature.hash)
+    return replace(plain, headers={**plain.headers, signature.header: signature.prefix + made.hex()})
+
+
 def _is_signed(signature: Signature, callback: Callback, secret: str, link: Link) -> bool:
     given = callback.header(signature.header).strip()
     if not given.startswith(signature.prefix):
@@ -310,8 +346,13 @@ def _is_fresh(said: str, callback: Callback, link: Link) -> bool:
 
 def _hidden(description: Description) -> frozenset[str]:
     """Headers and parameters that would prove an origin once more."""
-    named = [description.token.header, description.token.param] if description.token else []
-    named += [description.signature.header] if description.signature else []
+    signed = [description.signature.header.lower()] if description.signature else []
+    return _presented(description).union(signed)
+
+
+def _presented(description: Description) -> frozenset[str]:
+    """Those of them that hold our secret itself."""
+    named = (description.token.header, description.token.param) if description.token else ()
     return frozenset(name.lower() for name in named if name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from urllib.parse import parse_qsl, urlencode
@@ -10,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode
 from app.gateways import _jwt, _verify
 from app.gateways._fields import CANNOT_READ, Said, asked_moment, count, first, form, moment, need, plus
 from app.gateways._smpp import error
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
 
 SPACE = "bird_messagebird"
 
@@ -28,15 +29,16 @@ LEEWAY = timedelta(seconds=1)
 """For clocks that differ, as MessageBird's own library has it."""
 
 
-def parse(callback: Callback) -> list[Receipt | Broken]:
+def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     said = form(callback)
-    if "status" not in said and "originator" in said:  # an inbound message: its words are not kept
-        return []
+    if "status" not in said and "originator" in said:
+        return [Inbound()]
     network = first(said, "mccmnc") or ""
     return [
         Receipt(
             message_id=need(said, "id"),
             status=STATUS.get(need(said, "status").lower(), Status.UNKNOWN),
+            word=first(said, "status"),
             number=plus(first(said, "recipient")),
             code=error(first(said, "statusErrorCode")),
             code_space=SPACE,
@@ -87,11 +89,25 @@ def _by_hmac(callback: Callback, secret: str, link: Link) -> bool:
     return _verify.as_base64(callback.header("messagebird-signature"), made) and _verify.timely(at, callback, link)
 
 
+def sign(callback: Callback, secret: str, _: Link) -> Callback:
+    """By a token, which lives for a minute as theirs do."""
+    begins = int(callback.at.timestamp())
+    claimed = {
+        "iss": ISSUER, "nbf": begins, "exp": begins + 60, "jti": _verify.unique(),
+        "url_hash": sha256(callback.url.encode("latin-1", "replace")).hexdigest(),
+    }  # fmt: skip
+    if callback.body:
+        claimed["payload_hash"] = sha256(callback.body).hexdigest()
+    token = _jwt.signed(claimed, secret)
+    return replace(callback, headers={**callback.headers, "messagebird-signature-jwt": token})
+
+
 gateway = Gateway(
     name="messagebird",
     docs="https://docs.bird.com/connectivity-platform/getting-started/receiving-delivery-reports-dlrs",
     parse=parse,
     verify=verify,
+    sign=sign,
     reply=lambda _: Reply(),
     code_space=SPACE,
     hint="the secret is the signing key, not the API key; set `public_url` to the address that MessageBird calls",

@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import hmac
 import re
+from dataclasses import replace
 from urllib.parse import parse_qsl
 
+from app.gateways import _verify
 from app.gateways._fields import LONGEST_FORM, Said, asked_moment, count, first, form, need, plus
 from app.gateways._smpp import error
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
 
 SPACE = "plivo"
 
@@ -34,16 +36,18 @@ ONLY_V3 = "v3:"
 _PART = re.compile(r"(\d{1,4})\s+of\s+(\d{1,4})", re.ASCII)
 
 
-def parse(callback: Callback) -> list[Receipt | Broken]:
+def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     said = form(callback)
-    if "Text" in said and "Status" not in said:  # an inbound message: its words are not kept
-        return []
-    status = STATUS.get(need(said, "Status").lower(), Status.UNKNOWN)
+    if "Text" in said and "Status" not in said:
+        return [Inbound()]
+    word = need(said, "Status")
+    status = STATUS.get(word.lower(), Status.UNKNOWN)
     segment, segments = part(said)
     return [
         Receipt(
             message_id=need(said, "ParentMessageUUID", "MessageUUID"),  # the parent's is what sending answered
             status=status,
+            word=word,
             number=plus(first(said, "To")),
             sender=first(said, "From"),
             code=error(first(said, "ErrorCode")),  # 000 says that there is none
@@ -83,9 +87,24 @@ def _made_by(callback: Callback, way: str, token: str, text: str) -> bool:
     given = ",".join(callback.header(f"x-plivo-signature-{whose}{way}") for whose in ("", "ma-")).encode(
         "latin-1", "replace"
     )
-    signature = hmac.digest(token.encode(), (text + nonce).encode("utf-8", "surrogateescape"), "sha256")
-    made = base64.b64encode(signature)
+    made = _signature(token, text + nonce)
     return bool(nonce) and True in [hmac.compare_digest(made, one.strip()) for one in given.split(b",")]
+
+
+def _signature(token: str, text: str) -> bytes:
+    return base64.b64encode(hmac.digest(token.encode(), text.encode("utf-8", "surrogateescape"), "sha256"))
+
+
+def sign(callback: Callback, secret: str, _: Link) -> Callback:
+    """Both ways, as some accounts get it; the third alone where nothing else is taken."""
+    token = secret.removeprefix(ONLY_V3)
+    base, _question, query = callback.url.partition("?")
+    texts = {"v3": signed(callback, base, query) + "."} | ({} if secret.startswith(ONLY_V3) else {"v2": base})
+    headers = dict(callback.headers)
+    for way, text in texts.items():
+        nonce = headers[f"x-plivo-signature-{way}-nonce"] = _verify.unique()
+        headers[f"x-plivo-signature-{way}"] = _signature(token, text + nonce).decode()
+    return replace(callback, headers=headers)
 
 
 def signed(callback: Callback, base: str, query: str) -> str:
@@ -114,6 +133,7 @@ gateway = Gateway(
     docs="https://www.plivo.com/docs/messaging/api/message/send-a-message#callbacks",
     parse=parse,
     verify=verify,
+    sign=sign,
     reply=lambda _: Reply(),
     code_space=SPACE,
     hint="set `public_url` to the address that Plivo calls: its signature covers it",

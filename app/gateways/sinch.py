@@ -5,15 +5,17 @@ A message has no id of its own: it is the batch's, with the recipient. A summary
 
 from __future__ import annotations
 
+import base64
 import hmac
 from collections.abc import Iterator
+from dataclasses import replace
 
 import orjson
 
 from app.gateways import _verify
 from app.gateways._fields import Said, Unreadable, an_object, count, each, first, json, moment, need, plus
 from app.gateways._smpp import error
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
 
 CODES, STATUSES = "sinch_rest", "sinch_status"
 
@@ -40,11 +42,11 @@ DELETED = "deleted"
 SUMMARY = "a summary of many messages names no recipient: send with delivery_report full or per_recipient"
 
 
-def parse(callback: Callback) -> list[Receipt | Broken]:
+def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     said = an_object(json(callback.body))
-    if (first(said, "type") or "").startswith("mo_"):  # an inbound message comes here too: its words are not kept
-        return []
-    return each(_elements(said), report) if "statuses" in said else [report(said)]
+    if (first(said, "type") or "").startswith("mo_"):
+        return [Inbound()]
+    return [*each(_elements(said), report)] if "statuses" in said else [report(said)]
 
 
 def _elements(said: Said) -> Iterator[object]:
@@ -64,13 +66,14 @@ def _elements(said: Said) -> Iterator[object]:
 
 def report(element: object) -> Receipt:
     said = an_object(element)
-    word = need(said, "status").lower()
-    became = STATUS.get(word, Status.UNKNOWN)
-    code, space = cause(word, became, error(first(said, "code")))
+    word = need(said, "status")
+    became = STATUS.get(word.lower(), Status.UNKNOWN)
+    code, space = cause(word.lower(), became, error(first(said, "code")))
     operator = first(said, "operator") or ""
     return Receipt(
         message_id=need(said, "batch_id"),
         status=became,
+        word=word,
         number=plus(_recipient(said)),
         sender=first(said, "applied_originator"),
         code=code,
@@ -114,13 +117,25 @@ def verify(callback: Callback, secret: str, link: Link) -> bool:
 
 
 def _signed(callback: Callback, secret: str, link: Link) -> bool:
-    """HMAC-SHA256 of body, nonce and time, in base64. Sinch's Numbers API signs in another way."""
     given, nonce, at, algorithm = (
         callback.header(f"x-sinch-webhook-signature{part}") for part in ("", "-nonce", "-timestamp", "-algorithm")
     )
-    signed = b".".join((callback.body, nonce.encode("latin-1", "replace"), at.encode("latin-1", "replace")))
-    same = _verify.as_base64(given, hmac.digest(secret.encode(), signed, "sha256"))
+    same = _verify.as_base64(given, _signature(callback.body, nonce, at, secret))
     return same and algorithm in {"HmacSHA256", ""} and _verify.timely(at, callback, link)
+
+
+def _signature(body: bytes, nonce: str, at: str, secret: str) -> bytes:
+    """HMAC-SHA256 of body, nonce and time. Sinch's Numbers API signs in another way."""
+    signed = b".".join((body, nonce.encode("latin-1", "replace"), at.encode("latin-1", "replace")))
+    return hmac.digest(secret.encode(), signed, "sha256")
+
+
+def sign(callback: Callback, secret: str, _: Link) -> Callback:
+    nonce, at = _verify.unique(), _verify.stamp(callback)
+    made = base64.b64encode(_signature(callback.body, nonce, at, secret)).decode()
+    parts = {"": made, "-nonce": nonce, "-timestamp": at, "-algorithm": "HmacSHA256"}
+    signed = {f"x-sinch-webhook-signature{part}": value for part, value in parts.items()}
+    return replace(callback, headers={**callback.headers, **signed})
 
 
 gateway = Gateway(
@@ -128,6 +143,7 @@ gateway = Gateway(
     docs="https://developers.sinch.com/docs/sms/api-reference/sms/tag/Delivery-reports/",
     parse=parse,
     verify=verify,
+    sign=sign,
     reply=lambda _: Reply(),
     hint="send with `delivery_report` `per_recipient` or `full`: a summary names nobody",
     split=split,

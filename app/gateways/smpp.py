@@ -13,7 +13,7 @@ import orjson
 from app.gateways import _verify
 from app.gateways._fields import MOST, Said, Unreadable, an_object, count, each, first, moment, part, plus, text
 from app.gateways._smpp import STAT, Report, cause, error, report
-from app.models.receipt import Broken, Callback, Gateway, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
 
 # SMPP 3.4, 5.2.28; 0 and 9 are of version 5.0.
 STATES = {
@@ -45,11 +45,13 @@ KIND, INTERMEDIATE, NETWORK_ERROR = 0x3C, 0x20, 3
 """Bits of esm_class that say what a deliver_sm is, and bytes of a network_error_code: one of network, two of code."""
 
 
-def parse(callback: Callback) -> list[Receipt | Broken]:
+def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     return each(_elements(callback), lambda element: receipt(an_object(element)))
 
 
-def receipt(said: Said) -> Receipt:
+def receipt(said: Said) -> Receipt | Inbound:
+    if _is_inbound(said):
+        return Inbound()
     tlvs = _tlvs(said)
     told = report(first(said, *WORDS) or first(tlvs, *WORDS) or "")
     word = _word(tlvs, told)
@@ -58,6 +60,7 @@ def receipt(said: Said) -> Receipt:
     return Receipt(
         message_id=first(said, "message_id") or first(tlvs, "receipted_message_id") or told.id,
         status=became,
+        word=None if word in STATES.values() else word,
         number=_handset(said),
         sender=first(said, "destination_addr"),
         code=code,
@@ -105,12 +108,12 @@ def _kind(said: Said) -> int | None:
     return None if bits is None else bits & KIND
 
 
-def _is_inbound(said: object) -> bool:
+def _is_inbound(said: Said) -> bool:
     """Whether it is plainly a message from a handset: esm_class calls it no receipt, and no state is in it.
 
     Some centres leave esm_class 0 in receipts.
     """
-    if not isinstance(said, dict) or _kind(said) != 0 or _tlvs(said).get("message_state") is not None:
+    if _kind(said) != 0 or _tlvs(said).get("message_state") is not None:
         return False
     words = [said.get(name) for name in WORDS]
     return not any(report(one).stat for one in words if isinstance(one, str))
@@ -141,12 +144,12 @@ def _handset(said: Said) -> str | None:
 
 
 def _elements(callback: Callback) -> list[object]:
-    """One object, an array of them, or one a line; without what is plainly an inbound message."""
+    """One object, an array of them, or one a line."""
     try:
         said = orjson.loads(callback.body)
     except orjson.JSONDecodeError:
         said = [*map(_line, _lines(callback.body))]
-    return [one for one in (said if isinstance(said, list) else [said]) if not _is_inbound(one)]
+    return said if isinstance(said, list) else [said]
 
 
 def _lines(body: bytes) -> list[bytes]:
@@ -172,6 +175,7 @@ gateway = Gateway(
     docs="docs/gateways/smpp.md",
     parse=parse,
     verify=_verify.token,
+    sign=_verify.sign_token,
     reply=lambda _: Reply(),
     hint="set `code_space` to the space of your carrier's `err` codes: without it they are kept, and act on nobody",
     split=split,

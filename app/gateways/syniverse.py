@@ -42,12 +42,13 @@ def event(said: Said) -> Receipt | Inbound:
         return Inbound()
     if kind not in {"", "message_state_change"}:  # ports and deactivations of watched numbers come as NIS-Events
         raise Unreadable("an event that is about no message")
-    word = need(fields, "new_state", "state").upper()
-    code = _code(fields) if word in {"FAILED", "EXPIRED"} else None
-    became = STATES.get(word, Status.UNKNOWN)
+    word = need(fields, "new_state", "state")
+    code = _code(fields) if word.upper() in {"FAILED", "EXPIRED"} else None
+    became = STATES.get(word.upper(), Status.UNKNOWN)
     return Receipt(
         message_id=need(fields, "message_id", "message-id"),
         status=CODES.get(code or "", became),
+        word=word,
         number=plus(first(fields, "to_address")),
         sender=first(fields, "from_address"),
         code=code,
@@ -83,6 +84,7 @@ gateway = Gateway(
     docs="https://sdcdocumentation.syniverse.com/index.php/reporting/event-manager/overview",
     parse=parse,
     verify=_verify.token,
+    sign=_verify.sign_basic,
     reply=lambda _: Reply(),
     code_space="syniverse_scg",
     hint="authentication BASIC in the delivery configuration: any user, the secret as password",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+from dataclasses import replace
 
 from app.gateways import _verify
 from app.gateways._fields import Said, Unreadable, apart, batch, first, json, moment, need, part
@@ -22,8 +23,9 @@ STATUS = {
     **dict.fromkeys((290, 291, 292, 293, 295), Status.ACCEPTED),
     **dict.fromkeys(range(500, 599), Status.REJECTED),
     **dict.fromkeys((507, 510, 511, 512, 513, 514, 516), Status.UNDELIVERABLE),
+    # These tell no outcome: done but suspicious, no receipt in 12 hours (two), not available.
+    **dict.fromkeys((201, 250, 251, 599), Status.UNKNOWN),
 }
-"""201 (done, but suspicious), 250, 251 (no receipt in 12 hours) and 599 (not available) tell no outcome."""
 
 
 def parse(callback: Callback) -> list[Receipt | Broken]:
@@ -38,6 +40,7 @@ def transaction(said: Said) -> Receipt:
     return Receipt(
         message_id=need(said, "reference_id"),
         status=STATUS.get(int(code[:9]), Status.UNKNOWN),
+        word=None if int(code[:9]) in STATUS else code,
         number=first(said, "phone_number"),
         code=code,
         code_space="telesign",
@@ -53,9 +56,18 @@ def verify(callback: Callback, secret: str, _: Link) -> bool:
     customer, _colon, key = secret.rpartition(":")
     scheme, _blank, given = callback.header("authorization").partition(" ")
     who, _colon, signed = given.rpartition(":")
-    made = hmac.digest(base64.b64decode(key, validate=True), callback.body, "sha256")
-    good = bool(key) and hmac.compare_digest(base64.b64encode(made), signed.encode("latin-1", "replace"))
+    good = bool(key) and hmac.compare_digest(_signature(callback, key), signed.encode("latin-1", "replace"))
     return good and scheme == "TSA" and (not customer or _verify.same(who.encode("latin-1", "replace"), customer))
+
+
+def _signature(callback: Callback, key: str) -> bytes:
+    return base64.b64encode(hmac.digest(base64.b64decode(key, validate=True), callback.body, "sha256"))
+
+
+def sign(callback: Callback, secret: str, _: Link) -> Callback:
+    customer, _colon, key = secret.rpartition(":")
+    given = f"TSA {customer or 'sendable'}:{_signature(callback, key).decode()}"
+    return replace(callback, headers={**callback.headers, "authorization": given})
 
 
 gateway = Gateway(
@@ -63,6 +75,7 @@ gateway = Gateway(
     docs="https://developer.telesign.com/enterprise/docs/transaction-callback-service",
     parse=parse,
     verify=verify,
+    sign=sign,
     reply=lambda _: Reply(),
     code_space="telesign",
     hint="the secret is the API key, in base64; callbacks carry no number: post what you send to /v1/messages",

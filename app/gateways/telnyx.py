@@ -76,6 +76,7 @@ def receipt(event: Said, payload: Said, one: tuple[str, object]) -> Receipt:
     return Receipt(
         message_id=need(payload, "id"),
         status=Status.EXPIRED if word in FAILED and code in EXPIRED else STATUS.get(word, Status.UNKNOWN),
+        word=None if word in STATUS else word,
         number=first(to, "phone_number"),
         sender=first(part(payload, "from"), "phone_number"),
         code=code,

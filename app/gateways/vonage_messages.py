@@ -7,11 +7,12 @@ for SMS: it is answered, and not taken.
 from __future__ import annotations
 
 import hmac
+from dataclasses import replace
 from hashlib import sha256
 
 from app.gateways import _jwt, _verify
 from app.gateways._fields import Said, an_object, count, first, json, moment, need, part, plus, text
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
 
 SPACE = "vonage_messages"
 
@@ -29,17 +30,18 @@ EXPIRED = "1360"
 SMS, PHONES = "sms", frozenset({"sms", "mms", "rcs"})
 
 
-def parse(callback: Callback) -> list[Receipt | Broken]:
+def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     said = an_object(json(callback.body))
     channel = _channel(said)
     if channel not in PHONES or ("status" not in said and "message_type" in said):  # a chat; or an inbound message
-        return []
-    code = cause(part(said, "error"))
+        return [Inbound()]
+    word, code = need(said, "status"), cause(part(said, "error"))
     network = first(part(said, "destination"), "network_code") or ""
     return [
         Receipt(
             message_id=need(said, "message_uuid"),
-            status=status(need(said, "status"), code),
+            status=status(word, code),
+            word=word,
             number=plus(_address(said, "to")),
             sender=_address(said, "from"),
             code=code,
@@ -88,11 +90,21 @@ def _token(callback: Callback) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
+def sign(callback: Callback, secret: str, _: Link) -> Callback:
+    claimed = {
+        "iss": "Vonage", "iat": int(callback.at.timestamp()), "jti": _verify.unique(),
+        "payload_hash": sha256(callback.body).hexdigest(),
+    }  # fmt: skip
+    token = _jwt.signed(claimed, secret)
+    return replace(callback, headers={**callback.headers, "authorization": f"Bearer {token}"})
+
+
 gateway = Gateway(
     name="vonage-messages",
     docs="https://developer.vonage.com/en/messages/concepts/messages-status-callbacks",
     parse=parse,
     verify=verify,
+    sign=sign,
     reply=lambda _: Reply(),
     hint="the secret is the signature secret of the account, not the private key of the application",
     nonce=lambda callback: first(_jwt.unproven(_token(callback)), "jti"),

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from dataclasses import replace
 from datetime import UTC, datetime
+from urllib.parse import parse_qsl, urlencode
 
-from app.gateways import _verify
+from app.gateways import _verify, _vonage_reports
 from app.gateways._fields import LONGEST_FORM, Said, Unreadable, an_object, first, json, moment, need, plus, text
 from app.gateways._smpp import error, local_time
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
 
 SPACE = "vonage_dlr"
 
@@ -31,17 +33,18 @@ METHODS = {MD5_HASH: "", "md5": "md5", "sha1": "sha1", "sha256": "sha256", "sha5
 """How an account may sign, and the hash of the HMAC. The first, its default, is no HMAC: MD5 with the secret behind."""
 
 
-def parse(callback: Callback) -> list[Receipt | Broken]:
+def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     said = _said(callback)
     if not callback.body and not said.keys() - {"token"}:  # how Vonage tries an address out
         return []
-    if "status" not in said and {"text", "data", "udh"} & said.keys():  # an inbound message: its words are not kept
-        return []
+    if "status" not in said and {"text", "data", "udh"} & said.keys():
+        return [Inbound()]
     network = first(said, "network-code") or ""
     return [
         Receipt(
             message_id=need(said, "messageId", "message-id"),
             status=STATUS.get(need(said, "status").lower(), Status.UNKNOWN),
+            word=first(said, "status"),
             number=plus(first(said, "msisdn")),
             sender=first(said, "to"),
             code=error(first(said, "err-code")),  # 0 comes with `expired` too
@@ -108,11 +111,26 @@ def signature(said: Said, name: str, secret: str, *, empty: bool) -> str:
     return hashlib.md5(signed + secret.encode(), usedforsecurity=False).hexdigest()  # the vendor's choice, not ours
 
 
+def sign(callback: Callback, secret: str, _: Link) -> Callback:
+    """In the form, or in the query where there is none, by the method that the secret is written with."""
+    name, key = method(secret)
+    more = urlencode({"timestamp": _verify.stamp(callback), "nonce": _verify.unique()})
+    plain = callback.body.decode("latin-1") or callback.query
+    pairs = f"{plain}&{more}" if plain else more
+    said = dict(parse_qsl(pairs, keep_blank_values=True, errors="replace"))
+    pairs = f"{pairs}&sig={signature(said, name, key, empty=True)}"
+    if callback.body:
+        return replace(callback, body=pairs.encode("latin-1"))
+    return replace(callback, query=pairs, url=f"{callback.url.partition('?')[0]}?{pairs}")
+
+
 gateway = Gateway(
     name="vonage-sms",
     docs="https://developer.vonage.com/en/messaging/sms/guides/delivery-receipts",
     parse=parse,
     verify=verify,
+    sign=sign,
+    inquiry=_vonage_reports.inquiry,
     reply=lambda _: Reply(),
     code_space=SPACE,
     hint="where Vonage signs, write the account's method before the secret: `sha256:SECRET`",

@@ -94,7 +94,7 @@ class Receipt(Struct, frozen=True, gc=False, omit_defaults=True):
     gateway: str = ""
     account: str = ""
     malformed: bool = False
-    word: str | None = field(default=None, compare=False)
+    word: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,9 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """A message of a person to us, on the address of the receipts: counted, and nothing of it is kept."""
+    """A message of a person to us, or an event about no SMS of ours, on the address of the receipts: it is counted, and
+    nothing of it is kept.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +175,13 @@ class Gateway:
     it when it is broken. `code_space` is what codes mean where neither the receipt nor the link says it. `statuses` are
     those that a code alone tells, by code space: where a vendor's numbers mean one thing or another and only the
     settings know, `parse` leaves the status unknown and the space open. `hides` are headers and parameters, in lower
-    case, that hold a secret under a name that does not say so: they are not kept.
+    case, that prove an origin under a name that does not say so: they are not kept; `presents` are those of them that
+    hold the secret itself, so that of a refused request only a digest of them is.
 
     `nonce` gives what a vendor signs but once: seen again within the link's window, the callback is a copy. Ask for it
     by `gateways.once`, of proven callbacks only. `sign` makes of a callback what this vendor would send with such a
-    secret: for `sendable doctor --gateway`. `inquiry` is how it is asked for receipts that never came.
+    secret: for `sendable doctor --gateway`. It is None, or gives None, where the vendor alone has the key; it may raise
+    what a parser may, for what is no secret of this vendor. `inquiry` is how it is asked for receipts that never came.
 
     Two effects are left to the edge, which asks where: `certificate` gives the address of one that the proof needs,
     `confirmation` what to call once a handshake has been proven. Both must know the host. Ask through
@@ -195,7 +199,8 @@ class Gateway:
     nonce: Callable[[Callback], str | None] | None = None
     statuses: Mapping[str, Mapping[str, Status]] = field(default_factory=dict)
     hides: frozenset[str] = frozenset()
+    presents: frozenset[str] = frozenset()
     certificate: Callable[[Callback, Link], str | None] | None = None
     confirmation: Callable[[Callback], str | None] | None = None
-    sign: Callable[[Callback, str, Link], Callback] | None = None
+    sign: Callable[[Callback, str, Link], Callback | None] | None = None
     inquiry: Inquiry | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -11,7 +11,6 @@ from fastapi import APIRouter, Request, Security
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from app.gateways import GATEWAYS
 from app.models.phone import e164, sender_id
 from app.routers.answers import answer
 from app.routers.auth import scope
@@ -60,7 +59,7 @@ async def messages(request: Request, _: Annotated[None, Security(scope("messages
     sent, errors = [], []
     for place, entry in enumerate(entries):
         try:
-            sent.append(_sent(entry, state.settings.region))
+            sent.append(_sent(entry, state.gateways, state.settings.region))
         except (ValueError, TypeError) as error:
             errors.append({"pointer": f"/{place}", "detail": _why(error)})
     if errors and not sent:
@@ -88,10 +87,10 @@ def _entries(body: bytes) -> Iterator[Any]:
                 yield None
 
 
-def _sent(entry: object, region: str) -> Sent:
+def _sent(entry: object, gateways: Collection[str], region: str) -> Sent:
     read = SentMessage.model_validate(entry)
-    if read.gateway not in GATEWAYS and not read.gateway.startswith("custom/"):
-        raise ValueError(f"gateway: there is none of this name; there are {', '.join(GATEWAYS)}")
+    if read.gateway not in gateways:
+        raise ValueError(f"gateway: there is none of this name; there are {', '.join(gateways)}")
     at = read.sent_at if read.sent_at.tzinfo else None
     if at is None or at > datetime.now(UTC) + timedelta(minutes=5):
         raise ValueError("sent_at: must name its zone (2026-11-21T18:42:07Z) and not lie ahead")

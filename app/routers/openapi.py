@@ -154,7 +154,14 @@ _UNREAD = {
 def _callback(method: str, *, account: bool) -> Document:
     parameters = [_text("gateway", "path", "Which vendor calls", *GATEWAYS, enum=[*GATEWAYS])]
     if account:
-        parameters.append(_text("account", "path", "`[gateways.NAME.accounts.ACCOUNT]` of the settings", "eu"))
+        parameters.append(
+            _text(
+                "account",
+                "path",
+                "`[gateways.NAME.accounts.ACCOUNT]` of the settings; of `custom` the NAME of `[gateways.custom.NAME]`",
+                "eu",
+            )
+        )
     if method == "get":
         fields = {"type": "object", "additionalProperties": True}
         parameters.append({

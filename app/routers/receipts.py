@@ -38,7 +38,7 @@ async def receive(request: Request) -> Response:
         return _arrived(callback, proven=not forged if link.secrets else None)
     if forged:
         metrics.FORGED.labels(gateway.name).inc()
-        request.app.state.refusals.keep(link, callback)
+        request.app.state.refusals.keep(link, callback, gateway.presents)
         raise Problem(
             403, "the request does not prove that it comes from this gateway: check the secret in its settings"
         )

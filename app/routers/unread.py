@@ -62,7 +62,7 @@ async def reverify(request: Request, choice: OfGateway, _: Admin = None) -> Resp
     The newest 10,000 of each gateway are kept.
     """
     state = request.app.state
-    found = await refused.reverify(state.engine, state.meaning, state.links, choice.gateway)
+    found = await refused.reverify(state.engine, state.meaning, state.links, choice.gateway, errands=state.errands)
     return answer(found._asdict())
 
 

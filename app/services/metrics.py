@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 RECEIPTS = Counter("sendable_receipts_total", "Receipts committed", ["gateway", "status", "reason"])
 DUPLICATES = Counter("sendable_duplicate_receipts_total", "Receipts that had been taken before")
 UNREAD = Counter("sendable_unread_total", "Callbacks, or elements of them, that could not be read", ["gateway"])
-INBOUND = Counter("sendable_inbound_total", "Messages of people that came with receipts; none is kept", ["gateway"])
+INBOUND = Counter(
+    "sendable_inbound_total",
+    "Messages of people, and events about no SMS of ours, that came with receipts; none is kept",
+    ["gateway"],
+)
 UNKNOWN_CODES = Counter("sendable_unknown_codes_total", "Failures whose code is in no table", ["gateway"])
 FORGED = Counter("sendable_forged_total", "Callbacks that did not prove their origin", ["gateway"])
 BUSY = Counter("sendable_busy_total", "Requests answered 503", ["what"])

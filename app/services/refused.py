@@ -14,24 +14,28 @@ import hmac
 import re
 import secrets
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote, unquote_plus
 
 import orjson
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.gateways import prove, read
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt
+from app.gateways import certificate_at, confirmation_at, prove, read
+from app.models.receipt import Broken, Callback, Link, Receipt
 from app.services import metrics
-from app.services.connection import is_lost, transaction
+from app.services.connection import Busy, is_lost, transaction
+from app.services.errands import Errands
 from app.services.intake import Meaning
-from app.services.unread import Again, Links, as_kept, commit
+from app.services.unread import Again, Links, as_kept, commit, tells_a_query
 
 log = structlog.get_logger(__name__)
+
+Gained = TypeVar("Gained")
 
 KEPT = 10_000
 """Of each gateway, the newest."""
@@ -48,29 +52,37 @@ BYTES_AT_ONCE = 8 * 1024 * 1024
 _LOCK = 7_316_004
 
 
+class Refused(NamedTuple):
+    """A request that proved nothing; `presents` are names under which its gateway is given a secret itself."""
+
+    link: Link
+    callback: Callback
+    presents: frozenset[str] = frozenset()
+
+
 class Queue:
     """The newest refused requests of one gateway that are not written yet."""
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[Link, Callback]] = deque()
+        self.waiting: deque[Refused] = deque()
         self.size = 0
 
-    def add(self, link: Link, callback: Callback) -> None:
-        self.waiting.append((link, callback))
-        self.size += _size(callback)
+    def add(self, refused: Refused) -> None:
+        self.waiting.append(refused)
+        self.size += _size(refused.callback)
         while len(self.waiting) > WAITING or self.size > BYTES_WAITING:
             self.take()
 
-    def take(self) -> tuple[Link, Callback]:
+    def take(self) -> Refused:
         first = self.waiting.popleft()
-        self.size -= _size(first[1])
+        self.size -= _size(first.callback)
         return first
 
-    def give_back(self, part: Sequence[tuple[Link, Callback]]) -> None:
+    def give_back(self, part: Sequence[Refused]) -> None:
         """What could not be written, before what has come since."""
         since = [self.take() for _ in range(len(self.waiting))]
-        for link, callback in (*part, *since):
-            self.add(link, callback)
+        for refused in (*part, *since):
+            self.add(refused)
 
 
 class Refusals:
@@ -80,10 +92,10 @@ class Refusals:
         self._engine = engine
         self._queues: dict[str, Queue] = {}
 
-    def keep(self, link: Link, callback: Callback) -> None:
+    def keep(self, link: Link, callback: Callback, presents: frozenset[str] = frozenset()) -> None:
         """Never waits, never fails; the answer to the request does not depend on it."""
         if _size(callback) <= LONGEST:
-            self._queues.setdefault(link.gateway, Queue()).add(link, callback)
+            self._queues.setdefault(link.gateway, Queue()).add(Refused(link, callback, presents))
 
     async def run(self) -> None:
         """Until cancelled. While the database is away the newest wait."""
@@ -141,7 +153,8 @@ async def _write(engine: AsyncEngine, gateway: str, rows: Sequence[Sequence[obje
 
 _MARK = "sendable-digest-"
 _MARKED = re.compile(_MARK + r"([0-9a-f]{64})")
-_JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+")
+_JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
+"""Its head is a JSON object: a token of ours with two dots in it is none."""
 _PRESENTED = ("token", "secret", "password", "passwd")
 """Parts of the names of headers and parameters that carry a secret itself. Signatures are none: they are kept. Nor is
 the `api-key` that some vendors send beside a signature: it names the account, and is signed."""
@@ -155,11 +168,12 @@ def _masked(salt: bytes, secret: str) -> str:
     return _MARK + _digest(salt, secret)
 
 
-def _row(refused: tuple[Link, Callback]) -> tuple[object, ...]:
-    link, callback = refused
+def _row(refused: Refused) -> tuple[object, ...]:
+    link, callback, presents = refused
     salt = secrets.token_bytes(16)
-    headers = {name: _header(salt, name, it) for name, it in callback.headers.items() if "cookie" not in name}
-    query = _query(salt, callback.query)
+    kept = {name: it for name, it in callback.headers.items() if "cookie" not in name and not tells_a_query(it)}
+    headers = {name: _header(salt, name, it, presents) for name, it in kept.items()}
+    query = "&".join(_parameter(salt, part, presents) for part in callback.query.split("&"))
     return (link.gateway, link.account, callback.at, callback.method, _text(_seen(link, callback)),
             orjson.dumps({_text(name): _text(it) for name, it in headers.items()}).decode(), _text(query),
             callback.body, salt)  # fmt: skip
@@ -178,16 +192,16 @@ def _text(said: str) -> str:
     return said.replace("\0", "")
 
 
-def _is_presented(name: str) -> bool:
-    name = name.lower()
-    return "signature" not in name and any(part in name for part in _PRESENTED)
+def _is_presented(name: str, presents: frozenset[str]) -> bool:
+    name = unquote_plus(name).lower()
+    return name in presents or ("signature" not in name and any(part in name for part in _PRESENTED))
 
 
-def _header(salt: bytes, name: str, value: str) -> str:
+def _header(salt: bytes, name: str, value: str, presents: frozenset[str]) -> str:
     """A JSON Web Token proves what it covers as a signature does, so it is kept; anything else here is a secret."""
     if name in {"authorization", "proxy-authorization"}:
         return _authorization(salt, value)
-    if _is_presented(name) and not _JWT.fullmatch(value):
+    if _is_presented(name, presents) and not _JWT.fullmatch(value):
         return _masked(salt, value)
     return value
 
@@ -210,14 +224,10 @@ def _decoded(text: str) -> str:
         return ""
 
 
-def _query(salt: bytes, query: str) -> str:
-    return "&".join(_parameter(salt, part) for part in query.split("&"))
-
-
-def _parameter(salt: bytes, part: str) -> str:
+def _parameter(salt: bytes, part: str, presents: frozenset[str]) -> str:
     name, equals, value = part.partition("=")
     given = unquote_plus(value)
-    if not equals or not _is_presented(name) or _JWT.fullmatch(given):
+    if not equals or not _is_presented(name, presents) or _JWT.fullmatch(given):
         return part
     return f"{name}={_masked(salt, given)}"
 
@@ -284,12 +294,13 @@ async def waiting(engine: AsyncEngine, gateway: str | None) -> int:
         return int(await db.fetchval(_COUNT, gateway))
 
 
-async def reverify(engine: AsyncEngine, meaning: Meaning, links: Links, gateway: str | None,
+async def reverify(engine: AsyncEngine, meaning: Meaning, links: Links, gateway: str | None, *, errands: Errands,
                    told: Callable[[int], None] = lambda _: None) -> Reverified:  # fmt: skip
     """Apply those that prove authentic now, oldest first, each once: as `unread.replay` does. A signed time is held
-    against the moment of arrival. A link without a secret proves nothing.
+    against the moment of arrival. A link without a secret proves nothing. What a proof rests on is fetched again, and
+    a handshake confirmed; what cannot be had now is left for the next time.
     """
-    total, after, last = Reverified(), 0, None
+    total, after, last, away = Reverified(), 0, None, set[str]()
     while True:
         async with transaction(engine) as db:
             last = last or await db.fetchval(_LAST)
@@ -297,23 +308,43 @@ async def reverify(engine: AsyncEngine, meaning: Meaning, links: Links, gateway:
         if not rows:
             return total
         after = rows[-1].id
-        tried = [again for row in rows if (again := _again(row, meaning.gateways.get(row.gateway), links))]
+        tried = [again for row in rows if (again := await _again(row, meaning, links, errands, away))]
         proven, receipts = await commit(engine, meaning, tried, proven=True)
         total = Reverified(total.proven + proven, total.receipts + receipts, total.left + len(rows) - len(tried))
         told(total.proven + total.left)
 
 
-def _again(row: Stored, gateway: Gateway | None, links: Mapping[tuple[str, str], Link]) -> Again | None:
-    link = links.get((row.gateway, row.account))
+async def _again(row: Stored, meaning: Meaning, links: Links, errands: Errands, away: set[str]) -> Again | None:
+    """None: it stays. `away` are addresses that did not answer in this run: each is waited for but once."""
+    gateway, link = meaning.gateways.get(row.gateway), links.get((row.gateway, row.account))
     if gateway is None or link is None:
         return None
     callback = as_received(row, link)
+    if address := certificate_at(gateway, callback, link):
+        certificate = await _errand(errands.certificate(address), address, away) if address not in away else None
+        callback = replace(callback, certificate=certificate or b"")
     if not prove(gateway, callback, link):
+        return None
+    address = confirmation_at(gateway, callback)
+    if address and (address in away or not await _errand(_confirmed(errands, address), address, away)):
         return None
     said = read(gateway, callback, link)
     unread = [as_kept(callback, link, one, gateway.hides) for one in said if isinstance(one, Broken)]
     metrics.UNREAD.labels(gateway.name).inc(len(unread))
     return Again(row.id, [one for one in said if isinstance(one, Receipt)], unread, row.arrived_at)
+
+
+async def _confirmed(errands: Errands, address: str) -> bool:
+    await errands.confirm(address)
+    return True
+
+
+async def _errand(errand: Awaitable[Gained], address: str, away: set[str]) -> Gained | None:
+    try:
+        return await errand
+    except Busy:
+        away.add(address)
+        return None
 
 
 def as_received(row: Stored, link: Link) -> Callback:

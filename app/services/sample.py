@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 
-from app.gateways import prove
+from app.gateways import prove, signed_by
 from app.models.receipt import Callback, Gateway, Link
 from app.services.finding import Finding
 
@@ -60,10 +60,11 @@ def _digest(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One signed request. `url` is where it is posted; `id` marks it and its message."""
+    """One request. `url` is where it is posted; `id` marks it and its message. It is `signed` where we could."""
 
     id: str
     callback: Callback
+    signed: bool = True
 
     @property
     def url(self) -> str:
@@ -71,20 +72,23 @@ class Sample:
 
 
 def sample(gateway: Gateway, link: Link, base: str, secret: str | None, now: datetime) -> Sample:
-    """What this vendor would post with such a secret; unsigned where we cannot sign as it does."""
+    """What this vendor would post with such a secret; unsigned where it alone has the key. Raises ValueError for a
+    secret that is none of this vendor's.
+    """
     mark = f"sendable-doctor-{secrets.token_hex(8)}"
     path = "/".join(filter(None, ("/v1/receipts", link.gateway, link.account)))
     body = f"MessageSid={mark}&message_id={mark}&status=accepted&MessageStatus=accepted&text=a+b%21%C3%A9".encode()
     plain = Callback("POST", f"{base}{path}?{QUERY}", {"content-type": FORM}, QUERY, body, now)
-    signed = gateway.sign(plain, secret, link) if gateway.sign and secret else plain
-    return Sample(mark, signed)
+    signed = signed_by(gateway, plain, secret, link) if secret else None
+    return Sample(mark, signed or plain, signed is not None)
 
 
 def covers_url(gateway: Gateway, link: Link, secret: str) -> bool:
     """Whether a signature of this vendor is another one for another address."""
-    if gateway.sign is None:
+    try:
+        signed = sample(gateway, link, "https://dlr.example.com", secret, datetime.now(UTC)).callback
+    except ValueError:
         return False
-    signed = sample(gateway, link, "https://dlr.example.com", secret, datetime.now(UTC)).callback
     elsewhere = replace(signed, url=signed.url.replace("dlr.example.com", "dlr.example.net"))
     alone = replace(link, secrets=(secret,))
     return prove(gateway, signed, alone) and not prove(gateway, elsewhere, alone)
@@ -108,13 +112,22 @@ async def of_gateway(
     if link.public_url is None:
         mend = "set `public_url` to try the way that the vendor's requests take"
         yield Finding("note", about, f"no public_url: the sample goes to {base} only", mend)
-    if gateway.sign is None:
-        yield Finding("note", about, "samples of this gateway cannot be signed here", "its way is tried all the same")
     async with httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=WITHIN) as client:
         for place, secret in enumerate(link.secrets or (None,)):
             which = f", secret {place + 1} of {len(link.secrets)}" if len(link.secrets) > 1 else ""
-            sent = sample(gateway, link, base, secret, datetime.now(UTC))
+            try:
+                sent = sample(gateway, link, base, secret, datetime.now(UTC))
+            except ValueError as error:
+                yield Finding("wrong", about + which, str(error), gateway.hint)
+                continue
+            if secret and not sent.signed:
+                yield _unsigned(about + which)
             yield await _tried(client, sent, link, about + which)
+
+
+def _unsigned(about: str) -> Finding:
+    says = "only the vendor has the key that signs: the sample goes without a signature"
+    return Finding("note", about, says, "its way is tried all the same; wait for a receipt of theirs")
 
 
 def _settings(gateway: Gateway, link: Link, about: str, *, auth: bool) -> Iterator[Finding]:
@@ -185,6 +198,8 @@ def _no_answer_of_ours(answer: httpx.Response, where: str) -> tuple[str, str]:
 
 def _judged(sent: Sample, link: Link, said: Mapping[str, Any], about: str, where: str) -> Finding:
     changed = next(_changes(sent, link, said), None)
+    if not sent.signed and said["proven"] is not None:
+        return _judged_unsigned(sent, said, changed, about, where)
     if said["proven"] and changed is None:
         return Finding("ok", about, f"a signed sample came through {where} as it was sent, and proves its origin")
     if said["proven"] is not False and changed:
@@ -197,6 +212,16 @@ def _judged(sent: Sample, link: Link, said: Mapping[str, Any], about: str, where
         return Finding("wrong", about, f"{changed[0]}, which breaks the signature", changed[1])
     return Finding("wrong", about, "the sample arrived as it was sent, and does not prove its origin there",
                    "restart the service: its secret is another one than that of these settings")  # fmt: skip
+
+
+def _judged_unsigned(sent: Sample, said: Mapping[str, Any], changed: tuple[str, str] | None, about: str,
+                     where: str) -> Finding:  # fmt: skip
+    """Whatever a vendor signs, it signs the body."""
+    if changed is None:
+        return Finding("ok", about, f"an unsigned sample came through {where} as it was sent; it proves nothing there")
+    if said["body"] != sha256(sent.callback.body).hexdigest():
+        return Finding("wrong", about, f"{changed[0]}, which breaks a signature", changed[1])
+    return Finding("note", about, f"{changed[0]}, which breaks a signature that covers it", changed[1])
 
 
 def _changes(sent: Sample, link: Link, said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

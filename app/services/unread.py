@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
+from urllib.parse import unquote_plus
 from uuid import UUID
 
 import orjson
@@ -43,7 +44,11 @@ class Which(NamedTuple):
 def as_kept(callback: Callback, link: Link, broken: Broken, hides: frozenset[str]) -> Kept:
     """What could not be read, byte for byte, but for what would prove an origin once more."""
     query = "&".join(part for part in callback.query.split("&") if not _is_secret(part.partition("=")[0], hides))
-    headers = {name: value for name, value in callback.headers.items() if not _is_secret(name, hides)}
+    headers = {
+        name: value
+        for name, value in callback.headers.items()
+        if not _is_secret(name, hides) and not tells_a_query(value)
+    }
     body = broken.raw if callback.body else b""
     known = b"\x1f".join((link.gateway.encode(), link.account.encode(), broken.reason.encode(), query.encode(), body))
     digest = UUID(bytes=hashlib.blake2b(known, digest_size=16).digest())
@@ -53,7 +58,13 @@ def as_kept(callback: Callback, link: Link, broken: Broken, hides: frozenset[str
 
 
 def _is_secret(name: str, hides: frozenset[str]) -> bool:
-    return name.lower() in hides or any(part in name.lower() for part in _SECRET)
+    name = unquote_plus(name).lower()
+    return name in hides or any(part in name for part in _SECRET)
+
+
+def tells_a_query(value: str) -> bool:
+    """Whether a header repeats the address that was called, as some proxies do, and with it the token in it."""
+    return "?" in value and "=" in value
 
 
 # Tried again -------------------------------------------------------------------------------------------------------
