@@ -112,8 +112,10 @@ WITH gone AS (DELETE FROM changes WHERE number = $1 RETURNING sender, list, kind
 counted AS (
     UPDATE opt_out_hours o SET total = o.total - g.total
     FROM (SELECT sender, list, date_trunc('hour', occurred_at, 'UTC') AS hour, coalesce(reason, '') AS reason,
-                 count(*) AS total
-          FROM gone WHERE kind = 'list.opted_out' AND before = 'opted_in' GROUP BY 1, 2, 3, 4) g
+                 sum(CASE kind WHEN 'list.opted_out' THEN 1 ELSE -1 END) AS total
+          FROM gone
+          WHERE kind = 'list.opted_out' AND before = 'opted_in' OR kind = 'list.opted_in' AND reason IS NOT NULL
+          GROUP BY 1, 2, 3, 4) g
     WHERE (o.sender, o.list, o.hour, o.reason) = (g.sender, g.list, g.hour, g.reason))
 SELECT count(*) FROM gone
 """
