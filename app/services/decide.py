@@ -34,6 +34,8 @@ from app.models.receipt import FAILED, Receipt, Status
 from app.services import aside, ladders
 from app.services.merge import UNNAMED, cause_key, fact_key, later, latest, merge, merge_list
 
+NOW = "now "
+"""Before the number that a subscriber has changed to, at the end of a record's evidence."""
 AHEAD = timedelta(minutes=5)
 """How far a vendor's clock may run ahead of ours and still be believed."""
 OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
@@ -162,7 +164,7 @@ def reported(event: Event, policy: Policy) -> Verdict:
 
 def _told_by(event: Event) -> str | None:
     """The file's day, and the number that a subscriber has now: a hint, never an opt-in."""
-    told = [f"file of {event.day}" if event.day else None, event.new_number and f"now {event.new_number}"]
+    told = [f"file of {event.day}" if event.day else None, event.new_number and f"{NOW}{event.new_number}"]
     return "; ".join(filter(None, told)) or None
 
 
