@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -60,6 +60,33 @@ async def waiting(service: Service) -> Any:
     return told["items"]
 
 
+class Counts(NamedTuple):
+    """How a mass event is counted: of the list, in the report of that day by reason, and by the hour."""
+
+    subscribers: int
+    sendable: int
+    held: int
+    opted_out: int
+    report: dict[str, int]
+    hourly: int
+
+
+async def counts(service: Service) -> Counts:
+    (one,) = (await service.client.get("/v1/lists", params={"sender": SENDER})).json()["items"]
+    frame = {"from": (BEGAN - timedelta(hours=12)).isoformat(), "to": (BEGAN + timedelta(hours=12)).isoformat()}
+    report = (await service.client.get("/v1/reports/opt-outs", params=frame)).json()
+    edges = {"from": (BEGAN - timedelta(seconds=1)).isoformat(), "to": (BEGAN + timedelta(seconds=1)).isoformat()}
+    raw = (await service.client.get("/v1/reports/opt-outs", params=edges)).json()
+    assert raw["reasons"] == report["reasons"]  # from the history alone, and from the roll-up
+    hourly = await service.sql("""SELECT hour, sender, carrier, total FROM hourly_counts
+                                  WHERE outcome = 'opted_out' AND total <> 0""")  # fmt: skip
+    assert [row[:3] for row in hourly] == [(BEGAN, SENDER, "T-Mobile")] * len(hourly)
+    return Counts(
+        one["subscribers"], one["sendable"], one["held"], one["opted_out"],
+        {each["reason"]: each["count"] for each in report["reasons"]}, sum(row[3] for row in hourly),
+    )  # fmt: skip
+
+
 # A whole list ------------------------------------------------------------------------------------------------------
 
 
@@ -107,6 +134,42 @@ async def test_released_the_opt_outs_happen_with_their_original_dates(service: S
     (decided,) = (await service.client.get("/v1/quarantine")).json()["items"]
     assert (decided["decision"], decided["decided_by"], decided["waiting"]) == ("release", "api", 0)
     assert (await service.client.get("/v1/alarms")).json()["items"][0]["cleared"]
+
+
+@pytest.mark.parametrize("one_by_one", [False, True], ids=["in one callback", "in one callback each"])
+@pytest.mark.parametrize("decision", ["release", "discard"])
+async def test_everything_that_counts_follows_what_the_breaker_undoes_and_a_person_decides(
+    service: Service, decision: str, *, one_by_one: bool
+) -> None:
+    """Also where the first fifty had been opted out, and counted, before anybody could know."""
+    everybody = numbers(60)
+    await subscribe(service, everybody)
+    fifty, rest = everybody[:50], everybody[50:]
+    await post(service, map(failure, fifty), one_by_one=one_by_one)
+    reason = "content_blocked_for_subscriber"
+    assert await counts(service) == Counts(10, 10, 0, 50, {reason: 50}, 50)
+    again = failure(fifty[0], message_id="again")  # in the same callback as the one that is too many
+    await post(service, [failure(rest[0]), again])
+    await post(service, map(failure, rest[1:]), one_by_one=one_by_one)
+    assert await counts(service) == Counts(60, 0, 60, 0, {}, 0)
+    (event,) = await waiting(service)
+    assert (await service.client.post(f"/v1/quarantine/{event['id']}/{decision}")).json() == {"numbers": 60}
+    released = Counts(0, 0, 0, 60, {reason: 60}, 60)
+    assert await counts(service) == (released if decision == "release" else Counts(60, 60, 0, 0, {}, 0))
+
+
+async def test_what_upkeep_catches_is_counted_no_more_and_an_erased_number_neither(service: Service) -> None:
+    everybody = numbers(2)
+    await subscribe(service, everybody)
+    await post(service, map(failure, everybody))
+    await service.sql("""INSERT INTO quarantines (key, gateway, code_space, code, sender, carrier, reason, seen,
+                         allowed, opened_at) SELECT key, '', '', '', '12345', 'T-Mobile', '', 51, 50, now()
+                         FROM breaker_hits LIMIT 1""")  # fmt: skip
+    assert (await counts(service)).hourly == 2
+    await quarantine.keep(service.app.state.engine, service.app.state.meaning.policy)
+    assert await counts(service) == Counts(2, 0, 2, 0, {}, 0)
+    await service.client.delete(f"/v1/numbers/{everybody[0]}")
+    assert await counts(service) == Counts(1, 0, 1, 0, {}, 0)
 
 
 async def test_discarded_it_is_as_if_the_receipts_had_not_acted(service: Service) -> None:

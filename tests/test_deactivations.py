@@ -270,6 +270,32 @@ async def test_with_a_provider_numbers_stop_at_once_and_the_lookup_decides_on_co
         assert (shown["state"], shown["lists"][0]["consent"]) == (state, consent)
 
 
+async def test_over_the_budget_a_files_numbers_wait_unsendable_and_opted_in_until_there_is_one(start: Start) -> None:
+    people = [f"+1555555{place:04}" for place in range(5)]
+    async with answering(lambda number: Reply(telnyx(number, "Verizon New England", line="landline"))) as provider:
+        async with start(lookup=provider.settings() | {"budget_per_day": "0.025"}) as service:
+            for one in people:
+                await opt_in(service, one)
+            await post(service, "\n".join(people), date=DAY, yes=True)
+            await asked(service, "SELECT 1 FROM lookups WHERE waiting_for IS DISTINCT FROM 'budget'")
+            shown = [await status(service, one) for one in people]
+            assert provider.calls.total() == 2
+            assert sorted((one["state"], str(one["waiting_for"]), one["lists"][0]["consent"]) for one in shown) == [
+                ("deactivated", "None", "opted_out"), ("deactivated", "None", "opted_out"),
+                *[("deactivated", "budget", "opted_in")] * 3,
+            ]  # fmt: skip
+            assert await service.sql("SELECT 1 FROM published.sendable") == []
+        async with start(lookup=provider.settings() | {"budget_per_day": "1"}) as service:
+            await asked(service, "SELECT 1 FROM lookups")
+            assert {(await status(service, one))["lists"][0]["consent"] for one in people} == {"opted_out"}
+
+
+async def asked(service: Service, waiting: str) -> None:
+    async with asyncio.timeout(30):
+        while await service.sql(waiting):
+            await asyncio.sleep(0.02)
+
+
 async def test_nobody_pays_for_lookups_of_numbers_that_nobody_holds(start: Start) -> None:
     async with answering(lambda number: Reply(telnyx(number, "AT&T"))) as provider:
         async with start(lookup=provider.settings()) as service:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from app.catalogue.policy import load_policy
 from app.models.catalogue import REASONS
+from app.models.feed import GONE, Event, Kind
 from app.models.number import Cause, Change, Consent, Fact, Number, OptIn, Scope, Step, Subscription, Verdict
 from app.models.policy import Mode, Policy
 from app.models.receipt import FAILED, Receipt, Status
@@ -27,6 +28,7 @@ from app.services.decide import (
     merge,
     merge_list,
     network_of,
+    reported,
     settle,
     show,
 )
@@ -75,7 +77,8 @@ class Said(NamedTuple):
         return self.receipt.sent_at or (self.known.sent_at if self.known else self.at)
 
 
-Life = list[Said | Verdict]
+Told = Said | Event | Verdict
+Life = list[Told]
 
 # Few half days and full weeks, so that two events at one moment and a lapse between two events are common.
 moments = st.one_of(
@@ -105,6 +108,22 @@ def receipts(draw: st.DrawFn, when: st.SearchStrategy[datetime]) -> Said:
     return Said(receipt, draw(reasons) if status in FAILED else None, at + late, known if sender else None)
 
 
+MEANS: dict[Kind, str] = {
+    "DEACT": "deactivated", "TRANSFER": "number_changed", "ACTIVATION": "reassigned", "SUSPEND": "suspended",
+    "RESUME": "resumed", "PORT": "wrong_carrier",
+}  # fmt: skip
+
+
+@st.composite
+def records(draw: st.DrawFn, when: st.SearchStrategy[datetime]) -> Event:
+    """A record of a deactivation file, of a moment or of a whole day."""
+    kind, at = draw(st.sampled_from([*MEANS])), draw(when)
+    end = at + timedelta(hours=23) if kind in GONE and draw(st.booleans()) else at
+    new = draw(st.sampled_from([None, "Ash"])) if kind == "PORT" else None
+    return Event(NUMBER, kind, MEANS[kind], end, at, "records", carrier=draw(st.sampled_from([None, "Oak"])),
+                 new_carrier=new)  # fmt: skip
+
+
 def opt_in(at: datetime, key: tuple[str, str], source: str) -> Verdict:
     return Verdict(NUMBER, at, Cause("call", source=source), sender=key[0], list=key[1], opted_in=OptIn(at, source))
 
@@ -118,12 +137,12 @@ def ended(at: datetime, states: Iterable[str]) -> Verdict:
     return Verdict(NUMBER, at, Cause("lookup"), cleared=tuple((state, at) for state in states))
 
 
-def events(when: st.SearchStrategy[datetime]) -> st.SearchStrategy[Said | Verdict]:
+def events(when: st.SearchStrategy[datetime]) -> st.SearchStrategy[Told]:
     lists = st.sampled_from(LISTS)
     came = st.builds(opt_in, when, lists, st.sampled_from(["form", "keyword"]))
     left = st.builds(opt_out, when, lists, st.sampled_from(["list", "sender", "all"]))
     answered = st.builds(ended, when, st.sampled_from([("held",), ("port",), ("port", "deactivated"), ("porting",)]))
-    return receipts(when) | receipts(when) | receipts(when) | came | came | left | answered
+    return receipts(when) | receipts(when) | receipts(when) | records(when) | came | came | left | answered
 
 
 lives = st.lists(events(moments), max_size=10)
@@ -142,9 +161,11 @@ def retold(draw: st.DrawFn, living: st.SearchStrategy[Life]) -> tuple[Life, Life
 # Living them --------------------------------------------------------------------------------------------------------
 
 
-def verdict(event: Said | Verdict, policy: Policy) -> Verdict:
+def verdict(event: Told, policy: Policy) -> Verdict:
     if isinstance(event, Verdict):
         return event
+    if isinstance(event, Event):
+        return reported(event, policy)
     return decide(event.receipt, event.reason, event.arrived, policy, event.known, brand=event.receipt.carrier)
 
 
@@ -216,10 +237,13 @@ def test_however_many_strikes_there_were_their_order_does_not_matter(
 # Consent ------------------------------------------------------------------------------------------------------------
 
 
-def ends(event: Said | Verdict, key: tuple[str, str], policy: Policy) -> datetime | None:
+def ends(event: Told, key: tuple[str, str], policy: Policy) -> datetime | None:
     """policy.md on consent, told once more: the moment that an opt-in to this list must be newer than."""
     if isinstance(event, Verdict):
         return event.at if event.out and _within(event, key) else None
+    if isinstance(event, Event):
+        everyone = event.kind == "ACTIVATION" or (event.kind in GONE and not policy.lookups)
+        return event.guard if everyone else None
     if event.reason is None or (event.reason == "invalid_number" and event.receipt.malformed):
         return None
     whose = _whose(event, policy)
@@ -268,7 +292,7 @@ def message(event: Said) -> object:
     return (event.receipt.gateway, event.receipt.message_id) if event.receipt.message_id else object()
 
 
-def _unsaid(event: Said | Verdict, policy: Policy) -> bool:
+def _unsaid(event: Told, policy: Policy) -> bool:
     """Where policy.md leaves open whose lists end: a deactivation in strict mode that would otherwise be final."""
     return (
         isinstance(event, Said)
@@ -308,9 +332,9 @@ def test_nobody_who_left_by_their_own_will_is_opted_in_without_a_newer_opt_in(po
 
 @serious
 @given(policies, lives)
-def test_receipts_never_opt_anyone_in(policy: Policy, life: Life) -> None:
-    only_receipts = [event for event in life if isinstance(event, Said)]
-    assert {now for now, _ in lived([*only_receipts], policy).consents().values()} == {"opted_out"}
+def test_receipts_and_files_never_opt_anyone_in(policy: Policy, life: Life) -> None:
+    told = [event for event in life if isinstance(event, Said | Event)]
+    assert {now for now, _ in lived([*told], policy).consents().values()} == {"opted_out"}
 
 
 # Time ---------------------------------------------------------------------------------------------------------------
@@ -375,7 +399,7 @@ def test_who_reads_the_feed_from_the_start_knows_what_is_shown(policy: Policy, l
     _expect(feed, held, show(held.number, policy, END))
 
 
-def _came(event: Said | Verdict) -> datetime:
+def _came(event: Told) -> datetime:
     return event.arrived if isinstance(event, Said) else event.at
 
 

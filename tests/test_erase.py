@@ -158,6 +158,28 @@ async def test_what_is_kept_is_an_hmac_under_a_key_of_this_database(service: Ser
     assert await service.sql("SELECT inner_pad FROM erasure_key") == [(inner,)]
 
 
+@pytest.mark.parametrize("provider", [True, False])
+async def test_a_new_number_that_a_file_tells_of_another_is_forgotten_there(start: Start, *, provider: bool) -> None:
+    """Where it stands as a hint, in the facts, the lookups and the history of who gave a number up for it."""
+    async with start(**({"lookup": {}} if provider else {})) as service:
+        await opt_in(service, OTHER)
+        await opt_in(service, "+14155550003")
+        rows = f"{OTHER},TRANSFER,2026-11-19,{WHO}\n+14155550003,TRANSFER,2026-11-19,+442079460018\n"
+        file = f"number,type,date,new number\n{rows}"
+        await service.client.post("/v1/deactivations/records", content=file, params={"yes": True})
+        hinted = {("numbers", "facts"), ("numbers", "steps"), ("changes", "cause")}
+        hinted |= {("lookups", "cause")} if provider else set()
+        assert await columns_that_hold(service, WHO[1:]) == hinted
+        before = await told_of(service, "+14155550003")
+        erased = (await service.client.delete(f"/v1/numbers/{WHO}")).json()["erased"]
+        assert erased == {"hints": 2 if provider else 3}  # its facts, the change of its state, of its consent
+        assert await columns_that_hold(service, WHO[1:]) == set()
+        told, history, _ = await told_of(service, OTHER)
+        assert (told["state"], history[0]["cause"]["evidence"]) == ("deactivated", "now a number that was erased")
+        assert await told_of(service, "+14155550003") == before
+        assert (await service.client.delete(f"/v1/numbers/{WHO}")).json() == {"erased": {}}
+
+
 async def test_roll_ups_forget_the_number_too(service: Service) -> None:
     for number in (WHO, OTHER):
         await opt_in(service, number)

@@ -191,6 +191,29 @@ async def test_a_message_in_parts_is_delivered_when_all_parts_are(service: Servi
         assert (await status(service))["state"] == state
 
 
+async def test_a_message_in_parts_has_failed_when_one_of_them_has(service: Service) -> None:
+    part = {"ticketId": "long", "totalSegments": 2, "destination": {"address": WHO[1:]}}
+    for segment, code in ((1, 4), (2, 629)):
+        body = part | {"status": {"code": code}, "segmentNumber": segment, "deliveryDate": ago(minutes=5)}
+        await service.client.post("/v1/receipts/openmarket", json=body)
+    assert (await status(service))["state"] == "not_sms_capable"
+
+
+async def test_a_messages_status_only_moves_forward_and_a_late_delivery_still_counts(service: Service) -> None:
+    await opt_in(service)
+    await post(service, receipt(code="629", occurred_at=ago(minutes=30)))
+    before = await status(service)
+    for late in ("accepted", "sent", "unknown"):
+        await post(service, receipt(status=late, code=None, occurred_at=ago(minutes=1)))
+    after = await status(service)
+    assert {**after, "last_receipt_at": None} == {**before, "last_receipt_at": None}
+    await post(service, receipt(status="delivered", code=None, occurred_at=ago(minutes=1)))
+    assert (await status(service))["state"] == "active"
+    counted = await service.sql("SELECT outcome, sum(total)::int FROM hourly_counts WHERE outcome <> 'opted_out' "
+                                "GROUP BY 1 ORDER BY 1")  # fmt: skip
+    assert counted == [("delivered", 1), ("not_sms_capable", 1), ("sent", 2)]
+
+
 async def test_a_receipt_that_names_no_part_speaks_of_the_whole_message(service: Service) -> None:
     await post(service, receipt(message_id="first", code="629", occurred_at=ago(minutes=30)))
     to = {"phone_number": WHO, "status": "delivered"}

@@ -1,4 +1,5 @@
-"""Random lives, as a service lives them: heard in any order, with lookups, mass events and decisions on the way.
+"""Random lives, as a service lives them: receipts, files, calls and imports in any order and again, with lookups, mass
+events and decisions on the way.
 
 What must hold whatever happens: first purely, then in a smaller way against the database, by HTTP and by the views.
 """
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -20,12 +21,16 @@ from msgspec import structs
 from app.catalogue import carriers
 from app.catalogue.policy import load_policy
 from app.models.catalogue import REASONS
+from app.models.feed import Event as Record
+from app.models.feed import Kind
 from app.models.lookup import Failed, Found
 from app.models.number import Cause, Change, Fact, Number, OptIn, Scope, Step, Verdict
 from app.models.policy import Policy
 from app.models.receipt import FAILED, Receipt, Status
 from app.services import breaker
-from app.services.decide import Held, catch_up, consent, decide, hold, questions, settle
+from app.services.consent import Place, agreed
+from app.services.deactivations.events import when
+from app.services.decide import Held, catch_up, consent, decide, hold, questions, reported, settle
 from app.services.resolve import Moment, Said, resolve
 from app.services.store import Arrival
 from tests.conftest import Service, Start
@@ -75,6 +80,31 @@ class Called:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A line of an import: what an old list says of somebody's consent."""
+
+    key: tuple[str, str]
+    ago: timedelta
+
+
+@dataclass(frozen=True)
+class Filed:
+    """A record of a deactivation file: of a moment, or of its whole day."""
+
+    kind: Kind
+    ago: timedelta
+    whole_day: bool
+    new_carrier: str | None
+
+
+@dataclass(frozen=True)
+class Again:
+    """The same record, line or call once more: what was said so many events ago."""
+
+    back: int
+
+
+@dataclass(frozen=True)
 class Answered:
     """A lookup is made now, if one is asked for."""
 
@@ -82,7 +112,7 @@ class Answered:
     last: bool
 
 
-Event = Heard | Called | Answered | timedelta | str
+Event = Heard | Called | Listed | Filed | Again | Answered | timedelta | str
 """And time that passes; and what the breaker does: trip, release, discard."""
 
 spans = st.sampled_from([0, 0, 1, 20, 30, 200, 1000]).map(lambda hours: timedelta(hours=hours))
@@ -90,6 +120,13 @@ reasons = st.sampled_from(LOUD) | st.sampled_from(sorted(REASONS - {"disconnecte
 heard = st.builds(Heard, reasons, spans, spans, st.sampled_from([*SENDERS, SENDERS[0], None]), st.integers(1, 9),
                   st.sampled_from([False, False, True]))  # fmt: skip
 called = st.builds(Called, st.sampled_from(LISTS), spans, st.sampled_from([None, None, "list", "sender", "all"]))
+listed = st.builds(Listed, st.sampled_from(LISTS), spans)
+MEANS: dict[Kind, str] = {
+    "DEACT": "deactivated", "TRANSFER": "number_changed", "ACTIVATION": "reassigned", "SUSPEND": "suspended",
+    "RESUME": "resumed", "PORT": "wrong_carrier",
+}  # fmt: skip
+filed = st.builds(Filed, st.sampled_from([*MEANS]), spans, st.booleans(), st.sampled_from([None, "T-Mobile"]))
+again = st.builds(Again, st.integers(1, 9))
 answers = st.sampled_from([
     Found(NUMBER, carrier="T-Mobile USA, Inc.", line_type="mobile"), Found(NUMBER, carrier="AT&T", line_type="mobile"),
     Found(NUMBER, carrier="AT&T", line_type="mobile", active=True), Found(NUMBER, active=False),
@@ -100,7 +137,9 @@ answered = st.builds(Answered, answers, st.booleans())
 days = st.sampled_from([0, 1, 1, 3, 15, 31, 100]).map(lambda n: timedelta(days=n, minutes=n))
 minutes = st.just(timedelta(minutes=16))
 mass = st.sampled_from(["trip", "release", "discard"])
-events: st.SearchStrategy[Event] = st.one_of(heard, heard, heard, called, called, answered, days, minutes, mass)
+events: st.SearchStrategy[Event] = st.one_of(
+    heard, heard, heard, called, called, listed, filed, filed, again, answered, days, minutes, mass
+)
 
 
 @dataclass
@@ -128,8 +167,12 @@ class Life:
     def verdicts(self, event: Event) -> list[Verdict]:
         if isinstance(event, Heard):
             return [self.receipt(event)]
-        if isinstance(event, Called):
+        if isinstance(event, Called | Listed):
             return [self.call(event)]
+        if isinstance(event, Filed):
+            return [reported(self.record(event), self.policy)]
+        if isinstance(event, Again):
+            return [verdict for verdict, _ in self.said[-event.back :][:1] if verdict.apart is None]
         if isinstance(event, Answered):
             said, moment = Said("telnyx", event.answer), Moment(self.now, event.last)
             wanted = self.held.shown.lookup
@@ -149,11 +192,16 @@ class Life:
             return structs.replace(verdict, apart=str(key), case=self.case if str(key) == KEY else None)
         return verdict
 
-    def call(self, event: Called) -> Verdict:
+    def record(self, event: Filed) -> Record:
+        told = self.now - event.ago
+        at, guard = when(told.date() if event.whole_day else told, event.kind, self.now)
+        return Record(NUMBER, event.kind, MEANS[event.kind], at, guard, "records", new_carrier=event.new_carrier)
+
+    def call(self, event: Called | Listed) -> Verdict:
         at, (sender, name) = self.now - event.ago, event.key
-        if event.scope is None:
-            given = OptIn(at, "form")
-            return Verdict(NUMBER, at, Cause("call"), sender=sender, list=name, opted_in=given)
+        if isinstance(event, Listed) or event.scope is None:
+            source = "form" if isinstance(event, Called) else "old export"
+            return agreed(Place(NUMBER, sender, name), OptIn(at, source))
         out = Fact(at, at, "unsubscribed", Cause("call"))
         return Verdict(NUMBER, at, out.cause, sender=sender, list=name, out=out, scope=event.scope)
 
@@ -231,7 +279,9 @@ def test_nobody_is_opted_out_by_a_passing_condition(policy: Policy, life: list[E
 @given(policies, lives)
 def test_a_life_of_passing_conditions_alone_ends_nobodys_consent(policy: Policy, life: list[Event]) -> None:
     soft = [replace(e, reason=sorted(PASSING)[e.message]) if isinstance(e, Heard) else e for e in life]
-    calm = [e for e in soft if isinstance(e, Heard | timedelta | str) or (isinstance(e, Called) and e.scope is None)]
+    calm = [e for e in soft if isinstance(e, Heard | Listed | Again | timedelta | str)
+            or (isinstance(e, Called) and e.scope is None)
+            or (isinstance(e, Filed) and e.kind in {"SUSPEND", "RESUME", "PORT"})]  # fmt: skip
     for one in lived(policy, calm):
         assert {consent(one.held.number, held)[0] for held in one.held.lists.values()} <= {"opted_in"}
 
@@ -306,27 +356,87 @@ CODES = ("341", "345", "560", "561", "565", "568", "569", "573", "592", "603", "
 PEOPLE = [f"+1555555{place:04}" for place in range(12)]
 
 
-async def some_event(service: Service, chance: random.Random, number: str) -> None:
-    sender, name = chance.choice(LISTS)
-    at = datetime.now(UTC) - timedelta(days=chance.choice([0, 1, 2, 5, 29, 31, 60]), hours=chance.randrange(24))
-    path = f"/v1/senders/{sender}/lists/{name}/subscribers/{number}"
-    what = chance.random()
-    if what < 0.3:
-        await service.client.put(path, json={"consented_at": at.isoformat(), "source": "form"})
-    elif what < 0.36:
-        scope = chance.choice(["list", "sender", "all"])
-        await service.client.delete(path, params={"scope": scope, "at": at.isoformat()})
-    else:
-        code = chance.choice(CODES)
-        body = {"message_id": f"m{chance.randrange(40)}", "number": number, "status": "undeliverable",
-                "code": code, "occurred_at": at.isoformat(),
-                "sent_at": (at - timedelta(hours=chance.choice([0, 1, 50]))).isoformat()}  # fmt: skip
-        if chance.random() < 0.9:
+@dataclass
+class World:
+    """The service, chance, and what was told of everybody's own will: opt-ins by list, and whatever ended them."""
+
+    service: Service
+    chance: random.Random
+    came: dict[tuple[str, str, str], datetime] = field(default_factory=dict)
+    left: list[tuple[str, str | None, str | None, datetime]] = field(default_factory=list)
+    told: set[tuple[str, str, str | None]] = field(default_factory=set)
+    file: bytes = b""
+
+    def moment(self) -> datetime:
+        ago = timedelta(days=self.chance.choice([0, 1, 2, 5, 29, 31, 60]), hours=self.chance.randrange(24))
+        return datetime.now(UTC) - ago
+
+    def agrees(self, number: str, key: tuple[str, str], at: datetime) -> None:
+        self.came[number, *key] = max(at, self.came.get((number, *key), at))
+
+    async def happens(self) -> None:
+        number, what = self.chance.choice(PEOPLE), self.chance.random()
+        if what < 0.3:
+            await self.agreed(number)
+        elif what < 0.36:
+            await self.leaves(number)
+        elif what < 0.45:
+            await self.filed()
+        elif what < 0.5:
+            await self.imported()
+        else:
+            await self.heard(number)
+
+    async def agreed(self, number: str) -> None:
+        (sender, name), at = self.chance.choice(LISTS), self.moment()
+        path = f"/v1/senders/{sender}/lists/{name}/subscribers/{number}"
+        answer = await self.service.client.put(path, json={"consented_at": at.isoformat(), "source": "form"})
+        assert answer.status_code in {200, 409}
+        self.agrees(number, (sender, name), at)
+
+    async def leaves(self, number: str) -> None:
+        (sender, name), at, scope = self.chance.choice(LISTS), self.moment(), self.chance.choice([*get_args(Scope)])
+        path = f"/v1/senders/{sender}/lists/{name}/subscribers/{number}"
+        answer = await self.service.client.delete(path, params={"scope": scope, "at": at.isoformat()})
+        assert answer.status_code == 200
+        self.left.append((number, None if scope == "all" else sender, name if scope == "list" else None, at))
+
+    async def filed(self) -> None:
+        """Some records about some of them; now and then the file before once more."""
+        if not self.file or self.chance.random() < 0.8:
+            lines = [f"{self.chance.choice(PEOPLE)},{self.chance.choice([*MEANS])},"
+                     f"{at.isoformat() if self.chance.random() < 0.5 else at.date()}"
+                     for at in (self.moment() for _ in range(self.chance.randrange(1, 5)))]  # fmt: skip
+            self.file = "\n".join(["number,type,date", *lines, ""]).encode()
+        answer = await self.service.client.post("/v1/deactivations/records", content=self.file, params={"yes": True})
+        assert (answer.status_code, answer.json()["broken"]) == (200, 0)
+
+    async def imported(self) -> None:
+        """An old list of half of them."""
+        (sender, name), at = self.chance.choice(LISTS), self.moment()
+        some = self.chance.sample(PEOPLE, 6)
+        rows = "".join(f"{number},{at.isoformat()},old export\n" for number in some)
+        path = f"/v1/senders/{sender}/lists/{name}/subscribers"
+        answer = await self.service.client.post(path, content=f"number,consented_at,source\n{rows}")
+        assert (answer.status_code, answer.json()["lines"]) == (200, 6)
+        for number in some:
+            self.agrees(number, (sender, name), at)
+
+    async def heard(self, number: str) -> None:
+        (sender, _), at, code = self.chance.choice(LISTS), self.moment(), self.chance.choice(CODES)
+        sent = at - timedelta(hours=self.chance.choice([0, 1, 50]))
+        body = {"message_id": f"m{self.chance.randrange(40)}", "number": number, "status": "undeliverable",
+                "code": code, "occurred_at": at.isoformat(), "sent_at": sent.isoformat()}  # fmt: skip
+        if self.chance.random() < 0.9:
             body["sender"] = sender
-        if chance.random() < 0.25:
+        if self.chance.random() < 0.25:
             body |= {"status": "delivered", "code": None}
-        for _ in range(chance.choice([1, 1, 2])):
-            assert (await service.client.post("/v1/receipts/native", json=body)).status_code == 200
+        for _ in range(self.chance.choice([1, 1, 2])):
+            assert (await self.service.client.post("/v1/receipts/native", json=body)).status_code == 200
+        key = (number, str(body["message_id"]), body["code"])
+        if body["code"] in {"573", "603"} and "sender" in body and key not in self.told:
+            self.left.append((number, sender, None, sent))
+        self.told.add(key)
 
 
 async def some_decision(service: Service, chance: random.Random) -> None:
@@ -349,10 +459,12 @@ async def test_the_views_say_what_http_says_at_every_turn_of_random_lives(
     told = {"policy_file": str(tmp_path / "mine.toml")} | ({"lookup": {}} if provider else {})
     quarantined = 0
     async with start(**told) as service:
+        world = World(service, chance)
         for turn in range(8):
             for _ in range(30):
-                await some_event(service, chance, chance.choice(PEOPLE))
+                await world.happens()
             await agree(service)
+            await nobody_is_wronged(world)
             quarantined += (await service.sql("SELECT count(*) FROM breaker_hits WHERE quarantine IS NOT NULL"))[0][0]
             if turn % 3 == 2:
                 await some_decision(service, chance)
@@ -378,3 +490,14 @@ async def agree(service: Service) -> None:
     for number, sender in blocks:
         one = (await service.client.get(f"/v1/numbers/{number}", params={"sender": sender})).json()
         assert (one["sender"]["blocked"], one["sender"]["sendable"]) == (True, False)
+
+
+async def nobody_is_wronged(world: World) -> None:
+    """Whoever left by their own will has agreed again since, or is not texted; nothing that passes opts anyone out."""
+    for number, sender, name in await world.service.sql("SELECT number, sender, list FROM published.sendable"):
+        ends = [at for who, whose, what, at in world.left
+                if who == number and whose in {None, sender} and what in {None, name}]  # fmt: skip
+        assert all(world.came[number, sender, name] > at for at in ends)
+    reasons = await world.service.sql("SELECT DISTINCT reason FROM published.opt_outs")
+    assert not PASSING & {reason for (reason,) in reasons}
+    assert world.left

@@ -173,7 +173,8 @@ class Change(BaseModel):
     ]
     from_: str | None = Field(alias="from", examples=["active"])
     to: str | None = Field(examples=["deactivated"])
-    reason: str | None = Field(examples=["deactivated"])
+    reason: str | None = Field(description="Of an opt-in: why the opt-out had been that the breaker takes back",
+                               examples=["deactivated"])  # fmt: skip
     cause: dict[str, Any] = Field(description="What it rests on: `kind` is receipt, register, lookup, call, person, "
                                               "lapse or policy; the rest names it", examples=[CAUSE])  # fmt: skip
     occurred_at: When
@@ -209,7 +210,10 @@ class HistoryPage(BaseModel):
 class Erased(BaseModel):
     """How many rows went, by table."""
 
-    erased: dict[str, int] = Field(examples=[{"numbers": 1, "receipts": 4, "subscriptions": 1}])
+    erased: dict[str, int] = Field(
+        description="Rows by table; `hints`: rows about others that named it as their new number, and do no more",
+        examples=[{"numbers": 1, "receipts": 4, "subscriptions": 1}],
+    )
 
 
 # Lookups ------------------------------------------------------------------------------------------------------------

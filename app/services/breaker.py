@@ -11,14 +11,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
 
-from app.models.number import Cause, Verdict
+from app.models.number import Cause, Change, Verdict
 from app.models.policy import Breaker, Policy
 from app.services.connection import Connection
-from app.services.store import Arrival, columns
+from app.services.decide import Held, network_of
+from app.services.store import Arrival, CountKey, columns
 
 ALARM = "quarantine"
 PROCESSES = 8
@@ -83,11 +84,14 @@ class Guard:
 
 
 class Watched(NamedTuple):
-    """A group's verdicts, as they may act; those that undo what others of their keys have done; the alarms."""
+    """A group's verdicts, as they may act; those that undo what others of their keys have done; the alarms; the keys,
+    as they are written.
+    """
 
     verdicts: list[Verdict]
     undoing: list[Verdict]
     alarms: dict[tuple[str, str], int]
+    keys: Mapping[str, Key]
 
 
 def key_of(arrival: Arrival, verdict: Verdict, policy: Policy) -> Key | None:
@@ -106,6 +110,42 @@ def _weighs(verdict: Verdict) -> bool:
         return False
     holds = any(fact.lookup or key.startswith("held/") for key, fact in verdict.conditions)
     return bool(holds or verdict.out or (verdict.block and verdict.block.lookup))
+
+
+# What was counted --------------------------------------------------------------------------------------------------
+
+
+class Source(Protocol):
+    """Whose carrier and sender a count stands under."""
+
+    @property
+    def sender(self) -> str: ...
+    @property
+    def carrier(self) -> str: ...
+
+
+def served_by(key: Source, held: Held) -> str:
+    """The carrier under which an opt-out of a key is counted, as the intake does it."""
+    return key.carrier or (network_of(held.shown.carrier) if key.sender else None) or ""
+
+
+def left(changes: Iterable[Change], carrier: str) -> Counter[CountKey]:
+    """Opt-outs of one number, by sender, carrier and hour of the event."""
+    gone = {change.sender: change for change in changes if change.kind == "list.opted_out"}
+    return _hourly(gone.values(), carrier)
+
+
+def taken_back(changes: Iterable[Change], carrier: str) -> Counter[CountKey]:
+    """The same of opt-outs that did not happen after all, less than nothing each."""
+    back = {change.sender: change for change in changes if change.kind == "list.opted_in" and change.reason}
+    return Counter({key: -many for key, many in _hourly(back.values(), carrier).items()})
+
+
+def _hourly(changes: Iterable[Change], carrier: str) -> Counter[CountKey]:
+    return Counter(
+        (change.occurred_at.replace(minute=0, second=0, microsecond=0), change.sender or "", carrier, "opted_out")
+        for change in changes
+    )
 
 
 # One statement each ------------------------------------------------------------------------------------------------
@@ -154,7 +194,7 @@ async def watch(db: Connection, arrivals: Sequence[Arrival], verdicts: Sequence[
     keys = [key_of(arrival, verdict, guard.policy) for arrival, verdict in zip(arrivals, verdicts, strict=True)]
     hits = sorted({(str(key), verdict.number) for key, verdict in zip(keys, verdicts, strict=True) if key})
     if not hits:
-        return Watched([*verdicts], [], {})
+        return Watched([*verdicts], [], {}, {})
     cases: dict[str, int] = {row[0]: row[1] for row in await db.fetch(_HIT, *columns(hits), now)}
     new = Counter(key for key, _ in hits if key not in cases)
     named = {str(key): key for key in keys if key}
@@ -169,7 +209,7 @@ async def watch(db: Connection, arrivals: Sequence[Arrival], verdicts: Sequence[
     undoing = await catch(db, cases, guard.policy.breaker, now) if cases else []
     told = {*hits}
     undoing = [one for one in undoing if (one.apart, one.number) not in told]
-    return Watched(apart, undoing, {(ALARM, key): many for key, many in opened.items() if many})
+    return Watched(apart, undoing, {(ALARM, key): many for key, many in opened.items() if many}, named)
 
 
 async def _judge(db: Connection, keys: Mapping[str, Key], guard: Guard, now: datetime) -> dict[str, int]:

@@ -34,6 +34,8 @@ from app.models.receipt import FAILED, Receipt, Status
 from app.services import aside, ladders
 from app.services.merge import UNNAMED, cause_key, fact_key, later, latest, merge, merge_list
 
+NOW = "now "
+"""Before the number that a subscriber has changed to, at the end of a record's evidence."""
 AHEAD = timedelta(minutes=5)
 """How far a vendor's clock may run ahead of ours and still be believed."""
 OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
@@ -162,7 +164,7 @@ def reported(event: Event, policy: Policy) -> Verdict:
 
 def _told_by(event: Event) -> str | None:
     """The file's day, and the number that a subscriber has now: a hint, never an opt-in."""
-    told = [f"file of {event.day}" if event.day else None, event.new_number and f"now {event.new_number}"]
+    told = [f"file of {event.day}" if event.day else None, event.new_number and f"{NOW}{event.new_number}"]
     return "; ".join(filter(None, told)) or None
 
 
@@ -483,13 +485,17 @@ def _changes(number: Number, before: Shown, after: Shown, verdict: Verdict) -> I
 
 def _consent_changes(held: Held, merged: Number, lists: Mapping[tuple[str, str], Subscription],
                      verdict: Verdict) -> Iterator[Change]:  # fmt: skip
+    """An opt-out that the breaker takes back is told with its own reason and date: who counts can undo it."""
     for key, subscription in sorted(lists.items()):
         known = held.lists.get(key)
-        was = consent(held.number, known)[0] if known else None
+        was, had = consent(held.number, known) if known else (None, None)
         now, out = consent(merged, subscription)
         if was != now:
             kind = "list.opted_in" if now == "opted_in" else "list.opted_out"
-            yield _change(merged, kind, verdict, (was, now), out.reason if out else None, sender=key[0], list=key[1])
+            about = out.reason if out else None
+            change = _change(merged, kind, verdict, (was, now), about, sender=key[0], list=key[1])
+            undone = had if verdict.apart and now == "opted_in" else None
+            yield replace(change, reason=undone.reason, occurred_at=undone.at) if undone else change
 
 
 def _change(number: Number, kind: str, verdict: Verdict, step: tuple[str | None, str | None], reason: str | None,

@@ -16,7 +16,7 @@ from phonenumbers import national_significant_number, parse
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.tables import metadata
-from app.services import store
+from app.services import decide, store
 from app.services.connection import Connection, transaction
 
 BLOCK = 64
@@ -35,7 +35,9 @@ _LATER = ("numbers", "subscriptions", "changes")
 
 
 async def erase(engine: AsyncEngine, number: str) -> dict[str, int]:
-    """Erase a number in E.164. Returns how many rows went from which table. Locks are taken in the order of all."""
+    """Erase a number in E.164. Returns how many rows went from which table, and how many about other numbers named it
+    as their subscriber's new one. Locks are taken in the order of all.
+    """
     now = datetime.now(UTC)
     async with transaction(engine) as db:
         await _keep_key(db)
@@ -49,6 +51,7 @@ async def erase(engine: AsyncEngine, number: str) -> dict[str, int]:
         gone["changes"] = await db.fetchval(_CHANGES, number, timeout=WITHIN)
         await db.execute(_REMEMBER, number, now)
         gone["numbers"] = await _delete(db, "numbers", number) - unknown
+    gone["hints"] = await _forget_hints(engine, number)
     return {table: rows for table, rows in sorted(gone.items()) if rows}
 
 
@@ -112,11 +115,43 @@ WITH gone AS (DELETE FROM changes WHERE number = $1 RETURNING sender, list, kind
 counted AS (
     UPDATE opt_out_hours o SET total = o.total - g.total
     FROM (SELECT sender, list, date_trunc('hour', occurred_at, 'UTC') AS hour, coalesce(reason, '') AS reason,
-                 count(*) AS total
-          FROM gone WHERE kind = 'list.opted_out' AND before = 'opted_in' GROUP BY 1, 2, 3, 4) g
+                 sum(CASE kind WHEN 'list.opted_out' THEN 1 ELSE -1 END) AS total
+          FROM gone
+          WHERE kind = 'list.opted_out' AND before = 'opted_in' OR kind = 'list.opted_in' AND reason IS NOT NULL
+          GROUP BY 1, 2, 3, 4) g
     WHERE (o.sender, o.list, o.hour, o.reason) = (g.sender, g.list, g.hour, g.reason))
 SELECT count(*) FROM gone
 """
+
+# Hints -------------------------------------------------------------------------------------------------------------
+
+# Other numbers are locked after this one has gone: in its own transaction, or in no order.
+_HINTED = """
+SELECT number FROM numbers WHERE strpos(facts::text, $1) > 0 OR strpos(steps::text, $1) > 0 ORDER BY number FOR UPDATE
+"""
+_IN_NUMBERS = """
+UPDATE numbers SET facts = replace(facts::text, $2, $3)::json, steps = replace(steps::text, $2, $3)::jsonb
+WHERE number = ANY($1::text[])
+"""
+_IN_LOOKUPS = """
+UPDATE lookups SET cause = replace(cause::text, $2, $3)::jsonb WHERE number = ANY($1::text[])
+"""
+_IN_CHANGES = "UPDATE changes SET cause = replace(cause::text, $1, $2)::jsonb WHERE strpos(cause::text, $1) > 0"
+
+
+async def _forget_hints(engine: AsyncEngine, number: str) -> int:
+    """A record of a file that tells who has changed their number ends with the new one: nothing follows from that. How
+    many rows said so.
+    """
+    hint, nothing = (f'{decide.NOW}{said}"' for said in (number, "a number that was erased"))
+    async with transaction(engine) as db:
+        hinted = [row["number"] for row in await db.fetch(_HINTED, hint, timeout=WITHIN)]
+        if hinted:
+            await db.execute(_IN_NUMBERS, hinted, hint, nothing, timeout=WITHIN)
+            await db.execute(_IN_LOOKUPS, hinted, hint, nothing, timeout=WITHIN)
+        done = await db.execute(_IN_CHANGES, hint, nothing, timeout=WITHIN)
+    return len(hinted) + int(done.rpartition(" ")[2])
+
 
 # The key -----------------------------------------------------------------------------------------------------------
 

@@ -203,10 +203,10 @@ async def keep(db: Connection, arrivals: Iterable[Arrival], unread: Sequence[Kep
     keyed = {a.key: a for a in arrivals}
     fresh = await store.add_keys(db, keyed, now) if keyed else set()
     taken = [one for key, one in keyed.items() if key in fresh]
-    told, undone, tripped = await _take(db, taken, meaning, now) if taken else NOTHING
+    told, undone, tripped, recounted = await _take(db, taken, meaning, now) if taken else NOTHING
     await store.keep_unread(db, unread, now)
     gone = await store.drop_unread(db, read) + await store.drop_refused(db, proven)
-    await store.count(db, totals(told))
+    await store.count(db, totals(told, recounted))
     await store.alarm(db, alarms(taken, meaning.policy) + Counter(tripped), now)
     await store.note_unknown(db, taken, now)
     await store.publish(db, [change for one in told for change in one.changes] + undone)
@@ -245,7 +245,11 @@ async def act(db: Connection, pairs: Sequence[tuple[Arrival, Registered | None]]
     applied = await apply(db, watched.verdicts + watched.undoing, policy, now, lacking=lacking)
     rows = zip(pairs, verdicts, applied.changes, strict=False)
     told = [Told(a, v, changes, network_of(applied.held[v.number].shown.carrier)) for (a, _), v, changes in rows]
-    return Acted(told, [change for changed in applied.changes[len(pairs) :] for change in changed], watched.alarms)
+    undone, recounted = applied.changes[len(pairs) :], Counter[CountKey]()
+    for verdict, changes in zip(watched.undoing, undone, strict=True):
+        key = watched.keys[verdict.apart or ""]
+        recounted.update(breaker.taken_back(changes, breaker.served_by(key, applied.held[verdict.number])))
+    return Acted(told, [change for changed in undone for change in changed], watched.alarms, recounted)
 
 
 def _lacks_a_name(receipt: Receipt) -> bool:
@@ -265,21 +269,25 @@ class Told(NamedTuple):
 
 
 class Acted(NamedTuple):
-    """What came of a group: its receipts one by one, what a mass event undid, and the alarms that it raised."""
+    """What came of a group: its receipts one by one, what a mass event undid, the alarms that it raised, and by how
+    much the counts of opt-outs are to be corrected for it.
+    """
 
     told: list[Told]
     undone: list[Change]
     alarms: dict[tuple[str, str], int]
+    recounted: Counter[CountKey]
 
 
-NOTHING = Acted([], [], {})
+NOTHING = Acted([], [], {}, Counter())
 
 
-def totals(told: Sequence[Told], *, named: bool = False) -> Counter[CountKey]:
-    """Final receipts and the opt-outs they brought, by sender, carrier and hour of the event. `named`: those that had a
-    number but no sender were counted under no sender, and the carrier that they told of, when they came: they move.
+def totals(told: Sequence[Told], recounted: Mapping[CountKey, int], *, named: bool = False) -> Counter[CountKey]:
+    """Final receipts and the opt-outs they brought, by sender, carrier and hour of the event, and what else is to be
+    corrected of them. `named`: those that had a number but no sender were counted under no sender, and the carrier that
+    they told of, when they came: they move.
     """
-    counts: Counter[CountKey] = Counter()
+    counts = Counter(recounted)
     for a, verdict, changes, network in told:
         if a.receipt.status not in FINAL:
             continue
@@ -292,6 +300,7 @@ def totals(told: Sequence[Told], *, named: bool = False) -> Counter[CountKey]:
                 counts[hour, "", own, outcome] -= 1
         for sender in {c.sender for c in changes if c.kind == "list.opted_out"}:
             counts[hour, sender or "", carrier, "opted_out"] += 1
+        counts.update(breaker.taken_back(changes, carrier))
     return counts
 
 

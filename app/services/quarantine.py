@@ -5,6 +5,7 @@ A decision is written first and carried out in parts; if it is cut off, upkeep c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
@@ -18,6 +19,7 @@ from app.services import breaker, store
 from app.services.apply import apply
 from app.services.breaker import ALARM
 from app.services.connection import Connection, transaction
+from app.services.store import CountKey
 
 AT_ONCE = 5_000
 Decision = Literal["release", "discard"]
@@ -44,7 +46,8 @@ async def quarantines(
 # Deciding ----------------------------------------------------------------------------------------------------------
 
 _DECIDE = """
-UPDATE quarantines SET decision = $2, decided_at = $3, decided_by = $4 WHERE id = $1 AND decision IS NULL RETURNING key
+UPDATE quarantines SET decision = $2, decided_at = $3, decided_by = $4 WHERE id = $1 AND decision IS NULL
+RETURNING key, sender, carrier
 """
 _CLEAR = "UPDATE alarms SET cleared_at = $3 WHERE kind = $1 AND key = $2 AND cleared_at IS NULL"
 
@@ -55,11 +58,11 @@ async def decide(engine: AsyncEngine, id_: int, decision: Decision, policy: Poli
     """
     now = datetime.now(UTC)
     async with transaction(engine) as db:
-        key = await db.fetchval(_DECIDE, id_, decision, now, by)
-        if key is None:
+        row = await db.fetchrow(_DECIDE, id_, decision, now, by)
+        if row is None:
             return None
-        await db.execute(_CLEAR, ALARM, key, now)
-    return await _carry_out(engine, _Closing(id_, key, decision, by), policy)
+        await db.execute(_CLEAR, ALARM, row["key"], now)
+    return await _carry_out(engine, _Closing(id_, row["key"], row["sender"], row["carrier"], decision, by), policy)
 
 
 _WAITING = """
@@ -71,6 +74,8 @@ _DONE = "DELETE FROM breaker_hits WHERE key = $1 AND number = ANY($2::text[])"
 class _Closing(NamedTuple):
     id: int
     key: str
+    sender: str
+    carrier: str
     decision: Decision
     by: str
 
@@ -97,16 +102,20 @@ async def _let_go(db: Connection, numbers: Sequence[str], closing: _Closing, pol
         if closing.decision == "release" and waited.case == closing.id:
             verdicts += waited.acts
     applied = await apply(db, verdicts, policy, now)
+    counts: Counter[CountKey] = Counter()
+    for verdict, changes in zip(verdicts, applied.changes, strict=True):
+        counts.update(breaker.left(changes, breaker.served_by(closing, applied.held[verdict.number])))
+    await store.count(db, counts)
     await store.publish(db, [change for changed in applied.changes for change in changed])
 
 
 # Upkeep ------------------------------------------------------------------------------------------------------------
 
 _HANGING = """
-SELECT q.id, q.key, q.decision, q.decided_by FROM quarantines q
+SELECT q.id, q.key, q.sender, q.carrier, q.decision, q.decided_by FROM quarantines q
 WHERE q.decision IS NOT NULL AND EXISTS (SELECT FROM breaker_hits h WHERE h.quarantine = q.id)
 """
-_OPEN = "SELECT key FROM quarantines WHERE decision IS NULL ORDER BY key"
+_OPEN = "SELECT key, sender, carrier FROM quarantines WHERE decision IS NULL ORDER BY key"
 # What leaves the window becomes what is usual; of a key in quarantine nothing is.
 _AGE = """
 WITH old AS (
@@ -123,6 +132,11 @@ SELECT count(*) FROM gone
 """
 
 
+class _Open(NamedTuple):
+    sender: str
+    carrier: str
+
+
 async def keep(engine: AsyncEngine, policy: Policy) -> None:
     """Carry on what a decision began, catch who was in flight when a quarantine opened, make baselines of the past."""
     async with transaction(engine) as db:
@@ -137,9 +151,14 @@ async def keep(engine: AsyncEngine, policy: Policy) -> None:
 async def _catch(engine: AsyncEngine, policy: Policy) -> None:
     now = datetime.now(UTC)
     async with transaction(engine) as db:
-        keys = [row["key"] for row in await db.fetch(_OPEN)]
+        keys = {row["key"]: _Open(row["sender"], row["carrier"]) for row in await db.fetch(_OPEN)}
         if undoing := await breaker.catch(db, keys, policy.breaker, now):
             applied = await apply(db, undoing, policy, now)
+            counts: Counter[CountKey] = Counter()
+            for verdict, changes in zip(undoing, applied.changes, strict=True):
+                carrier = breaker.served_by(keys[verdict.apart or ""], applied.held[verdict.number])
+                counts.update(breaker.taken_back(changes, carrier))
+            await store.count(db, counts)
             await store.publish(db, [change for changed in applied.changes for change in changed])
 
 

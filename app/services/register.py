@@ -49,8 +49,8 @@ async def _register(engine: AsyncEngine, sent: Sequence[Sent], meaning: Meaning)
         await store.name_receipts(db, waited)
         carriers = [_served_by(one, meaning) for one in sent if one.carrier]
         learned = await apply(db, carriers, meaning.policy, now) if carriers else None
-        told, undone, tripped = await act(db, waited, meaning, now, named=True) if waited else NOTHING
-        await store.count(db, totals(told, named=True))
+        told, undone, tripped, recounted = await act(db, waited, meaning, now, named=True) if waited else NOTHING
+        await store.count(db, totals(told, recounted, named=True))
         changes = [change for changed in learned.changes for change in changed] if learned else []
         await store.alarm(db, tripped, now)
         await store.publish(db, changes + [change for one in told for change in one.changes] + undone)

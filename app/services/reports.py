@@ -52,8 +52,8 @@ _OPT_OUTS = """
 SELECT sender, list, reason, sum(total)::bigint AS total FROM (
     SELECT sender, list, reason, total FROM opt_out_hours WHERE hour >= :whole AND hour < :rest {filters}
     UNION ALL
-    SELECT sender, list, coalesce(reason, ''), 1 FROM changes
-    WHERE kind = 'list.opted_out' AND before = 'opted_in' {filters}
+    SELECT sender, list, coalesce(reason, ''), CASE kind WHEN 'list.opted_out' THEN 1 ELSE -1 END FROM changes
+    WHERE (kind = 'list.opted_out' AND before = 'opted_in' OR kind = 'list.opted_in' AND reason IS NOT NULL) {filters}
       AND (occurred_at >= :start AND occurred_at < :whole OR occurred_at >= :rest AND occurred_at < :end)
 ) AS gone
 GROUP BY 1, 2, 3 HAVING sum(total) > 0 ORDER BY 1, 2, 4 DESC, 3
@@ -61,7 +61,9 @@ GROUP BY 1, 2, 3 HAVING sum(total) > 0 ORDER BY 1, 2, 4 DESC, 3
 
 
 async def opt_outs(engine: AsyncEngine, frame: Frame, sender: str | None, list_: str | None) -> Sequence[Row[Any]]:
-    """How many subscribers left each list, by reason. Whole hours come from the roll-up, the edges from the history."""
+    """How many subscribers left each list, by reason. Whole hours come from the roll-up, the edges from the history. An
+    opt-in that names a reason takes an opt-out of that reason and date back: the breaker's.
+    """
     wanted = {name: value for name, value in (("sender", sender), ("list", list_)) if value is not None}
     statement = _OPT_OUTS.format(filters="".join(f" AND {name} = :{name}" for name in wanted))
     async with engine.connect() as db:

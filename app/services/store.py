@@ -608,8 +608,11 @@ SELECT pg_notify('{CHANNEL}', '') FROM (SELECT count(*) FROM added) AS _
 _ROLL_UPS = """,
 left_by_hour AS (
     INSERT INTO opt_out_hours AS o (sender, list, hour, reason, total)
-    SELECT sender, list, date_trunc('hour', occurred_at, 'UTC'), coalesce(reason, ''), count(*) FROM added
-    WHERE kind = 'list.opted_out' AND before = 'opted_in' GROUP BY 1, 2, 3, 4
+    SELECT sender, list, date_trunc('hour', occurred_at, 'UTC'), coalesce(reason, ''),
+        sum(CASE kind WHEN 'list.opted_out' THEN 1 ELSE -1 END)
+    FROM added
+    WHERE kind = 'list.opted_out' AND before = 'opted_in' OR kind = 'list.opted_in' AND reason IS NOT NULL
+    GROUP BY 1, 2, 3, 4
     ON CONFLICT (sender, list, hour, reason) DO UPDATE SET total = o.total + excluded.total),
 sized AS (
     INSERT INTO list_sizes AS l (sender, list, opted_in, opted_out)
