@@ -17,6 +17,7 @@ from app.cli.erase import erase
 from app.cli.reconcile import reconcile
 from app.cli.serve import serve
 from app.cli.show import Refused, say
+from app.cli.simulate import apply, simulate
 from app.config import SettingsError
 from app.services import logs
 from app.services.connection import is_lost
@@ -30,6 +31,8 @@ app = typer.Typer(
 )  # fmt: skip
 for command in (serve, demo, operate.migrate, operate.doctor, reconcile, erase):
     app.command()(command)
+look.policy.command()(simulate)
+look.policy.command()(apply)
 for name, group in (
     ("codes", codes.codes), ("policy", look.policy), ("numbers", look.numbers), ("held", waiting.held),
     ("quarantine", waiting.quarantine),

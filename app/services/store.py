@@ -293,7 +293,7 @@ async def lock_numbers(
         return await lock_numbers(db, wanted, with_lists, policy, now)
     known = _known(rows, policy)
     undoable = {number for number, one in known.items() if one.aside or one.unknown}
-    return _held(rows, known, await _lists(db, sorted(undoable.union(with_lists))), policy, now)
+    return _held(rows, known, await lists(db, sorted(undoable.union(with_lists))), policy, now)
 
 
 async def look(db: Connection, numbers: Sequence[str], policy: Policy, now: datetime) -> dict[str, Held]:
@@ -301,7 +301,7 @@ async def look(db: Connection, numbers: Sequence[str], policy: Policy, now: date
     rows = [tuple(row) for row in await db.fetch(_SHOWN, numbers)]
     there = {row[0] for row in rows}
     rows += [(number, None, "unseen", None, None, None) for number in numbers if number not in there]
-    return _held(rows, _known(rows, policy), await _lists(db, list(numbers)), policy, now)
+    return _held(rows, _known(rows, policy), await lists(db, list(numbers)), policy, now)
 
 
 Rows = Iterable[Sequence[Any]]
@@ -344,7 +344,7 @@ def _noted(number: str, noted: str | None, policy: Policy) -> Number:
 _LISTS = "SELECT number, sender, list, facts FROM subscriptions WHERE number = ANY($1::text[])"
 
 
-async def _lists(db: Connection, numbers: list[str]) -> dict[str, dict[tuple[str, str], Subscription]]:
+async def lists(db: Connection, numbers: list[str]) -> dict[str, dict[tuple[str, str], Subscription]]:
     found: dict[str, dict[tuple[str, str], Subscription]] = {}
     if numbers:
         for number, sender, name, facts in await db.fetch(_LISTS, numbers):
