@@ -15,6 +15,7 @@ from app.cli.attach import is_refusal, why_not
 from app.cli.demo.command import demo
 from app.cli.erase import erase
 from app.cli.reconcile import reconcile
+from app.cli.replay import replay
 from app.cli.serve import serve
 from app.cli.show import Refused, say
 from app.cli.simulate import apply, simulate
@@ -29,7 +30,7 @@ app = typer.Typer(
     name="sendable", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="May I text this number now, from this sender, and if not, why not?",
 )  # fmt: skip
-for command in (serve, demo, operate.migrate, operate.doctor, reconcile, erase):
+for command in (serve, demo, operate.migrate, operate.doctor, reconcile, replay, erase):
     app.command()(command)
 look.policy.command()(simulate)
 look.policy.command()(apply)

@@ -440,14 +440,14 @@ async def save_lists(db: Connection, before: Mapping[str, Held], after: Mapping[
         was = before[number]
         for key, subscription in held.lists.items():
             known = was.lists.get(key)
-            row = _list_row(held.number, subscription)
-            if known is None or row != _list_row(was.number, known):
+            row = list_row(held.number, subscription)
+            if known is None or row != list_row(was.number, known):
                 rows.append(row)
     if rows:
         await db.execute(_SAVE_LISTS, *columns(rows))
 
 
-def _list_row(number: Number, held: Subscription) -> tuple[Any, ...]:
+def list_row(number: Number, held: Subscription) -> tuple[Any, ...]:
     now, out = consent(number, held)
     facts = _json(ListFacts(held.opted_in, held.out))
     opted_in_at = held.opted_in.at if held.opted_in else None
