@@ -60,8 +60,7 @@ async def test_after_random_lives_there_is_no_difference(
                 if turn % 2:
                     await some_decision(service, chance)
             assert await service.sql("SELECT count(*) FROM changes WHERE kind = 'list.opted_out'") > [(10,)]
-            lapsed = "UPDATE receipts SET received_at = received_at RETURNING 1"
-            assert len(await service.sql(lapsed)) > 50
+            assert await service.sql("SELECT count(*) FROM receipts") > [(50,)]
             said = await replayed(database_url, "--json", config=str(config), policy=str(policy))
             assert (said.code, json.loads(said.out)) == (0, {"differences": []}), said.out
             for more in (("--since", "1d"), ("--number", PEOPLE[0])):

@@ -11,7 +11,6 @@ from functools import reduce
 from typing import Any
 
 import orjson
-from msgspec.json import Decoder
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Cause, Fact, Number, OptIn, Reach, Step, Subscription
@@ -21,9 +20,6 @@ from app.services.connection import Connection, transaction
 from app.services.decide import DEAD
 from app.services.merge import later, merge
 from app.services.status import Asked, Told, answer
-
-_steps_of = Decoder(tuple[Step, ...]).decode
-_number_of = Decoder(Number).decode
 
 _CHANGES = """
 SELECT sender, list, kind, before, after, reason, cause, occurred_at, committed_at FROM changes
@@ -70,11 +66,11 @@ async def _then(db: Connection, number: str, at: datetime, arrivals: Arrivals) -
         then.hear(row)
     states = [row for row in rows if row["kind"] == "number.state"]
     if present and states and states[-1] in told:
-        then.lapse(_steps_of(present["steps"]))
+        then.lapse(store.steps_of(present["steps"]))
     if present and present["facts"]:
         moved = {row["occurred_at"]: _known_at(row) for row in states}
         lists = [*(await store.lists(db, [number])).get(number, {}).values()]
-        then.remember(acting(_number_of(present["facts"]), merge), lists, _Heard(moved, arrivals))
+        then.remember(acting(store.number_of(present["facts"]), merge), lists, _Heard(moved, arrivals))
     return then
 
 

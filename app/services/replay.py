@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from msgspec.json import Decoder
 from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.models.number import Carrier, Number, Step, Subscription, Verdict
+from app.models.number import Number, Step, Subscription, Verdict
 from app.models.policy import Policy
 from app.models.receipt import FAILED
 from app.services import aside, breaker, store
@@ -31,9 +30,6 @@ from app.services.upkeep import REGISTER_KEPT
 Tell = Callable[[int, int], None]
 EVER = datetime(2000, 1, 1, tzinfo=UTC)
 _FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
-_steps_of = Decoder(tuple[Step, ...]).decode
-_carrier_of = Decoder(Carrier).decode
-_number_of = Decoder(Number).decode
 
 
 class Difference(NamedTuple):
@@ -135,7 +131,7 @@ FROM numbers n WHERE n.number = ANY($1::text[]) AND n.facts IS NOT NULL ORDER BY
 
 def _of_number(row: Any, one: Past, rules: Rules) -> Iterator[Difference]:  # noqa: ANN401 - a driver's row
     try:
-        number = _number_of(row["facts"])
+        number = store.number_of(row["facts"])
     except ValueError as error:  # msgspec's own words quote no value
         yield Difference("facts", one.number, "cannot be read", str(error))
         return
@@ -156,7 +152,7 @@ def _word(value: object) -> str:
 def _shown(row: Any, number: Number, rules: Rules) -> Iterator[Pair]:  # noqa: ANN401 - a driver's row
     """The columns and the steps, blocks and lookups of a number, as its facts show it now."""
     shown = show(number, rules.policy, rules.now)
-    steps = _steps_of(row["steps"])
+    steps = store.steps_of(row["steps"])
     first = (row["state"], row["reason"], row["waiting_for"], row["until"])
     if steps:
         yield "state", first, _words(steps[0])
@@ -165,7 +161,7 @@ def _shown(row: Any, number: Number, rules: Rules) -> Iterator[Pair]:  # noqa: A
     last = [step for step in steps if step.until is None or step.until > rules.now]
     yield "steps", tuple(map(_words, last)), tuple(map(_words, shown.steps))
     yield "dead_since", row["dead_since"], shown.dead_since
-    yield "carrier", _carrier_of(row["carrier"]) if row["carrier"] else None, shown.carrier
+    yield "carrier", store.carrier_of(row["carrier"]) if row["carrier"] else None, shown.carrier
     yield "last_receipt_at", row["last_receipt_at"], number.last_receipt_at
     blocks = sorted((sender, fact.reason, fact.at) for sender, fact in shown.blocks.items())
     yield "blocks", tuple(map(tuple, row["blocks"])), tuple(blocks)

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from app.models.feed import Event
 from app.models.lookup import Found
-from app.models.number import Cause, Change, Fact, Number, OptIn, Step, Subscription
+from app.models.number import Carrier, Cause, Change, Fact, Number, OptIn, Step, Subscription
 from app.models.policy import Policy
 from app.models.receipt import Receipt
 from app.services.connection import Connection
@@ -33,6 +33,8 @@ NAMELESS_FOR = timedelta(hours=24)
 _FOUND = TypeAdapter(Found)
 _number_of = Decoder(Number).decode
 _event_of = Decoder(Event).decode
+_steps_of = Decoder(tuple[Step, ...]).decode
+_carrier_of = Decoder(Carrier).decode
 _cause_of = Decoder(Cause).decode
 
 
@@ -103,6 +105,18 @@ def found_json(found: Found) -> str:
 
 def found_of(json: str) -> Found:
     return _FOUND.validate_json(json)
+
+
+def number_of(json: str) -> Number:
+    return _number_of(json)
+
+
+def steps_of(json: str) -> tuple[Step, ...]:
+    return _steps_of(json)
+
+
+def carrier_of(json: str) -> Carrier:
+    return _carrier_of(json)
 
 
 def cause_of(json: str) -> Cause:
