@@ -15,8 +15,10 @@ from app.cli.attach import is_refusal, why_not
 from app.cli.demo.command import demo
 from app.cli.erase import erase
 from app.cli.reconcile import reconcile
+from app.cli.replay import replay
 from app.cli.serve import serve
 from app.cli.show import Refused, say
+from app.cli.simulate import apply, simulate
 from app.config import SettingsError
 from app.services import logs
 from app.services.connection import is_lost
@@ -28,8 +30,10 @@ app = typer.Typer(
     name="sendable", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="May I text this number now, from this sender, and if not, why not?",
 )  # fmt: skip
-for command in (serve, demo, operate.migrate, operate.doctor, reconcile, erase):
+for command in (serve, demo, operate.migrate, operate.doctor, reconcile, replay, erase):
     app.command()(command)
+look.policy.command()(simulate)
+look.policy.command()(apply)
 for name, group in (
     ("codes", codes.codes), ("policy", look.policy), ("numbers", look.numbers), ("held", waiting.held),
     ("quarantine", waiting.quarantine),

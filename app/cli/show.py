@@ -61,15 +61,15 @@ def busy(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar that hears how many are done; nothing where there is no terminal."""
+def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
+    """A bar that hears how many are done, and of how many where only that tells; nothing where there is no terminal."""
     if not sys.stderr.isatty():
-        yield lambda _: None
+        yield lambda *_: None
         return
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console(error=True)) as bar:
         task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda done, of=total: bar.update(task, completed=done, total=of)
 
 
 def _cell(value: object) -> str:

@@ -11,9 +11,10 @@ from starlette.routing import Route
 
 from app.models import api
 from app.routers import bulk
-from app.routers.answers import JSON, NDJSON, answer, asked_of, dumps, number_of
+from app.routers.answers import JSON, NDJSON, answer, asked_of, dumps, number_of, past_time
 from app.routers.auth import require, scope
 from app.services import feed, reading, rnd, status
+from app.services.as_of import as_of
 from app.services.erase import erase
 
 router = APIRouter(tags=["numbers"])
@@ -33,6 +34,9 @@ async def number(request: Request) -> Response:
     state, query = request.app.state, request.query_params if request.scope["query_string"] else _NO_QUERY
     who = number_of(state.settings.region, request.path_params["number"])
     asked = asked_of(state.settings.region, query.get("sender"), query.get("list"))
+    if (moment := query.get("as_of")) is not None:
+        at = past_time(moment, state.settings.changes_kept)
+        return Response(dumps(await as_of(state.reads, who, at, asked)), media_type=JSON)
     row = await state.reader.read(who)
     return Response(dumps(status.answer(row, asked)), media_type=JSON)
 

@@ -117,12 +117,20 @@ NUMBER_STATUS = {
     "tags": ["numbers"],
     "summary": "May I text this number now?",
     "description": "Of the number alone, with a sender, or with a list of that sender: `decision` answers exactly what "
-    "was asked. A number nobody has spoken of is `unseen`, and sendable.",
+    "was asked. A number nobody has spoken of is `unseen`, and sendable. With `as_of` it is what would have been "
+    "answered at that moment; `waiting_for`, `until` and all of the carrier but its name are null then.",
     "security": [{"key": []}],
     "parameters": [
         _text("number", "path", "E.164; a national number is read with the default region", api.NUMBER),
         _text("sender", "query", "Short code, phone number or name", "12345"),
         _text("list", "query", "A list of this sender", "spring"),
+        _text(
+            "as_of",
+            "query",
+            "A moment of the past, RFC 3339: what was answered then",
+            "2026-11-20T18:42:00Z",
+            format="date-time",
+        ),
     ],
     "responses": {"200": {"description": "The answer", "content": {JSON: {"schema": _ref(api.NumberStatus)}}}},
 }

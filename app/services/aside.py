@@ -68,7 +68,7 @@ def _arrived(act: Verdict) -> datetime:
 def kept(number: Number, verdict: Verdict, merge: Merge) -> Number:
     """A verdict taken aside, or what is aside put into quarantine, or a quarantine closed and what waited dropped."""
     key = verdict.apart or ""
-    number = merge(number, _harmless(verdict))
+    number = merge(number, harmless(verdict))
     one = number.aside.get(key, Aside())
     if verdict.closed:
         gone = one.case == verdict.case
@@ -93,7 +93,7 @@ def _harmful(verdict: Verdict) -> Verdict:
     return replace(verdict, apart=None, case=None, carrier=None, delivered=None, named=None)
 
 
-def _harmless(verdict: Verdict) -> Verdict:
+def harmless(verdict: Verdict) -> Verdict:
     """What is known whatever becomes of it: who served the number, that a receipt came."""
     return replace(verdict, conditions=(), cleared=(), strike=None, block=None, out=None, ladder=None, rung=None,
                    apart=None, case=None, closed=False)  # fmt: skip

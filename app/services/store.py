@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from app.models.feed import Event
 from app.models.lookup import Found
-from app.models.number import Cause, Change, Fact, Number, OptIn, Step, Subscription
+from app.models.number import Carrier, Cause, Change, Fact, Number, OptIn, Step, Subscription
 from app.models.policy import Policy
 from app.models.receipt import Receipt
 from app.services.connection import Connection
@@ -33,6 +33,8 @@ NAMELESS_FOR = timedelta(hours=24)
 _FOUND = TypeAdapter(Found)
 _number_of = Decoder(Number).decode
 _event_of = Decoder(Event).decode
+_steps_of = Decoder(tuple[Step, ...]).decode
+_carrier_of = Decoder(Carrier).decode
 _cause_of = Decoder(Cause).decode
 
 
@@ -103,6 +105,18 @@ def found_json(found: Found) -> str:
 
 def found_of(json: str) -> Found:
     return _FOUND.validate_json(json)
+
+
+def number_of(json: str) -> Number:
+    return _number_of(json)
+
+
+def steps_of(json: str) -> tuple[Step, ...]:
+    return _steps_of(json)
+
+
+def carrier_of(json: str) -> Carrier:
+    return _carrier_of(json)
 
 
 def cause_of(json: str) -> Cause:
@@ -308,7 +322,7 @@ async def lock_numbers(
         return await lock_numbers(db, wanted, with_lists, policy, now)
     known = _known(rows, policy)
     undoable = {number for number, one in known.items() if one.aside or one.unknown}
-    return _held(rows, known, await _lists(db, sorted(undoable.union(with_lists))), policy, now)
+    return _held(rows, known, await lists(db, sorted(undoable.union(with_lists))), policy, now)
 
 
 async def look(db: Connection, numbers: Sequence[str], policy: Policy, now: datetime) -> dict[str, Held]:
@@ -316,7 +330,7 @@ async def look(db: Connection, numbers: Sequence[str], policy: Policy, now: date
     rows = [tuple(row) for row in await db.fetch(_SHOWN, numbers)]
     there = {row[0] for row in rows}
     rows += [(number, None, "unseen", None, None, None) for number in numbers if number not in there]
-    return _held(rows, _known(rows, policy), await _lists(db, list(numbers)), policy, now)
+    return _held(rows, _known(rows, policy), await lists(db, list(numbers)), policy, now)
 
 
 Rows = Iterable[Sequence[Any]]
@@ -359,7 +373,7 @@ def _noted(number: str, noted: str | None, policy: Policy) -> Number:
 _LISTS = "SELECT number, sender, list, facts FROM subscriptions WHERE number = ANY($1::text[])"
 
 
-async def _lists(db: Connection, numbers: list[str]) -> dict[str, dict[tuple[str, str], Subscription]]:
+async def lists(db: Connection, numbers: list[str]) -> dict[str, dict[tuple[str, str], Subscription]]:
     found: dict[str, dict[tuple[str, str], Subscription]] = {}
     if numbers:
         for number, sender, name, facts in await db.fetch(_LISTS, numbers):
@@ -455,14 +469,14 @@ async def save_lists(db: Connection, before: Mapping[str, Held], after: Mapping[
         was = before[number]
         for key, subscription in held.lists.items():
             known = was.lists.get(key)
-            row = _list_row(held.number, subscription)
-            if known is None or row != _list_row(was.number, known):
+            row = list_row(held.number, subscription)
+            if known is None or row != list_row(was.number, known):
                 rows.append(row)
     if rows:
         await db.execute(_SAVE_LISTS, *columns(rows))
 
 
-def _list_row(number: Number, held: Subscription) -> tuple[Any, ...]:
+def list_row(number: Number, held: Subscription) -> tuple[Any, ...]:
     now, out = consent(number, held)
     facts = _json(ListFacts(held.opted_in, held.out))
     opted_in_at = held.opted_in.at if held.opted_in else None

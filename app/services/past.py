@@ -1,0 +1,134 @@
+"""What is kept of the past of numbers: receipts with what the register knew, changes, calls, lookups' answers. Read in
+one transaction that can write nothing, a page of numbers at a time, so that memory does not grow with the history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.models.catalogue import Carriers
+from app.models.lookup import Failed
+from app.models.number import Change, Subscription
+from app.models.receipt import Receipt, Status
+from app.services import store
+from app.services.connection import Connection, transaction
+from app.services.decide import Registered
+from app.services.heard import Said
+from app.services.store import Arrival
+
+AT_ONCE = 500
+"""Numbers in one page."""
+WITHIN = 3_600.0
+"""Seconds that one statement may take: it reads months."""
+
+
+class Dated(NamedTuple):
+    """A change, and when it was committed."""
+
+    change: Change
+    committed_at: datetime
+
+
+class Past(NamedTuple):
+    """What is kept of one number. Changes are all of them, in the feed's order; receipts and answers of the period."""
+
+    number: str
+    receipts: list[tuple[Arrival, Registered | None]]
+    changes: list[Dated]
+    lists: list[Subscription]
+    answers: list[tuple[datetime, Said]]
+
+
+@asynccontextmanager
+async def looking(engine: AsyncEngine) -> AsyncIterator[Connection]:
+    """One moment of the database, in which nothing can be written."""
+    async with transaction(engine) as db:
+        await db.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield db
+
+
+_COUNT = "SELECT count(DISTINCT number) FROM receipts WHERE received_at >= $1"
+
+
+async def many(db: Connection, since: datetime) -> int:
+    """How many numbers have receipts since then."""
+    return int(await db.fetchval(_COUNT, since, timeout=WITHIN))
+
+
+_NUMBERS = """
+SELECT number FROM receipts WHERE number > $1 AND received_at >= $2 GROUP BY number ORDER BY number LIMIT $3
+"""
+
+
+async def numbers(db: Connection, since: datetime) -> AsyncIterator[list[str]]:
+    """The numbers that have receipts since then, in pages, in their order."""
+    after = ""
+    while page := [row[0] for row in await db.fetch(_NUMBERS, after, since, AT_ONCE, timeout=WITHIN)]:
+        yield page
+        after = page[-1]
+
+
+async def past(db: Connection, page: Sequence[str], since: datetime, carriers: Carriers) -> list[Past]:
+    """The past of each number of a page."""
+    found = {number: Past(number, [], [], [], []) for number in page}
+    for row in await db.fetch(_RECEIPTS, page, since, timeout=WITHIN):
+        found[row["number"]].receipts.append(_arrived(row, carriers))
+    for row in await db.fetch(_CHANGES, page, timeout=WITHIN):
+        found[row["number"]].changes.append(_dated(row))
+    for number, lists in (await store.lists(db, [*page])).items():
+        found[number].lists.extend(lists.values())
+    for row in await db.fetch(_ANSWERS, page, since, timeout=WITHIN):
+        answer = store.found_of(row["found"]) if row["found"] else Failed(row["number"], row["outcome"], row["detail"])
+        found[row["number"]].answers.append((row["asked_at"], Said(row["provider"], answer)))
+    return [*found.values()]
+
+
+# Receipts ----------------------------------------------------------------------------------------------------------
+
+_RECEIPTS = """
+SELECT r.*, m.number AS sent_to, m.sender AS sent_from, m.sent_at AS registered, m.carrier IS NOT NULL AS routed
+FROM receipts r LEFT JOIN messages m USING (gateway, account, message_id)
+WHERE r.number = ANY($1::text[]) AND r.received_at >= $2 ORDER BY r.number, r.received_at, r.key
+"""
+
+
+def _arrived(row: Any, carriers: Carriers) -> tuple[Arrival, Registered | None]:  # noqa: ANN401 - a driver's row
+    """A receipt as far as it is kept, and what the register, while it is kept, knows of its message."""
+    receipt = Receipt(
+        row["message_id"], Status(row["status"]), row["number"], row["sender"], row["code"], row["code_space"],
+        row["carrier"], row["mcc"], row["mnc"], segment=row["segment"], segments=row["segments"],
+        occurred_at=row["occurred_at"], sent_at=row["sent_at"], gateway=row["gateway"], account=row["account"],
+    )  # fmt: skip
+    brand = carriers.name(receipt.carrier) if receipt.carrier else None
+    if brand is None and receipt.mcc:
+        brand = carriers.by_network(receipt.mcc, receipt.mnc)
+    known = None
+    if row["sent_to"] is not None:
+        known = Registered(row["sent_to"], row["sent_from"], row["registered"], row["routed"])
+    return Arrival(receipt, UUID(int=row["key"].int), row["received_at"], row["reason"], brand), known
+
+
+# Changes and answers -----------------------------------------------------------------------------------------------
+
+_CHANGES = """
+SELECT number, sender, list, kind, before, after, reason, cause, occurred_at, committed_at
+FROM changes WHERE number = ANY($1::text[]) ORDER BY number, seq
+"""
+_ANSWERS = """
+SELECT number, asked_at, provider, outcome, detail, found FROM lookup_answers
+WHERE number = ANY($1::text[]) AND asked_at >= $2 AND outcome IN ('ok', 'not_found') ORDER BY number, asked_at, provider
+"""
+
+
+def _dated(row: Any) -> Dated:  # noqa: ANN401 - a driver's row
+    change = Change(
+        row["number"], row["kind"], row["before"], row["after"], row["reason"], store.cause_of(row["cause"]),
+        row["occurred_at"], row["sender"], row["list"],
+    )  # fmt: skip
+    return Dated(change, row["committed_at"])

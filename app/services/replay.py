@@ -1,0 +1,284 @@
+"""What is kept, derived once more, in one moment of the database: what is shown of a number from its facts, consent
+from facts and opt-ins, the feed's last word from what stands, roll-ups from what they count; and each receipt that is
+kept heard again, which must change nothing, since hearing is idempotent. A healthy database shows no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.models.number import Number, Step, Subscription, Verdict
+from app.models.policy import Policy
+from app.models.receipt import FAILED
+from app.services import aside, breaker, store
+from app.services import past as kept
+from app.services.connection import Connection
+from app.services.decide import Registered, decide, show
+from app.services.intake import Meaning
+from app.services.ladders import ENDS_CONSENT, FACTS_KEPT
+from app.services.merge import merge
+from app.services.past import Past, looking
+from app.services.store import Arrival
+from app.services.upkeep import REGISTER_KEPT
+
+Tell = Callable[[int, int], None]
+EVER = datetime(2000, 1, 1, tzinfo=UTC)
+_FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+class Difference(NamedTuple):
+    """What stands in the database and what should. `what`: the place; `number` None where it is of no one number."""
+
+    what: str
+    number: str | None
+    stands: str
+    should: str
+
+
+class Which(NamedTuple):
+    """One number, those that have receipts since then, or (neither) all, with the roll-ups."""
+
+    number: str | None = None
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """By what to derive. `quarantined`: by key of the breaker the times of which receipts were taken apart."""
+
+    meaning: Meaning
+    now: datetime
+    quarantined: dict[str, list[tuple[datetime, datetime]]]
+
+    @property
+    def policy(self) -> Policy:
+        return self.meaning.policy
+
+
+async def replay(engine: AsyncEngine, meaning: Meaning, which: Which, since: datetime,
+                 tell: Tell) -> AsyncIterator[Difference]:  # fmt: skip
+    """Every difference there is. `since`: roll-ups from before it are pruned, or about to be."""
+    async with looking(engine) as db:
+        now = await db.fetchval("SELECT now()")
+        rules = Rules(meaning, now, await _quarantined(db, meaning.policy.breaker.window, now))
+        total, done = await _many(db, which), 0
+        async for page in _pages(db, which):
+            pasts = {one.number: one for one in await kept.past(db, page, which.since or EVER, meaning.carriers)}
+            for row in await db.fetch(_STANDS, page, timeout=kept.WITHIN):
+                for difference in _of_number(row, pasts[row["number"]], rules):
+                    yield difference
+            done += len(page)
+            tell(done, total)
+        if which == Which():
+            for what, statement in _ROLL_UPS.items():
+                for row in await db.fetch(statement, since, timeout=kept.WITHIN):
+                    yield Difference(f"{what} {row[0]}", None, str(row[1]), str(row[2]))
+
+
+# Which numbers -----------------------------------------------------------------------------------------------------
+
+_ALL = "SELECT number FROM numbers WHERE number > $1 AND facts IS NOT NULL ORDER BY number LIMIT $2"
+
+
+async def _pages(db: Connection, which: Which) -> AsyncIterator[list[str]]:
+    if which.number:
+        yield [which.number]
+    elif which.since:
+        async for page in kept.numbers(db, which.since):
+            yield page
+    else:
+        after = ""
+        while page := [row[0] for row in await db.fetch(_ALL, after, kept.AT_ONCE, timeout=kept.WITHIN)]:
+            yield page
+            after = page[-1]
+
+
+async def _many(db: Connection, which: Which) -> int:
+    if which.number:
+        return 1
+    if which.since:
+        return await kept.many(db, which.since)
+    return int(await db.fetchval("SELECT count(*) FROM numbers WHERE facts IS NOT NULL", timeout=kept.WITHIN))
+
+
+_QUARANTINED = "SELECT key, opened_at, decided_at FROM quarantines"
+
+
+async def _quarantined(db: Connection, window: timedelta, now: datetime) -> dict[str, list[tuple[datetime, datetime]]]:
+    found: dict[str, list[tuple[datetime, datetime]]] = {}
+    for row in await db.fetch(_QUARANTINED):
+        found.setdefault(row["key"], []).append((row["opened_at"] - window, row["decided_at"] or now))
+    return found
+
+
+# One number --------------------------------------------------------------------------------------------------------
+
+_STANDS = """
+SELECT n.*, ARRAY(SELECT ROW(b.sender, b.reason, b.at) FROM sender_blocks b WHERE b.number = n.number
+                  ORDER BY b.sender) AS blocks,
+       ARRAY(SELECT ROW(s.sender, s.list, s.consent, s.opted_in_at, s.reason, s.code_space, s.code, s.at)
+             FROM subscriptions s WHERE s.number = n.number ORDER BY s.sender, s.list) AS lists,
+       EXISTS (SELECT FROM lookups l WHERE l.number = n.number) AS asked
+FROM numbers n WHERE n.number = ANY($1::text[]) AND n.facts IS NOT NULL ORDER BY n.number
+"""
+
+
+def _of_number(row: Any, one: Past, rules: Rules) -> Iterator[Difference]:  # noqa: ANN401 - a driver's row
+    try:
+        number = store.number_of(row["facts"])
+    except ValueError as error:  # msgspec's own words quote no value
+        yield Difference("facts", one.number, "cannot be read", str(error))
+        return
+    for what, stands, should in (
+        *_shown(row, number, rules), *_consents(row, number, one.lists), *_told(row, one), *_heard(number, one, rules),
+    ):  # fmt: skip
+        if stands != should:
+            yield Difference(what, one.number, _word(stands), _word(should))
+
+
+Pair = tuple[str, object, object]
+
+
+def _word(value: object) -> str:
+    return "; ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _shown(row: Any, number: Number, rules: Rules) -> Iterator[Pair]:  # noqa: ANN401 - a driver's row
+    """The columns and the steps, blocks and lookups of a number, as its facts show it now."""
+    shown = show(number, rules.policy, rules.now)
+    steps = store.steps_of(row["steps"])
+    first = (row["state"], row["reason"], row["waiting_for"], row["until"])
+    if steps:
+        yield "state", first, _words(steps[0])
+    elif first[0] in {"active", "unseen"}:
+        steps = (Step(*first),)
+    last = [step for step in steps if step.until is None or step.until > rules.now]
+    yield "steps", tuple(map(_words, last)), tuple(map(_words, shown.steps))
+    yield "dead_since", row["dead_since"], shown.dead_since
+    yield "carrier", store.carrier_of(row["carrier"]) if row["carrier"] else None, shown.carrier
+    yield "last_receipt_at", row["last_receipt_at"], number.last_receipt_at
+    blocks = sorted((sender, fact.reason, fact.at) for sender, fact in shown.blocks.items())
+    yield "blocks", tuple(map(tuple, row["blocks"])), tuple(blocks)
+    if shown.lookup and not row["asked"]:
+        yield "lookups", "none", shown.lookup.reason
+
+
+def _words(step: Step) -> tuple[object, ...]:
+    return (step.state, step.reason, step.waiting_for, step.until)
+
+
+def _consents(row: Any, number: Number, lists: Sequence[Subscription]) -> Iterator[Pair]:  # noqa: ANN401
+    stands = {(sender, name): tuple(rest) for sender, name, *rest in row["lists"]}
+    for held in lists:
+        _, _, _, _, *should = store.list_row(number, held)
+        yield f"consent {held.sender}/{held.list}", stands[held.sender, held.list], tuple(should)
+
+
+def _told(row: Any, one: Past) -> Iterator[Pair]:  # noqa: ANN401 - a driver's row
+    """The feed's last word on the state, the blocks and the lists."""
+    last = {(c.kind.split(".")[0], c.sender, c.list): c for c, _ in one.changes if c.kind != "number.carrier"}
+    blocked = {sender for sender, _, _ in row["blocks"]}
+    stands = {(sender, name): consent for sender, name, consent, *_ in row["lists"]}
+    for (kind, sender, name), change in last.items():
+        if kind == "number":
+            yield "the feed's state", change.after, row["state"]
+        elif kind == "sender":
+            yield f"the feed's block of {sender}", change.after, "blocked" if sender in blocked else "open"
+        else:
+            yield f"the feed's consent {sender}/{name}", change.after, stands.get((sender or "", name or ""))
+
+
+# Receipts heard again ----------------------------------------------------------------------------------------------
+
+
+def _heard(number: Number, one: Past, rules: Rules) -> Iterator[Pair]:
+    """Of each receipt: what it says is there already."""
+    number = aside.settled(number, _FOREVER, merge)
+    for arrival, known in one.receipts:
+        if not any(_there(number, verdict) for verdict in _verdicts(arrival, known, number, rules)):
+            r = arrival.receipt
+            words = " ".join(filter(None, (r.gateway, r.account, r.message_id, r.status.value, r.code, arrival.reason)))
+            yield "receipts", "without effect", f"{words}, arrived {arrival.arrived:%Y-%m-%d %H:%M:%S}"
+
+
+def _there(number: Number, verdict: Verdict) -> bool:
+    again = merge(number, verdict)
+    if verdict.delivered and verdict.delivered.guard == EVER:  # when it was sent is not known any more
+        again = replace(again, deliveries=number.deliveries)
+    return again == number
+
+
+def _verdicts(arrival: Arrival, known: Registered | None, number: Number, rules: Rules) -> Iterator[Verdict]:
+    """What the receipt says, by what the register may have known when it came: an entry may have come later, and is
+    forgotten after two weeks.
+    """
+    entries: list[Registered | None] = [known, None] if known else [None]
+    forgotten = known is None and arrival.receipt.sent_at is None and arrival.receipt.message_id is not None
+    if forgotten and arrival.arrived < rules.now - REGISTER_KEPT + timedelta(days=1):
+        entries.append(Registered(number.number, arrival.receipt.sender or "", EVER, routed=True))
+    for entry in entries:
+        verdict = decide(arrival.receipt, arrival.reason, arrival.arrived, rules.policy, entry, brand=arrival.brand)
+        if entry and entry.sent_at == EVER:
+            verdict = _anciently(verdict)
+        yield _certain(verdict, arrival, number, rules)
+
+
+def _anciently(verdict: Verdict) -> Verdict:
+    """The same of a message that was sent before all others."""
+    facts = {
+        name: fact and replace(fact, guard=EVER)
+        for name, fact in (("delivered", verdict.delivered), ("block", verdict.block), ("out", verdict.out),
+                           ("rung", verdict.rung))
+    }  # fmt: skip
+    conditions = tuple((key, replace(fact, guard=EVER)) for key, fact in verdict.conditions)
+    return replace(verdict, conditions=conditions, **facts)
+
+
+def _certain(verdict: Verdict, arrival: Arrival, number: Number, rules: Rules) -> Verdict:
+    """The part of it that can be known from what is kept of a receipt."""
+    receipt, carrier = arrival.receipt, verdict.carrier
+    if carrier and number.carrier and number.carrier.at >= carrier.at:
+        verdict = replace(verdict, carrier=None)  # the kind of line and the port that it told of are not kept
+    if receipt.segment and (receipt.segments or 1) > 1:
+        verdict = replace(verdict, delivered=None)  # only the last part of a message delivers it
+    if verdict.ladder == ENDS_CONSENT and len(number.unknown) >= FACTS_KEPT:
+        verdict = replace(verdict, ladder=None, rung=None)  # older strikes have been settled for good
+    spared = arrival.reason is not None and rules.policy.rule(arrival.reason).malformed_spares
+    key = breaker.key_of(arrival, verdict, rules.policy) if receipt.status in FAILED else None
+    times = rules.quarantined.get(str(key), ())
+    if spared or any(since <= arrival.arrived <= upto for since, upto in times):
+        verdict = aside.harmless(verdict)
+    return verdict
+
+
+# Roll-ups ----------------------------------------------------------------------------------------------------------
+
+_ROLL_UPS = {
+    "list_sizes": """
+SELECT concat(sender, '/', list), (coalesce(l.opted_in, 0), coalesce(l.opted_out, 0))::text,
+       (coalesce(s.opted_in, 0), coalesce(s.opted_out, 0))::text
+FROM list_sizes l FULL JOIN (
+    SELECT sender, list, count(*) FILTER (WHERE consent = 'opted_in') AS opted_in,
+           count(*) FILTER (WHERE consent = 'opted_out') AS opted_out
+    FROM subscriptions GROUP BY 1, 2) s USING (sender, list)
+WHERE $1::timestamptz IS NOT NULL AND (coalesce(l.opted_in, 0), coalesce(l.opted_out, 0))
+      IS DISTINCT FROM (coalesce(s.opted_in, 0), coalesce(s.opted_out, 0))
+ORDER BY 1
+""",
+    "opt_out_hours": """
+SELECT concat(sender, '/', list, ' ', to_char(hour, 'YYYY-MM-DD HH24'), ' ', reason), coalesce(o.total, 0),
+       coalesce(c.total, 0)
+FROM opt_out_hours o FULL JOIN (
+    SELECT sender, list, date_trunc('hour', occurred_at, 'UTC') AS hour, coalesce(reason, '') AS reason,
+           count(*) AS total
+    FROM changes WHERE kind = 'list.opted_out' AND before = 'opted_in' GROUP BY 1, 2, 3, 4) c
+    USING (sender, list, hour, reason)
+WHERE hour >= $1 AND coalesce(o.total, 0) <> coalesce(c.total, 0) ORDER BY 1
+""",
+}

@@ -1,0 +1,300 @@
+"""What another policy would have made of the time that is kept: each number's receipts again, in the order of their
+arrival, once under the policy in force and once under the other, from the same beginning. Nothing is written.
+
+The beginning is what the feed had told of the number by then. Calls, files, lookups' answers and people's decisions of
+the time are heard in both. The breaker stands outside: what it held and nobody released is left out of both.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from msgspec.structs import replace
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.models.feed import Event
+from app.models.number import Carrier, Cause, Change, Fact, Number, OptIn, Reach, Subscription, Verdict
+from app.models.policy import Policy
+from app.models.receipt import FAILED, Status
+from app.services import breaker, store
+from app.services.connection import Connection
+from app.services.decide import Held, Registered, catch_up, consent, decide, hold, reported, settle, show
+from app.services.heard import Said
+from app.services.intake import Meaning
+from app.services.merge import latest
+from app.services.past import Dated, Past, looking, many, numbers, past
+from app.services.resolve import Moment, resolve
+from app.services.store import Arrival
+
+Tell = Callable[[int, int], None]
+"""Hears how many numbers are done, out of how many."""
+
+
+class Item(NamedTuple):
+    """One thing that happens to a number: `opted_out`, `blocked`, a state it enters; or `sendable`, at the end."""
+
+    what: str
+    reason: str | None = None
+    sender: str | None = None
+    list: str | None = None
+
+
+class Line(NamedTuple):
+    """How many numbers it happened to only under the policy in force, only under the other, and under both."""
+
+    item: Item
+    only_old: int
+    only_new: int
+    both: int
+
+
+class Simulated(NamedTuple):
+    """What came of it. `numbers` had receipts in the time; `differ`: of how many of them anything differs."""
+
+    since: datetime
+    numbers: int
+    receipts: int
+    differ: int
+    lines: list[Line]
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """The two policies, and what both are read with. `steps`: how many lookups decide in the end."""
+
+    old: Policy
+    new: Policy
+    meaning: Meaning
+    steps: int = 5
+    home: str = "US"
+
+
+async def simulate(engine: AsyncEngine, between: Between, since: datetime, now: datetime, tell: Tell) -> Simulated:
+    """Replay what has arrived since then. One page of numbers is in memory at a time."""
+    only_old, only_new, both = Counter[Item](), Counter[Item](), Counter[Item]()
+    done = receipts = differ = 0
+    async with looking(engine) as db:
+        total = await many(db, since)
+        undone = await _undone(db, between.old.breaker.window, now)
+        async for page in numbers(db, since):
+            for one in await past(db, page, since, between.meaning.carriers):
+                ones = [_run(one, policy, between, undone, (since, now)) for policy in (between.old, between.new)]
+                only_old.update(ones[0] - ones[1])
+                only_new.update(ones[1] - ones[0])
+                both.update(ones[0] & ones[1])
+                receipts, differ = receipts + len(one.receipts), differ + (ones[0] != ones[1])
+            done += len(page)
+            tell(done, total)
+    found = sorted(only_old.keys() | only_new.keys() | both.keys(), key=lambda item: tuple(map(str, item)))
+    return Simulated(since, done, receipts, differ, [Line(i, only_old[i], only_new[i], both[i]) for i in found])
+
+
+# What the breaker took out -----------------------------------------------------------------------------------------
+
+Undone = dict[str, list[tuple[datetime, datetime]]]
+_UNDONE = "SELECT key, opened_at, decided_at FROM quarantines WHERE decision IS DISTINCT FROM 'release'"
+
+
+async def _undone(db: Connection, window: timedelta, now: datetime) -> Undone:
+    """By key of the breaker the times whose failures wait for a person, or never happened."""
+    found: Undone = {}
+    for row in await db.fetch(_UNDONE):
+        found.setdefault(row["key"], []).append((row["opened_at"] - window, row["decided_at"] or now))
+    return found
+
+
+# One number, one policy --------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Life:
+    """A number on its way through the time, under one policy."""
+
+    held: Held
+    policy: Policy
+    between: Between
+    undone: Undone
+    parts: dict[tuple[str, str, str], set[int]] = field(default_factory=dict)
+    asked: int = 0
+
+    def hear(self, at: datetime, said: Heard) -> list[Change]:
+        changes: list[Change] = []
+        self.held = hold(self.held.number, self.held.told, self.held.lists, self.policy, at)
+        for verdict in self.verdicts(at, said):
+            self.held, told = settle(self.held, verdict, self.policy, at)
+            changes += told
+        return changes
+
+    def verdicts(self, at: datetime, said: Heard) -> Sequence[Verdict]:
+        match said:
+            case Verdict():
+                return [said]
+            case Event():
+                return [reported(said, self.policy)]
+            case Said():
+                return self.answered(at, said)
+            case Arrival(), (Registered() | None):
+                return self.received(*said)
+        raise AssertionError(said)
+
+    def received(self, arrival: Arrival, known: Registered | None) -> list[Verdict]:
+        verdict = decide(arrival.receipt, arrival.reason, arrival.arrived, self.policy, known, brand=arrival.brand)
+        if arrival.receipt.status is Status.DELIVERED and not self.whole(arrival):
+            verdict = replace(verdict, delivered=None)
+        key = breaker.key_of(arrival, verdict, self.policy) if arrival.receipt.status in FAILED else None
+        if key and any(since <= arrival.arrived <= upto for since, upto in self.undone.get(str(key), ())):
+            return []
+        return [verdict]
+
+    def whole(self, arrival: Arrival) -> bool:
+        receipt = arrival.receipt
+        if not receipt.segment or (receipt.segments or 1) <= 1:
+            return True
+        parts = self.parts.setdefault(store.id_of(receipt), set())
+        parts.add(receipt.segment)
+        return len(parts) >= (receipt.segments or 1)
+
+    def answered(self, at: datetime, said: Said) -> list[Verdict]:
+        """A provider's answer decides where this policy has asked; the last of the timetable decides in the end."""
+        if self.held.shown.lookup is None:
+            self.asked = 0
+            return []
+        self.asked += 1
+        moment = Moment(at, self.asked >= self.between.steps, self.between.home)
+        return resolve(self.held.number, said, moment, self.policy, self.between.meaning.carriers).verdicts
+
+
+def _run(one: Past, policy: Policy, between: Between, undone: Undone, time: tuple[datetime, datetime]) -> set[Item]:
+    """What happens to a number in the time, and on which lists it may be texted at its end."""
+    since, now = time
+    number, lists = beginning(one, since, between.old)
+    life = _Life(hold(number, show(number, policy, since).steps[0], lists, policy, since), policy, between, undone)
+    changes: list[Change] = []
+    for at, said in _heard(one, since):
+        changes += life.hear(at, said)
+    held = hold(life.held.number, life.held.told, life.held.lists, policy, now)
+    changes += catch_up(held, policy, now)
+    return {item for change in changes if (item := _item(change))} | {*_sendable(held)}
+
+
+def _item(change: Change) -> Item | None:
+    if change.kind == "list.opted_out" and change.before == "opted_in":
+        return Item("opted_out", change.reason, change.sender, change.list)
+    if change.kind == "sender.blocked":
+        return Item("blocked", change.reason, change.sender)
+    if change.kind == "number.state" and change.after not in {"active", "unseen"}:
+        return Item(str(change.after), change.reason)
+    return None
+
+
+def _sendable(held: Held) -> Iterator[Item]:
+    if held.shown.steps[0].state not in {"active", "unseen"}:
+        return
+    dead = held.shown.dead_since
+    for (sender, name), one in held.lists.items():
+        newer = one.opted_in is not None and (dead is None or one.opted_in.at > dead)
+        if newer and sender not in held.shown.blocks and consent(held.number, one)[0] == "opted_in":
+            yield Item("sendable", None, sender, name)
+
+
+# The beginning -----------------------------------------------------------------------------------------------------
+
+
+def beginning(one: Past, since: datetime, policy: Policy) -> tuple[Number, dict[tuple[str, str], Subscription]]:
+    """A number as the feed had told of it by then: the last word on its state, its carrier, each block, each list."""
+    number, lists = Number(one.number), dict[tuple[str, str], Subscription]()
+    last = {(c.kind.split(".")[0], c.kind == "number.carrier", c.sender, c.list): c
+            for c, at in one.changes if at < since}  # fmt: skip
+    for change in last.values():
+        fact = Fact(change.occurred_at, change.occurred_at, change.reason or change.after or "", change.cause)
+        if change.kind == "number.state":
+            number = _state(number, change, fact, policy)
+        elif change.kind == "number.carrier":
+            number = replace(number, carrier=_carrier(change))
+        elif change.kind == "sender.blocked":
+            number = _reach(number, change.sender or "", blocks={fact.reason: fact})
+    for dated in one.changes:
+        if dated.committed_at < since and dated.change.list is not None:
+            _list(lists, dated.change)
+    for (sender, _), held in lists.items():
+        if held.opted_in:
+            came = held.opted_in.at
+            known = number.senders.get(sender, Reach())
+            number = _reach(number, sender, opted_in=latest(known.opted_in, came))
+            number = replace(number, opted_in=latest(number.opted_in, came), seen=True)
+    return number, lists
+
+
+def _state(number: Number, change: Change, fact: Fact, policy: Policy) -> Number:
+    if change.after in {"active", "unseen"}:
+        return replace(number, seen=change.after == "active")
+    asks = policy.rule(fact.reason).lookup
+    return replace(number, seen=True, conditions={f"{change.after}/{fact.reason}": replace(fact, lookup=asks)})
+
+
+def _carrier(change: Change) -> Carrier | None:
+    source = change.cause.source or change.cause.gateway or change.cause.kind
+    return Carrier(change.occurred_at, source, change.after) if change.after else None
+
+
+def _reach(number: Number, sender: str, **known: object) -> Number:
+    reach = replace(number.senders.get(sender, Reach()), **known)
+    return replace(number, senders=number.senders | {sender: reach})
+
+
+def _list(lists: dict[tuple[str, str], Subscription], change: Change) -> None:
+    key = (change.sender or "", change.list or "")
+    held = lists.get(key) or Subscription(change.number, *key)
+    if change.kind == "list.opted_in":
+        given = OptIn(change.occurred_at, change.cause.source or "", change.cause.evidence)
+        # Who stands as opted in again by a decision, not by an opt-in, has the opt-in of before.
+        lists[key] = replace(held, out=None, opted_in=given if change.cause.kind == "call" else held.opted_in or given)
+    else:
+        out = Fact(change.occurred_at, change.occurred_at, change.reason or "", change.cause)
+        lists[key] = replace(held, out=out)
+
+
+# What was heard ----------------------------------------------------------------------------------------------------
+
+Heard = Verdict | Event | Said | tuple[Arrival, Registered | None]
+
+
+def _heard(one: Past, since: datetime) -> list[tuple[datetime, Heard]]:
+    """Everything of the time, in the order in which it came."""
+    heard: list[tuple[datetime, Heard]] = [(pair[0].arrived, pair) for pair in one.receipts]
+    heard += one.answers
+    heard += [(d.committed_at, said) for d in one.changes if d.committed_at >= since for said in _told(d)]
+    heard += [(said.at, said) for said in _calls(one.lists) if said.at >= since]
+    return sorted(heard, key=lambda pair: pair[0])
+
+
+def _told(dated: Dated) -> Iterator[Heard]:
+    """What a change tells of a call, a file or a person's decision: they stand whatever the policy is."""
+    change, at = dated.change, dated.change.occurred_at
+    cause, whose = change.cause, {"sender": change.sender, "list": change.list}
+    if cause.kind == "call" and change.kind == "list.opted_in":
+        given = OptIn(at, cause.source or "", cause.evidence)
+        yield Verdict(change.number, at, cause, opted_in=given, **whose)  # type: ignore[arg-type]
+    elif cause.kind in {"call", "person"} and change.kind == "list.opted_out":
+        out = Fact(at, at, change.reason or "", cause)
+        yield Verdict(change.number, at, cause, out=out, scope="list", **whose)  # type: ignore[arg-type]
+    elif cause.kind == "person" and change.kind == "number.state" and change.before == "held":
+        yield Verdict(change.number, at, cause, cleared=(("held", at),), released=True)
+    elif cause.kind == "file" and change.kind == "number.state":
+        kind, reason = cause.code or "DEACT", change.reason or "deactivated"
+        yield Event(change.number, kind, reason, at, at, cause.source or "")  # type: ignore[arg-type] # as it was written
+
+
+def _calls(lists: Iterable[Subscription]) -> Iterator[Verdict]:
+    """Calls that changed nothing when they came, and would have under another policy."""
+    for held in lists:
+        whose = {"sender": held.sender, "list": held.list}
+        if given := held.opted_in:
+            cause = Cause("call", source=given.source, evidence=given.evidence)
+            yield Verdict(held.number, given.at, cause, opted_in=given, **whose)  # type: ignore[arg-type]
+        if held.out and held.out.cause.kind == "call":
+            yield Verdict(held.number, held.out.at, held.out.cause, out=held.out, scope="list", **whose)  # type: ignore[arg-type]

@@ -1,0 +1,201 @@
+"""What would have been answered at a moment of the past: held against what was answered then."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.conftest import Service, Start
+from tests.provider import Reply, answering, telnyx, today
+from tests.test_lives import PEOPLE, some_event
+
+WHO, SENDER = "+15555551234", "12345"
+UNKNOWN = ("waiting_for", "until", "evidence", "changed_at", "last_receipt_at")
+
+
+async def now(service: Service) -> datetime:
+    """By the clock of the database, which dates the commits."""
+    ((at,),) = await service.sql("SELECT clock_timestamp()")
+    assert isinstance(at, datetime)
+    return at
+
+
+async def ask(service: Service, number: str = WHO, **query: Any) -> Any:
+    answer = await service.client.get(f"/v1/numbers/{number}", params=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def comparable(told: Any) -> Any:
+    """Without what no change tells of. Which of several events is the evidence, neither."""
+    known = {key: value for key, value in told.items() if key not in UNKNOWN}
+    return known | {"carrier": told["carrier"] and told["carrier"]["name"]}
+
+
+async def opt_in(service: Service, at: str, name: str = "spring", number: str = WHO) -> None:
+    path = f"/v1/senders/{SENDER}/lists/{name}/subscribers/{number}"
+    assert (await service.client.put(path, json={"consented_at": at, "source": "form"})).status_code == 200
+
+
+async def hear(service: Service, code: str | None, **said: Any) -> None:
+    body = {"message_id": f"m{code}{len(said)}", "number": WHO, "sender": SENDER, "status": "undeliverable",
+            "code": code} | said  # fmt: skip
+    assert (await service.client.post("/v1/receipts/native", json=body)).status_code == 200
+
+
+class Diary:
+    """What was answered after each step, and when."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.pages: list[tuple[datetime, dict[str, Any]]] = []
+
+    async def note(self) -> None:
+        told = {"": await ask(self.service), "with": await ask(self.service, sender=SENDER, list="spring")}
+        self.pages.append((await now(self.service), told))
+
+    async def holds(self) -> None:
+        for at, told in self.pages:
+            for key, query in (("", {}), ("with", {"sender": SENDER, "list": "spring"})):
+                then = await ask(self.service, as_of=at.isoformat(), **query)
+                assert comparable(then) == comparable(told[key])
+                assert (then["waiting_for"], then["until"]) == (None, None)
+
+
+async def test_each_step_of_a_life_is_told_as_it_was_answered_then(service: Service) -> None:
+    diary = Diary(service)
+    before = await now(service)
+    await opt_in(service, "2026-01-01T00:00:00Z")
+    await diary.note()
+    await opt_in(service, "2026-01-02T00:00:00Z", "summer")
+    await diary.note()
+    steps: list[tuple[str | None, dict[str, Any]]] = [
+        ("569", {"carrier": "T-Mobile"}), ("560", {}),
+        (None, {"status": "delivered", "carrier": "AT&T"}), ("345", {}), ("3041", {}),
+        (None, {"status": "delivered", "message_id": "stranger"}),
+    ]  # fmt: skip
+    for code, said in steps:
+        await hear(service, code, **said)
+        await diary.note()
+    agreed = (await now(service)).isoformat()
+    await opt_in(service, agreed)
+    await diary.note()
+    await service.client.delete(f"/v1/senders/{SENDER}/lists/spring/subscribers/{WHO}")
+    await diary.note()
+    states = [told[""]["state"] for _, told in diary.pages]
+    assert states == ["active", "active", "suspended", "suspended", "active", "held", "deactivated", "reassigned",
+                      "active", "active"]  # fmt: skip
+    await diary.holds()
+    unseen = await ask(service, as_of=before.isoformat())
+    assert (unseen["state"], unseen["sendable"], unseen["lists"], unseen["carrier"]) == ("unseen", True, [], None)
+
+
+async def test_why_is_told_too(service: Service) -> None:
+    await hear(service, "3041", message_id="gone")
+    then = await now(service)
+    await opt_in(service, (await now(service)).isoformat())
+    told = await ask(service, as_of=then.isoformat())
+    assert told["evidence"].items() >= {"gateway": "native", "code": "3041", "message_id": "gone"}.items()
+    assert told["decision"] == {"sendable": False, "axis": "number", "reason": "deactivated"}
+    assert datetime.fromisoformat(told["changed_at"]) <= then
+    assert datetime.fromisoformat(told["last_receipt_at"]) <= then
+    assert (await ask(service))["state"] == "active"
+
+
+async def test_a_lapse_counts_from_its_instant_whenever_the_feed_tells_it(service: Service) -> None:
+    lapse = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
+    await hear(service, "569", occurred_at=(lapse - timedelta(days=30)).isoformat())
+    assert (await ask(service))["state"] == "suspended"
+    while (await ask(service))["state"] == "suspended":
+        pass
+
+    async def before_and_at() -> tuple[str, str]:
+        before, at = lapse - timedelta(microseconds=1), lapse
+        return ((await ask(service, as_of=before.isoformat()))["state"],
+                (await ask(service, as_of=at.isoformat()))["state"])  # fmt: skip
+
+    assert await service.sql("SELECT after FROM changes WHERE kind = 'number.state'") == [("suspended",)]
+    assert await before_and_at() == ("suspended", "active")
+    await hear(service, None, status="sent")  # the feed hears of the lapse with the next event
+    assert await service.sql("SELECT after FROM changes WHERE kind = 'number.state' ORDER BY seq") == [
+        ("suspended",), ("active",)]  # fmt: skip
+    assert await before_and_at() == ("suspended", "active")
+
+
+async def test_a_consent_older_than_a_proven_death_is_told_so_also_of_then(start: Start) -> None:
+    """With a lookup provider consent is kept; a new opt-in to one list does not bring the other back."""
+    async with start(lookup={}) as service:
+        diary = Diary(service)
+        await opt_in(service, "2026-01-01T00:00:00Z", "spring")
+        await opt_in(service, "2026-01-01T00:00:00Z", "summer")
+        await hear(service, "3041")
+        await diary.note()
+        await opt_in(service, (await now(service)).isoformat(), "summer")
+        await diary.note()
+        lists = {one["list"]: one["sendable"] for one in diary.pages[-1][1][""]["lists"]}
+        assert lists == {"spring": False, "summer": True}
+        await diary.holds()
+
+
+@asynccontextmanager
+async def told_moving() -> AsyncIterator[dict[str, Any]]:
+    async with answering(lambda number: Reply(telnyx(number, "Verizon Wireless", on=today()))) as provider:
+        yield provider.settings()
+
+
+async def test_a_port_that_a_lookup_proves_is_told_of_then(start: Start) -> None:
+    async with told_moving() as lookup, start(lookup=lookup) as service:
+        diary = Diary(service)
+        await opt_in(service, "2026-01-01T00:00:00Z")
+        await hear(service, "3041", carrier="T-Mobile")
+        await service.client.post(f"/v1/numbers/{WHO}/lookup")
+        await diary.note()
+        assert diary.pages[-1][1][""]["state"] == "active"
+        assert diary.pages[-1][1][""]["lists"][0]["sendable"]
+        await diary.holds()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_states_of_random_lives_are_told_as_they_were_answered(service: Service, seed: int) -> None:
+    """States, blocks and consent; which of two reasons of one kind is shown may move without a change."""
+    chance = random.Random(seed)  # noqa: S311 - a test
+    pages = []
+    for _ in range(12):
+        for _ in range(12):
+            await some_event(service, chance, chance.choice(PEOPLE[:3]))
+        told = {number: await ask(service, number) for number in PEOPLE[:3]}
+        pages.append((await now(service), told))
+    for at, told in pages:
+        for number, one in told.items():
+            then = await ask(service, number, as_of=at.isoformat())
+            assert then["state"] == one["state"]
+            assert [(two["sender"], two["list"], two["consent"]) for two in then["lists"]] == [
+                (two["sender"], two["list"], two["consent"]) for two in one["lists"]]  # fmt: skip
+
+
+WRONG = {
+    "": "not a time",
+    "yesterday": "not a time",
+    "2026-11-21T18:42:00": "not a time with its zone",
+    "2026-02-30T18:42:00Z": "not a time",
+    "2126-11-21T18:42:00Z": "it lies ahead",
+    "1999-11-21T18:42:00Z": "the history is kept for",
+}
+
+
+@pytest.mark.parametrize("moment", WRONG)
+async def test_a_moment_that_is_none_or_not_known_is_refused(service: Service, moment: str) -> None:
+    answer = await service.client.get(f"/v1/numbers/{WHO}", params={"as_of": moment})
+    assert answer.status_code == 422
+    assert WRONG[moment] in answer.json()["detail"]
+    assert answer.json()["errors"][0]["parameter"] == "as_of"
+
+
+async def test_an_offset_may_come_with_its_plus_decoded(service: Service) -> None:
+    answer = await service.client.get(f"/v1/numbers/{WHO}?as_of=2026-11-01T00:00:00+00:00")
+    assert answer.json()["state"] == "unseen"

@@ -1,0 +1,273 @@
+"""Changing one's mind about policy: what another one would have made of the receipts that are kept."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from app.config import Settings
+from app.main import meaning_of
+from app.models.number import Cause, Change
+from app.models.receipt import Status
+from app.services.connection import connect
+from app.services.past import Dated, Past, past
+from app.services.simulate import beginning
+from tests.conftest import Service, Start
+from tests.running import Said, sendable
+
+FIRST, SECOND = "+15555551001", "+15555551002"
+OLD_ENOUGH = "2020-01-01T00:00:00Z"
+
+
+async def opt_in(service: Service, number: str, name: str = "spring") -> None:
+    call = {"consented_at": OLD_ENOUGH, "source": "form"}
+    answer = await service.client.put(f"/v1/senders/12345/lists/{name}/subscribers/{number}", json=call)
+    assert answer.json()["consent"] == "opted_in"
+
+
+async def hear(service: Service, number: str, code: str | None, **said: Any) -> None:
+    body = {"message_id": f"{number}-{code}", "number": number, "sender": "12345", "status": "undeliverable",
+            "code": code} | said  # fmt: skip
+    assert (await service.client.post("/v1/receipts/native", json=body)).status_code == 200
+
+
+async def simulated(database_url: str, policy: Path, *more: str) -> Any:
+    said = await sendable("policy", "simulate", "--policy", str(policy), "--json", *more, database_url=database_url)
+    assert said.code == 0, said.err
+    return json.loads(said.out)
+
+
+def rows(told: Any) -> dict[tuple[Any, ...], tuple[int, int, int]]:
+    return {
+        (row["what"], row["reason"], row["sender"], row["list"]): (row["only_old"], row["only_new"], row["both"])
+        for row in told["rows"]
+    }
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    return tmp_path / "new.toml"
+
+
+async def contents(service: Service) -> dict[str, tuple[int, str]]:
+    """Every row of every table, the catalogue's own included."""
+    tables = await service.sql("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' "
+                               "AND table_type = 'BASE TABLE' ORDER BY 1")  # fmt: skip
+    found = {}
+    for (table,) in tables:
+        statement = f"SELECT count(*), md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM {table} t"  # noqa: S608
+        ((many, digest),) = await service.sql(statement)
+        found[table] = (many, digest)
+    assert len(found) > 25
+    return found
+
+
+async def test_what_another_policy_changes_is_told_by_reason_sender_and_list(
+    service: Service, database_url: str, mine: Path
+) -> None:
+    await opt_in(service, FIRST)
+    await opt_in(service, SECOND)
+    await opt_in(service, SECOND, "summer")
+    await hear(service, FIRST, "560")
+    await hear(service, SECOND, "568")
+    mine.write_text('[rules.carrier_blocked_subscriber]\nconsent = "keep"\n[rules.sms_not_provisioned]\nblock = true\n')
+    told = await simulated(database_url, mine)
+    assert (told["numbers"], told["receipts"], told["differ"]) == (2, 2, 2)
+    assert rows(told) == {
+        ("opted_out", "carrier_blocked_subscriber", "12345", "spring"): (1, 0, 0),
+        ("opted_out", "sms_not_provisioned", "12345", "spring"): (0, 0, 1),
+        ("opted_out", "sms_not_provisioned", "12345", "summer"): (0, 0, 1),
+        ("blocked", "carrier_blocked_subscriber", "12345", None): (0, 0, 1),
+        ("blocked", "sms_not_provisioned", "12345", None): (0, 1, 0),
+        ("not_sms_capable", "sms_not_provisioned", None, None): (0, 0, 1),
+    }
+
+
+async def test_nothing_is_touched_not_even_by_the_report_before_an_application(
+    service: Service, database_url: str, mine: Path, tmp_path: Path
+) -> None:
+    for number in (FIRST, SECOND):
+        await opt_in(service, number)
+    for code in ("561", "345", "569", "3041"):
+        await hear(service, FIRST, code)
+    await hear(service, SECOND, "345")
+    before = await contents(service)
+    mine.write_text('mode = "strict"\n')
+    told = await simulated(database_url, mine)
+    assert told["differ"] == 1
+    target = tmp_path / "in-force.toml"
+    said = await sendable("policy", "apply", "--policy", str(mine), database_url=database_url, policy=str(target))
+    assert (said.code, target.exists()) == (1, False)
+    assert "nothing is changed" in said.err
+    assert await contents(service) == before
+
+
+async def test_the_policy_in_force_makes_of_the_past_what_it_has_made_of_it(
+    service: Service, database_url: str, mine: Path
+) -> None:
+    """Held against the feed: what is told to be under both is what has happened."""
+    codes = ("341", "345", "560", "565", "568", "569", "573", "592", "603", "629", "3041", "1")
+    people = [f"+1555555{2000 + place}" for place in range(len(codes))]
+    for number, code in zip(people, codes, strict=True):
+        await opt_in(service, number)
+        await hear(service, number, code)
+        await hear(service, number, None, status="delivered", message_id=f"d{number}")
+    mine.write_text("")
+    told = await simulated(database_url, mine)
+    assert told["differ"] == 0
+    told_of = {key[:4]: counts[2] for key, counts in rows(told).items() if key[0] != "sendable"}
+    happened = await service.sql(
+        "SELECT CASE kind WHEN 'list.opted_out' THEN 'opted_out' WHEN 'sender.blocked' THEN 'blocked' ELSE after END, "
+        "reason, sender, list, count(DISTINCT number) FROM changes WHERE kind IN ('list.opted_out', 'sender.blocked') "
+        "OR (kind = 'number.state' AND after NOT IN ('active', 'unseen')) GROUP BY 1, 2, 3, 4"
+    )
+    assert told_of == {row[:4]: row[4] for row in happened}
+    may = await service.sql("SELECT sender, list, count(*) FROM published.sendable GROUP BY 1, 2")
+    sendable_ = {key[2:]: counts[2] for key, counts in rows(told).items() if key[0] == "sendable"}
+    assert sendable_ == {row[:2]: row[2] for row in may}
+
+
+async def test_who_left_before_the_time_is_not_opted_out_in_it_again(
+    service: Service, database_url: str, mine: Path
+) -> None:
+    await opt_in(service, FIRST)
+    await hear(service, FIRST, "603")
+    await service.sql("UPDATE changes SET committed_at = committed_at - interval '40 days', "
+                      "occurred_at = occurred_at - interval '40 days' RETURNING 1")  # fmt: skip
+    await hear(service, FIRST, "560")
+    mine.write_text('[rules.carrier_blocked_subscriber]\nblock = false\nconsent = "everyone"\n')
+    told = await simulated(database_url, mine)
+    assert (told["receipts"], rows(told)) == (2, {})  # out, and blocked, since before the time
+
+
+async def test_an_opt_in_that_the_old_policy_made_needless_counts_under_the_new_one(
+    service: Service, database_url: str, mine: Path
+) -> None:
+    """Calls are heard in both: who left by call leaves under either."""
+    await opt_in(service, FIRST)
+    await hear(service, FIRST, "345")
+    await service.client.delete(f"/v1/senders/12345/lists/spring/subscribers/{FIRST}")
+    mine.write_text('[rules.carrier_unknown]\nstate = "unreachable"\n')
+    found = rows(await simulated(database_url, mine))
+    assert found["opted_out", "unsubscribed", "12345", "spring"] == (0, 0, 1)
+    assert found["held", "carrier_unknown", None, None] == (1, 0, 0)
+    assert found["unreachable", "carrier_unknown", None, None] == (0, 1, 0)
+
+
+async def test_a_deactivation_file_is_heard_again_under_the_other_policy(
+    service: Service, database_url: str, mine: Path
+) -> None:
+    await opt_in(service, FIRST)
+    await hear(service, FIRST, None, status="delivered", sent_at="2026-01-01T00:00:00Z",
+               occurred_at="2026-01-01T00:00:00Z")  # fmt: skip
+    answer = await service.client.post("/v1/deactivations/govdelivery", params={"date": "2026-11-01", "yes": True},
+                                       content=f"{FIRST[1:]}\n")  # fmt: skip
+    assert answer.json()["held"] == 1, answer.text
+    mine.write_text('[rules.deactivated]\nalone_consent = "keep"\nconsent = "keep"\n')
+    found = rows(await simulated(database_url, mine))
+    assert found["opted_out", "deactivated", "12345", "spring"] == (1, 0, 0)
+    assert found["deactivated", "deactivated", None, None] == (0, 0, 1)
+
+
+async def test_only_the_time_asked_for_is_replayed(service: Service, database_url: str, mine: Path) -> None:
+    await opt_in(service, FIRST)
+    await hear(service, FIRST, "603")
+    moved = "UPDATE receipts SET received_at = received_at - interval '1 day' RETURNING 1"
+    assert len(await service.sql(moved)) == 1
+    await hear(service, SECOND, "603")
+    mine.write_text("")
+    assert (await simulated(database_url, mine, "--since", "20h"))["numbers"] == 1
+    assert (await simulated(database_url, mine, "--since", "30h"))["numbers"] == 2
+
+
+WRONG = {
+    '[rules.nobody]\nstate = "held"\n': "[rules.nobody] names an unknown reason",
+    '[rules.suspended]\nlapse = "soon"\n': '[rules.suspended] lapse: "soon" is not a duration',
+    "mode =": "cannot be read as a policy file",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+@pytest.mark.parametrize("command", ["simulate", "apply"])
+async def test_a_file_that_is_wrong_is_told_in_one_line(mine: Path, tmp_path: Path, text: str, command: str) -> None:
+    mine.write_text(text)
+    said: Said = await sendable("policy", command, "--policy", str(mine), policy=str(tmp_path / "in-force.toml"))
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert WRONG[text] in said.err
+
+
+async def test_a_time_that_is_none_is_told_in_one_line(mine: Path) -> None:
+    mine.write_text("")
+    said = await sendable("policy", "simulate", "--policy", str(mine), "--since", "lately")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert '--since: "lately" is not a duration' in said.err
+
+
+async def test_applying_writes_the_file_that_the_next_start_reads(
+    service: Service, start: Start, database_url: str, mine: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "in-force.toml"
+    await opt_in(service, FIRST)
+    await hear(service, FIRST, "560")
+    mine.write_text('[rules.carrier_blocked_subscriber]\nconsent = "keep"\n')
+    settings = {"database_url": database_url, "policy": str(target)}
+    said = await sendable("policy", "apply", "--policy", str(mine), "--yes", "--json", **settings)
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["differ"] == 1
+    assert f"{target} holds the new policy; restart" in said.err
+    assert target.read_text() == mine.read_text()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    async with start(policy_file=target) as restarted:
+        await opt_in(restarted, SECOND)
+        await hear(restarted, SECOND, "560")
+        lists = (await restarted.client.get(f"/v1/numbers/{SECOND}")).json()["lists"]
+        assert lists[0]["consent"] == "opted_in"
+
+
+async def test_applying_asks_for_the_place_where_the_service_reads_its_policy(mine: Path) -> None:
+    mine.write_text("")
+    said = await sendable("policy", "apply", "--policy", str(mine), "--yes")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "SENDABLE_POLICY names no file" in said.err
+
+
+# By parts ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_beginning_is_the_last_word_of_the_feed() -> None:
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    state = Change(FIRST, "number.state", "unseen", "active", None, Cause("call"), at)
+    came = Change(FIRST, "list.opted_in", None, "opted_in", None, Cause("call", source="form"), at, "1", "a")
+    held = replace(state, before="active", after="held", reason="carrier_unknown")
+    later = [Dated(one, at + timedelta(days=place)) for place, one in enumerate((state, came, held))]
+    one = Past(FIRST, [], later, [], [])
+    policy = meaning_of_shipped().policy
+    number, lists = beginning(one, at + timedelta(days=2), policy)
+    assert (number.conditions, lists["1", "a"].opted_in is not None) == ({}, True)
+    number, _ = beginning(one, at + timedelta(days=3), policy)
+    assert [*number.conditions] == ["held/carrier_unknown"]
+
+
+def meaning_of_shipped() -> Any:
+    return meaning_of(Settings())
+
+
+async def test_a_receipt_is_read_back_as_it_came(service: Service, database_url: str) -> None:
+    sent = {"gateway": "native", "message_id": "m1", "number": FIRST, "sender": "12345", "sent_at": OLD_ENOUGH}
+    await service.client.post("/v1/messages", json=[sent])
+    await hear(service, FIRST, "560", message_id="m1", carrier="T-Mobile", occurred_at="2026-11-01T00:00:00Z")
+    engine = connect(database_url)
+    async with engine.connect() as pooled:
+        raw: Any = (await pooled.get_raw_connection()).driver_connection
+        (one,) = await past(raw, [FIRST], datetime(2020, 1, 1, tzinfo=UTC), meaning_of_shipped().carriers)
+    await engine.dispose()
+    ((arrival, known),) = one.receipts
+    assert (arrival.receipt.status, arrival.receipt.code, arrival.reason) == (
+        Status.UNDELIVERABLE, "560", "carrier_blocked_subscriber")  # fmt: skip
+    assert known is not None
+    assert (known.sender, known.routed, arrival.brand) == ("12345", False, "T-Mobile")
