@@ -276,6 +276,9 @@ async def test_every_call_of_the_api_but_probes_pages_and_receipts_asks_for_a_ke
             for path, calls in paths.items()
             if not path.startswith("/v1/receipts/{gateway}")
             for method in calls
-            if (await service.client.request(method, path.replace("{", "").replace("}", ""))).status_code != 401
+            if (
+                await service.client.request(method, path.replace("{id}", "1").replace("{", "").replace("}", ""))
+            ).status_code
+            != 401
         ]
     assert open_ == ["GET /livez", "GET /readyz"]

@@ -14,6 +14,7 @@ from app.services.lookup import ask
 from app.services.lookup import service as making
 from tests.conftest import Service, Start
 from tests.provider import Provider, Reply, answering
+from tests.running import CALM
 
 WHO = "+15555551234"
 LONG_AGO = "2025-01-02T09:00:00Z"
@@ -194,7 +195,7 @@ async def test_a_batch_asks_about_many_numbers_in_one_call(start: Start) -> None
 
     async with answering(reply) as provider:
         keys = {"api_key": "KEY", "base_url": provider.url}
-        async with start(lookup={"providers": ["infobip"], "infobip": keys}) as service:
+        async with start(lookup={"providers": ["infobip"], "infobip": keys}, policy_file=CALM) as service:
             body = [{"message_id": one, "number": one, "sender": "12345", "status": "undeliverable", "code": HELD}
                     for one in numbers]  # fmt: skip
             assert (await service.client.post("/v1/receipts/native", json=body)).status_code == 200

@@ -276,8 +276,10 @@ SELECT concat(sender, '/', list, ' ', to_char(hour, 'YYYY-MM-DD HH24'), ' ', rea
        coalesce(c.total, 0)
 FROM opt_out_hours o FULL JOIN (
     SELECT sender, list, date_trunc('hour', occurred_at, 'UTC') AS hour, coalesce(reason, '') AS reason,
-           count(*) AS total
-    FROM changes WHERE kind = 'list.opted_out' AND before = 'opted_in' GROUP BY 1, 2, 3, 4) c
+           sum(CASE kind WHEN 'list.opted_out' THEN 1 ELSE -1 END) AS total
+    FROM changes
+    WHERE kind = 'list.opted_out' AND before = 'opted_in' OR kind = 'list.opted_in' AND reason IS NOT NULL
+    GROUP BY 1, 2, 3, 4) c
     USING (sender, list, hour, reason)
 WHERE hour >= $1 AND coalesce(o.total, 0) <> coalesce(c.total, 0) ORDER BY 1
 """,

@@ -278,7 +278,7 @@ def unreadable(day: Day, wire: Wire) -> Iterator[Post]:
                 json.dumps({"results": [{"messageId": mark, "to": "1500", "status": {}}]}).encode(),
                 wire,
             ),
-            _signed({"SmsStatus": "received", "MessageSid": f"SM{mark}", "Body": "STOP"}, wire),
+            _signed({"SmsStatus": "failed", "AccountSid": f"AC{mark}", "ErrorCode": "30003"}, wire),
             _get_kannel({"id": mark, "st": "%d", "a": "%A", "to": "%p"}, wire),
             _post("jasmin", FORM, urlencode({"id": mark, "level": "1"}).encode(), wire),
         ):
