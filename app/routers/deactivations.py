@@ -47,12 +47,12 @@ Day = Annotated[
              response_model=api.DeactivationOutcome,
              responses={409: {"description": "It takes more of a list than may be taken unasked, or is under way"}},
              openapi_extra={"requestBody": {"required": True, "content": {
-                 "text/plain": {"schema": {"type": "string"}, "example": "15555551234\n15555550142\n"},
-                 "text/csv": {"schema": {"type": "string"}},
+                 "text/plain": {"schema": {}, "example": "15555551234\n15555550142\n"},
+                 "text/csv": {"schema": {}},
                  "application/json": {"schema": {}, "example": {"results": [
                      {"destination": "15555551234", "type": "DEACTIVATION", "date": "2026-11-20T10:00:00.000Z"}]}},
-                 "application/gzip": {"schema": {"type": "string", "format": "binary"}},
-                 "application/zip": {"schema": {"type": "string", "format": "binary"}},
+                 "application/gzip": {"schema": {}},
+                 "application/zip": {"schema": {}},
              }}})  # fmt: skip
 async def take(
     request: Request,
