@@ -28,8 +28,6 @@ def _found() -> dict[str, Feed]:
 
 FEEDS: dict[str, Feed] = _found()
 
-LONGEST_LINE = 1 << 20
-"""Characters of a line: a page of records may stand on one."""
 _TEN = re.compile(r"1?([2-9][0-9]{9})", re.ASCII)
 _IN_FULL = len("+15555551234")
 _AMERICAN = frozenset({"US", "CA"})

@@ -25,7 +25,6 @@ FILE_MOST = 250_000
 """Lines in one file."""
 OLDEST = date(2021, 1, 27)
 """Since when carriers have kept disconnections: for an older date a number that is not in it is `no_data`."""
-NEEDS = ("refresh_token", "company_id")
 OK = 200
 
 Told = Literal["yes", "no", "no_data"]

@@ -13,11 +13,12 @@ from app.models.number import Cause, Fact, OptIn, Scope
 from app.models.opt_in import Moment, OptInCall
 from app.routers.answers import answer, list_of, number_of, sender_of
 from app.routers.auth import scope
+from app.routers.body import SmallBody
 from app.routers.problems import Problem
 from app.services import consent
 from app.services.consent import Place, Stands
 
-router = APIRouter(tags=["consent"])
+router = APIRouter(tags=["consent"], route_class=SmallBody)
 AHEAD = timedelta(minutes=5)
 PATH = "/v1/senders/{sender:path}/lists/{list:path}/subscribers/{number}"
 

@@ -10,10 +10,11 @@ from starlette.responses import Response
 
 from app.routers.answers import answer, number_of
 from app.routers.auth import scope
+from app.routers.body import SmallBody
 from app.services import held
 from app.services.held import Which
 
-router = APIRouter(tags=["held"])
+router = APIRouter(tags=["held"], route_class=SmallBody)
 Admin = Annotated[None, Security(scope("admin"))]
 Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """PostgreSQL keeps no NUL in a text, so nothing is found by one."""

@@ -11,11 +11,12 @@ from starlette.responses import Response
 from app.models import api
 from app.routers.answers import answer
 from app.routers.auth import scope
+from app.routers.body import SmallBody
 from app.services import refused, unread
 from app.services.reading import NEWEST
 from app.services.unread import Which
 
-router = APIRouter(tags=["operating"])
+router = APIRouter(tags=["operating"], route_class=SmallBody)
 Admin = Annotated[None, Security(scope("admin"))]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
 Id = Annotated[int, Field(ge=1, le=NEWEST)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -49,9 +49,6 @@ class Inquirer:
     link: Link
     options: Options
     per_second: float
-
-
-Inquirers = Mapping[tuple[str, str], Inquirer]
 
 
 class Reconciled(NamedTuple):

@@ -1,0 +1,58 @@
+"""Every call without a limit of its own takes bodies of up to 1 MiB, however they come."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from conftest import Service
+
+MIB = 1024 * 1024
+AGREED = {"consented_at": "2026-11-01T00:00:00Z", "source": "web"}
+CALLS = (
+    ("PUT", "/v1/senders/12345/lists/spring/subscribers/+15555551234", AGREED),
+    ("POST", "/v1/held/release", {"number": "+15555551234"}),
+    ("POST", "/v1/held/opt-out", {"number": "+15555551234"}),
+    ("POST", "/v1/unread/replay", {"all": True}),
+    ("POST", "/v1/unread/reverify", {"gateway": "twilio"}),
+    ("POST", "/v1/unread/drop", {"all": True}),
+)
+OWN_LIMIT = (
+    "/v1/receipts/{gateway}",
+    "/v1/receipts/{gateway}/{account}",
+    "/v1/messages",
+    "/v1/numbers/status",
+    "/v1/deactivations/{feed}",
+    "/v1/senders/{sender}/lists/{list}/subscribers",
+)
+JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(("method", "path", "call"), CALLS)
+async def test_a_body_beyond_1_mib_is_refused_and_one_just_below_is_read(
+    service: Service, method: str, path: str, call: dict[str, object]
+) -> None:
+    async def send(body: bytes | AsyncIterator[bytes], **headers: str) -> int:
+        return (await service.client.request(method, path, content=body, headers=JSON | headers)).status_code
+
+    text = json.dumps(call).encode()
+    assert await send(text.ljust(MIB)) < 300
+    assert await send(text.ljust(MIB + 1)) == 413
+    assert await send(_endless()) == 413
+    assert await send(gzip.compress(text), **{"content-encoding": "gzip"}) < 300
+    assert await send(gzip.compress(text.ljust(64 * MIB)), **{"content-encoding": "gzip"}) == 413
+    assert await send(text, **{"content-encoding": "gzip"}) == 400
+
+
+async def test_no_call_that_takes_a_body_is_forgotten(service: Service) -> None:
+    paths = (await service.client.get("/openapi.json")).json()["paths"]
+    taking = {path for path, calls in paths.items() for call in calls.values() if "requestBody" in call}
+    consent = "/v1/senders/{sender}/lists/{list}/subscribers/{number}"
+    assert taking - {*OWN_LIMIT} == {path for _, path, _ in CALLS[1:]} | {consent}
+
+
+async def _endless() -> AsyncIterator[bytes]:
+    for _ in range(2 * 1024):
+        yield b" " * 1024
