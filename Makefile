@@ -20,8 +20,8 @@ run: $(VENV)/.run ## set up and serve on http://127.0.0.1:8000 (Ctrl-C stops all
 demo: $(VENV)/.run ## a running service, fed a realistic day of traffic
 	@SENDABLE_AUTH=$${SENDABLE_AUTH:-off} exec $(BIN)/sendable demo $(ARGS)
 
-test: $(VENV)/.dev ## the whole test suite, against a real PostgreSQL
-	@exec $(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev ## the whole test suite, each of three processes against a real PostgreSQL of its own
+	@exec $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
 
 real: $(VENV)/.dev $(VENV)/jasmin/.made $(VENV)/signers/.made ## against gateways that we did not write; needs packages, see .ci/run
 	@exec $(BIN)/python -m pytest tests/real $(ARGS)
