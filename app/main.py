@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.catalogue import CatalogueError, carriers, load
+from app.catalogue import CatalogueError, carriers, load, spaces
 from app.catalogue.policy import load_policy
 from app.config import Settings, SettingsError
 from app.feeds import FEEDS
@@ -124,16 +124,16 @@ def links_of(settings: Settings) -> Mapping[tuple[str, str], Link]:
     links, gateways = settings.links(), gateways_of(settings)
     if unknown := sorted({gateway for gateway, _ in links} - gateways.keys()):
         raise SettingsError(f"`gateways.{unknown[0]}` is no gateway of Sendable; there are {', '.join(GATEWAYS)}")
-    spaces = load().spaces()
+    there = spaces()
     for name, table in settings.gateways.custom.items():
         for place, code in enumerate(table.fields.code):
-            if code.space and code.space not in spaces:
+            if code.space and code.space not in there:
                 key = f"gateways.custom.{name}.fields.code.{place}.space"
-                raise SettingsError(f"`{key}` is no code space; there are {', '.join(spaces)}")
+                raise SettingsError(f"`{key}` is no code space; there are {', '.join(there)}")
     for (gateway, account), link in links.items():
-        if link.code_space and link.code_space not in spaces:
+        if link.code_space and link.code_space not in there:
             key = f"gateways.{gateway.replace('/', '.')}" + (f".accounts.{account}" if account else "")
-            raise SettingsError(f"`{key}.code_space` is no code space; there are {', '.join(spaces)}")
+            raise SettingsError(f"`{key}.code_space` is no code space; there are {', '.join(there)}")
     if settings.auth == "on":
         return {key: link for key, link in links.items() if link.secrets}
     return every_link(settings)

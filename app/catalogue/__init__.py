@@ -24,7 +24,7 @@ from app.models.catalogue import (
     is_numeric,
 )
 
-__all__ = ["FOLDER", "CatalogueError", "carriers", "load"]
+__all__ = ["FOLDER", "CatalogueError", "carriers", "load", "spaces"]
 
 FOLDER = Path(__file__).parent
 
@@ -56,6 +56,11 @@ def load(folder: Path = FOLDER) -> Catalogue:
     if not tables:
         raise CatalogueError(f"{folder / 'codes'}: no code tables: install Sendable again, or name the right folder")
     return Catalogue({(code.space, code.code): code for path in tables for code in _space(path)})
+
+
+def spaces(folder: Path = FOLDER) -> list[str]:
+    """The names of the code spaces, without reading their codes."""
+    return sorted(path.stem for path in (folder / "codes").glob("*.csv"))
 
 
 def carriers(folder: Path = FOLDER) -> Carriers:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.models.catalogue import Code
 from app.models.number import Cause, Verdict
 from app.models.policy import Policy
 from app.services import quarantine, store
@@ -189,12 +191,13 @@ ON CONFLICT (space, code) DO UPDATE SET meaning = excluded.meaning, level = excl
     source = excluded.source
 WHERE codes IS DISTINCT FROM excluded
 """
+_CELLS = attrgetter(*(cell.name for cell in fields(Code)))
 _HIDE_CODES = "DELETE FROM codes WHERE (space, code) NOT IN (SELECT * FROM unnest($1::text[], $2::text[]))"
 
 
 async def show_codes(engine: AsyncEngine, meaning: Meaning) -> None:
     """The code tables in `published.codes`, as this process reads them."""
-    rows = [*store.columns(map(astuple, meaning.catalogue.codes.values()))]
+    rows = [*store.columns(map(_CELLS, meaning.catalogue.codes.values()))]
     async with transaction(engine) as db:
         await db.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         await db.execute(_HIDE_CODES, *rows[:2])
