@@ -298,9 +298,10 @@ def totals(told: Sequence[Told], recounted: Mapping[CountKey, int], *, named: bo
             counts[hour, verdict.sender or "", carrier, outcome] += 1
             if named and a.receipt.number and not a.receipt.sender:
                 counts[hour, "", own, outcome] -= 1
-        for sender in {c.sender for c in changes if c.kind == "list.opted_out"}:
-            counts[hour, sender or "", carrier, "opted_out"] += 1
-        counts.update(breaker.taken_back(changes, carrier))
+        if changes:
+            for sender in {c.sender for c in changes if c.kind == "list.opted_out"}:
+                counts[hour, sender or "", carrier, "opted_out"] += 1
+            counts.update(breaker.taken_back(changes, carrier))
     return counts
 
 
