@@ -60,6 +60,7 @@ from app.services.status import Reader
 
 log = structlog.get_logger(__name__)
 LOOKUP_POOL = 4
+ANY_PROVIDER = ("price", "base_url", "per_second", "timeout")
 DESCRIPTION = "May I text this number now, from this sender, through which carrier, and if not, why not?"
 
 _NO_TRACES: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
@@ -203,6 +204,9 @@ def _source(name: str, table: object) -> Source:
     if not isinstance(table, dict):
         raise SettingsError(f"`lookup.{name}` must be a table: write [lookup.{name}] and its keys below it")
     given, agreed = dict(table), "price" in table
+    known = (*provider.needs, *provider.may, *ANY_PROVIDER)
+    if unknown := sorted(given.keys() - {*known}):
+        raise SettingsError(f"`lookup.{name}.{unknown[0]}` is no setting of it; there are {', '.join(known)}")
     if missing := [key for key in provider.needs if not given.get(key)]:
         raise SettingsError(f"`lookup.{name}.{missing[0]}` is missing: {name} needs {', '.join(provider.needs)}")
     try:
