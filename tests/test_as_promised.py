@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from conftest import Service, Start
+from structlog.testing import capture_logs
 
 NUMBER = "+15555551234"
 LIST = "/v1/senders/12345/lists/spring/subscribers"
@@ -215,3 +216,19 @@ async def test_a_slash_at_the_end_of_a_gateways_address_loses_no_receipt(start: 
 
 async def test_a_path_that_is_none_says_where_those_are_that_there_are(service: Service) -> None:
     assert "/docs" in told(await service.client.get("/v1/number"))
+
+
+# Alarms ------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_alarm_is_a_line_of_log_when_it_is_raised_and_not_at_every_count(service: Service) -> None:
+    receipt = {"message_id": "1", "number": NUMBER, "sender": "12345", "status": "undeliverable", "code": "5555551234567"}
+    with capture_logs() as lines:
+        for message_id in ("1", "2"):
+            await service.client.post("/v1/receipts/native", json=receipt | {"message_id": message_id})
+        await service.sql("UPDATE alarms SET cleared_at = now()")
+        await service.client.post("/v1/receipts/native", json=receipt | {"message_id": "3"})
+    said = [line for line in lines if line["event"] == "alarm"]
+    assert [(line["log_level"], line["kind"], line["key"]) for line in said] == [
+        ("warning", "unknown_code", "native/openmarket/***")
+    ] * 2
