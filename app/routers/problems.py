@@ -37,7 +37,9 @@ def answer(problem: Problem) -> Response:
     }
     if problem.errors:
         body["errors"] = problem.errors
-    return Response(orjson.dumps(body, option=orjson.OPT_UTC_Z), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+    return Response(
+        orjson.dumps(body, option=orjson.OPT_UTC_Z), problem.status, headers=problem.headers, media_type=MEDIA_TYPE
+    )
 
 
 def of(error: Exception, path: str) -> Response:
