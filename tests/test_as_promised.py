@@ -234,3 +234,32 @@ async def test_an_alarm_is_a_line_of_log_when_it_is_raised_and_not_at_every_coun
     assert [(line["log_level"], line["kind"], line["key"]) for line in said] == [
         ("warning", "unknown_code", "native/openmarket/***")
     ] * 2
+
+
+# What is kept ------------------------------------------------------------------------------------------------------
+
+
+async def test_of_endless_headers_no_more_is_kept_than_a_server_would_take(service: Service) -> None:
+    many = {f"x-{number}": "a" * 1_000 for number in range(2_000)}
+    await service.client.post("/v1/receipts/native", content=b"nonsense", headers={"x-first": "here"} | many)
+    ((size, first),) = await service.sql("SELECT length(headers::text), headers ->> 'x-first' FROM unread")
+    assert size < 128 * 1024
+    assert first == "here"
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/v1/receipts?after=x", "send the `next` of the page before"),
+        (f"{LIST}?after=xyz", "send the `next` of the page before"),
+        ("/v1/changes?after=-1", "send the `next` of the page before"),
+        ("/v1/receipts?message_id=", "must not be empty, nor hold NUL"),
+        ("/v1/held?code=%00", "nor hold NUL"),
+    ],
+)
+async def test_a_query_that_is_wrong_is_told_in_words_and_not_by_a_pattern(
+    service: Service, path: str, says: str
+) -> None:
+    response = await service.client.get(path)
+    assert response.status_code == 422
+    assert says in told(response)

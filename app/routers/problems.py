@@ -94,6 +94,10 @@ def install(app: FastAPI) -> None:
 def _place(error: Mapping[str, Any]) -> dict[str, Any]:
     where, *path = error["loc"]
     detail = error["msg"].removeprefix("Value error, ")
+    if path == ["after"]:
+        detail = "not a place in these pages: send the `next` of the page before as it came"
+    elif r"\x00" in error.get("ctx", {}).get("pattern", ""):
+        detail = "must not be empty, nor hold NUL characters"
     if where == "body":
         return {"pointer": "".join(f"/{step}" for step in path), "detail": detail}
     return {"parameter": ".".join(map(str, path)), "detail": detail}
