@@ -345,4 +345,9 @@ def _line(error: ValidationError, path: str | None) -> str:
         return f"{where}{file} is no setting of Sendable: remove it, or see {page} for those there are"
     if first["type"] == "missing":
         return f"{where}{file} is missing: {page} says what it holds"
-    return f"{where}{file} {first['msg'].removeprefix('Value error, ')}"
+    return f"{where}{file} {_SHAPES.get(first['type']) or first['msg'].removeprefix('Value error, ')}"
+
+
+_TABLE = "must be a table: write it in brackets, its keys below it"
+_SHAPES = {"tuple_type": 'must be a list, for example ["…"]', "dict_type": _TABLE, "model_type": _TABLE}
+"""What the library calls by the names of Python."""

@@ -60,6 +60,7 @@ from app.services.status import Reader
 
 log = structlog.get_logger(__name__)
 LOOKUP_POOL = 4
+ANY_PROVIDER = ("price", "base_url", "per_second", "timeout")
 DESCRIPTION = "May I text this number now, from this sender, through which carrier, and if not, why not?"
 
 _NO_TRACES: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
@@ -170,6 +171,8 @@ def plan_of(settings: Settings) -> Plan:
             raise SettingsError(f"`lookup.{name}` is no lookup provider of Sendable; there are {', '.join(PROVIDERS)}")
     if len({*table.providers}) < len(table.providers):
         raise SettingsError("`lookup.providers` names a provider twice: name each once, the one you trust most first")
+    for name, own in table.tables().items():
+        _check_keys(name, own)
     sources = tuple(_source(name, table.tables().get(name, {})) for name in table.providers)
     return Plan(sources, table.budget_per_day, table.budget_per_number, table.timetable or TIMETABLE, settings.region)
 
@@ -198,10 +201,16 @@ def guard_of(settings: Settings) -> Guard:
     return Guard(settings.feeds.guard, settings.feeds.guard_at_least)
 
 
-def _source(name: str, table: object) -> Source:
-    provider = PROVIDERS[name]
+def _check_keys(name: str, table: object) -> None:
+    known = (*PROVIDERS[name].needs, *PROVIDERS[name].may, *ANY_PROVIDER)
     if not isinstance(table, dict):
         raise SettingsError(f"`lookup.{name}` must be a table: write [lookup.{name}] and its keys below it")
+    if unknown := sorted(table.keys() - {*known}):
+        raise SettingsError(f"`lookup.{name}.{unknown[0]}` is no setting of it; there are {', '.join(known)}")
+
+
+def _source(name: str, table: Mapping[str, Any]) -> Source:
+    provider = PROVIDERS[name]
     given, agreed = dict(table), "price" in table
     if missing := [key for key in provider.needs if not given.get(key)]:
         raise SettingsError(f"`lookup.{name}.{missing[0]}` is missing: {name} needs {', '.join(provider.needs)}")

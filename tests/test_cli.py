@@ -80,6 +80,9 @@ WRONG_INPUT = {
     "held release --code 345": "a code means something only inside its space",
     "keys create shop --scope all": "'all' is no scope; there are numbers:read",
     "keys create shop --scope admin --expires never": '"never" is not a duration',
+    "keys create shop --scope admin --expires 0s": "--expires: a key of no time opens nothing",
+    "keys create \x1b[31m --scope admin": "the key needs a name that can be read",
+    "unread show 99999999999999999999": "an argument is nothing that the database can keep",
 }
 
 
@@ -89,6 +92,12 @@ async def test_wrong_input_ends_with_2_and_one_line(command, line, database):
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith(f"sendable: {line}")
     assert said.err.count("\n") == 1
+
+
+async def test_an_argument_that_is_not_utf_8_ends_with_2_and_one_line(database):
+    said = await sendable("held", "list", "--code", "\udcff", **database)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("sendable: an argument is nothing that the database can keep: give text in UTF-8")
 
 
 @pytest.mark.parametrize("command", ["nothing", "keys create"])

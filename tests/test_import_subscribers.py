@@ -184,7 +184,7 @@ async def test_a_dry_run_says_the_same_and_leaves_no_trace(service: Service) -> 
 
 
 @pytest.mark.parametrize(("body", "headers", "status", "says"), [
-    (b"", {}, 422, "no line is an opt-in"),
+    (b"", {}, 422, "the body is empty"),
     (b"number,consented_at\n12,x\n", {}, 422, "no line is an opt-in"),
     (b"a,b\n1,2\n", {}, 422, "the first line names no column"),
     (b"no gzip", {"content-encoding": "gzip"}, 400, "Content-Encoding"),

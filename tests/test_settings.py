@@ -75,7 +75,7 @@ WRONG_FILES = {
     "[policy]\nmood = 'strict'": "`policy.mood` in {file} is no setting of Sendable: remove it",
     "[policy]\nmode = 'lenient'": "`policy.mode` in {file} Input should be 'lookup_first' or 'strict'",
     "[gateways.twilio]\nsecret = 'x'": "`gateways.twilio.secret` in {file} is no setting of Sendable: remove it",
-    "[gateways.twilio]\nsecrets = 'x'": "`gateways.twilio.secrets` in {file} Input should be a valid tuple",
+    "[gateways.twilio]\nsecrets = 'x'": "`gateways.twilio.secrets` in {file} must be a list",
     "[gateways.twilio]\nsecrets = ['']": "`gateways.twilio.secrets` in {file} a secret must not be blank",
     "[gateways.twilio]\nwindow = 'soon'": '`gateways.twilio.window` in {file} "soon" is not a duration',
     "[gateways.twilio]\nwindow = '30d'": "`gateways.twilio.window` in {file} must be more than 0s and at most 7d",
@@ -86,6 +86,8 @@ WRONG_FILES = {
     "[gateways.twilio.accounts.eu]\nsecret = 'x'": "`gateways.twilio.accounts.eu.secret` in {file} is no setting",
     "[senders.12345]\nkind = 'shortcode'": "`senders.12345.kind` in {file} Input should be 'short_code', 'long_code'",
     "[senders.12345]\npolicy = 'x'": "`senders.12345.policy` in {file} Input should be 'lookup_first' or 'strict'",
+    "policy = 'strict'": "`policy` in {file} must be a table",
+    "senders = 12345": "`senders` in {file} must be a table",
     "port = ": "SENDABLE_CONFIG={file} cannot be read: Invalid value",
 }
 

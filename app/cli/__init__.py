@@ -11,7 +11,7 @@ import typer
 from app.catalogue import CatalogueError
 from app.catalogue.policy import PolicyError
 from app.cli import bring, codes, deactivations, look, lookup, operate, rnd, waiting
-from app.cli.attach import is_refusal, why_not
+from app.cli.attach import is_refusal, is_unkeepable, why_not
 from app.cli.demo.command import demo
 from app.cli.erase import erase
 from app.cli.reconcile import reconcile
@@ -83,6 +83,8 @@ def told(error: Exception) -> tuple[str, int] | None:
         return str(error), 2
     if isinstance(error, _FAILURES):
         return str(error), 1
+    if is_unkeepable(error):
+        return "an argument is nothing that the database can keep: give text in UTF-8, and numbers below 2^63", 2
     if is_lost(error) or is_refusal(error):
         return f"{why_not(error)}: start the database, or mend SENDABLE_DATABASE_URL", 1
     return None

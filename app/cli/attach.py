@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from asyncpg import DataError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -53,6 +54,13 @@ def with_database(act: Callable[[AsyncEngine, Settings], Coroutine[Any, Any, T]]
             return await act(engine, settings)
 
     return asyncio.run(run())
+
+
+def is_unkeepable(error: BaseException | None) -> bool:
+    """Whether a value could not even be sent: bytes of the command line that are no UTF-8, a number too large."""
+    while error is not None and not isinstance(error, DataError):
+        error = error.__cause__
+    return error is not None and isinstance(error.__cause__, UnicodeEncodeError | OverflowError)
 
 
 def is_refusal(error: BaseException) -> bool:

@@ -131,6 +131,10 @@ def create_key(
         lasts: timedelta | None = duration(expires) if expires else None
     except ValueError as error:
         raise Refused(str(error)) from error
+    if not name.strip() or not name.isprintable():
+        raise Refused("the key needs a name that can be read: say who will use it")
+    if lasts == timedelta(0):
+        raise Refused("--expires: a key of no time opens nothing: give for example 90d")
     key, token = with_database(lambda engine, _: ring.create(engine, name, scope, lasts))
     if json:
         as_json({**_shown(key), "key": token})

@@ -112,6 +112,7 @@ provider = Provider(
     docs="docs/lookups.md",
     base_url="",
     needs=("url", "fields"),
+    may=("method", "params", "headers", "body", "statuses", "words", "errors"),
     price=Decimal("0.01"),
     build=build,
     read=read,

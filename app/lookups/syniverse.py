@@ -71,6 +71,7 @@ provider = Provider(
     docs="https://developer.syniverse.com/phone-number-verification",
     base_url=BASE,
     needs=("token",),
+    may=("feature",),
     price=Decimal("0.01"),
     build=build,
     read=single(found, meaning),

@@ -75,6 +75,7 @@ provider = Provider(
     docs="https://www.twilio.com/docs/lookup/v2-api/line-type-intelligence",
     base_url=BASE,
     needs=("account_sid", "auth_token"),
+    may=("fields",),
     price=Decimal("0.008"),
     build=build,
     read=single(found, meaning),

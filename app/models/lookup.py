@@ -97,9 +97,9 @@ Options = Mapping[str, Any]
 class Provider:
     """One lookup provider: how a question is put, how its answer reads. Pure: no HTTP client, no clock.
 
-    `needs` names the settings without which it cannot be asked. `build` takes at most `batch` numbers in E.164. `read`
-    has an answer for every number that was asked; it may raise LookupError, ValueError, TypeError or AttributeError for
-    what it cannot read, which `lookups.read` turns into `malformed`.
+    `needs` names the settings without which it cannot be asked, `may` those that it takes beside them. `build` takes at
+    most `batch` numbers in E.164. `read` has an answer for every number that was asked; it may raise LookupError,
+    ValueError, TypeError or AttributeError for what it cannot read, which `lookups.read` turns into `malformed`.
     """
 
     name: str
@@ -112,3 +112,4 @@ class Provider:
     batch: int = 1
     per_second: float = 10.0
     tells_ports: bool = False
+    may: tuple[str, ...] = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
@@ -20,7 +22,24 @@ def _written_out(value: object) -> object:
     return value
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+def _of_our_time(at: datetime) -> datetime:
+    """In UTC. The driver takes the first day there is for minus infinity, and fails on what lies before it by UTC."""
+    if not OLDEST <= at < NEWEST:
+        raise ValueError("lies before 1900 or after 9998: give the moment at which it happened")
+    return at.astimezone(UTC)
+
+
+_LOST_PLUS = re.compile(r"(T\d\d:\d\d(?::\d\d(?:\.\d+)?)?) (\d\d:?\d\d)", re.ASCII | re.IGNORECASE)
+
+
+def _plus_again(value: object) -> object:
+    return _LOST_PLUS.sub(r"\1+\2", value) if isinstance(value, str) else value
+
+
+OLDEST, NEWEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_of_our_time)]
+InQuery = BeforeValidator(_plus_again)
+"""For a moment in a query: a `+` that is not encoded arrives as a blank."""
 Words = Annotated[str, Field(max_length=1024), AfterValidator(_clean)]
 
 

@@ -28,21 +28,30 @@ def answer(body: object) -> Response:
     return Response(dumps(body), media_type=JSON)
 
 
-def number_of(region: str, text: str) -> str:
+def number_of(region: str, text: str, where: str = "number") -> str:
     try:
         return e164(text, region)
     except ValueError as error:
-        raise wrong("number", str(error)) from error
+        raise wrong(where, str(error)) from error
 
 
 def sender_of(region: str, text: str, where: str = "sender") -> str:
+    if _BROKEN in text:
+        raise wrong(where, _NOT_UTF_8)
     try:
         return sender_id(text, region)
     except ValueError as error:
         raise wrong(where, str(error)) from error
 
 
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
+"""What every byte becomes that is not UTF-8: two names would be one."""
+_NOT_UTF_8 = "the name is not UTF-8: percent-encode it as UTF-8"
+
+
 def list_of(text: str, where: str = "list") -> str:
+    if _BROKEN in text:
+        raise wrong(where, _NOT_UTF_8)
     if "\0" in text or not text.strip() or len(text) > LIST_NAME_MOST:
         raise wrong(where, f"not a list: give a name of at most {LIST_NAME_MOST} characters, without NUL")
     return text
@@ -83,8 +92,25 @@ def wrong(where: str, detail: str) -> Problem:
     return Problem(422, detail, errors=[{"pointer" if where.startswith("/") else "parameter": where, "detail": detail}])
 
 
+_ALSO_NDJSON = ("application/ndjson", "application/jsonl")
+
+
+def media_type(text: str) -> str:
+    """Of a header that names one, without its parameters and in its one form."""
+    name = text.partition(";")[0].strip().lower()
+    return NDJSON if name in _ALSO_NDJSON else name
+
+
 def wanted(request: Request, *offered: str) -> str:
-    """Of the media types on offer the one that the caller names first; the first offered when none is named."""
-    accepted = request.headers.get("accept", "")
-    named = [(accepted.find(kind), kind) for kind in offered if kind in accepted]
-    return min(named)[1] if named else offered[0]
+    """Of the media types on offer the one that the caller likes best, the first named of equals; the first offered when
+    none is named.
+    """
+    ranges = ",".join(request.headers.getlist("accept")).split(",")
+    named = [(-_quality(one), place, media_type(one)) for place, one in enumerate(ranges) if media_type(one) in offered]
+    liked = [one for one in named if one[0] < 0]
+    return min(liked)[2] if liked else offered[0]
+
+
+def _quality(accepted: str) -> float:
+    found = re.search(r";\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*(?:;|$)", accepted, re.ASCII | re.IGNORECASE)
+    return float(found[1]) if found else 1.0

@@ -83,7 +83,12 @@ def _entry(given: object, region: str, asked: Asked) -> Entry:
     try:
         return Entry(given, e164(given if isinstance(given, str) else _digits(given), region), asked)
     except ValueError as error:
-        return Entry(given, None, asked, str(error))
+        return Entry(_echoed(given), None, asked, str(error))
+
+
+def _echoed(given: object) -> object:
+    """What was given in a number's place; of an array or object nothing, which may be too deep to be written again."""
+    return None if isinstance(given, list | dict) else given
 
 
 def _digits(given: object) -> str:
@@ -242,7 +247,7 @@ def _line_entry(line: bytes | None, region: str) -> Entry:
         asked = asked_of(region, question.sender, question.list)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        return Entry(said.get("number"), None, Asked(), f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        return Entry(_echoed(said.get("number")), None, Asked(), f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
     except Problem as error:
-        return Entry(said.get("number"), None, Asked(), str(error))
+        return Entry(_echoed(said.get("number")), None, Asked(), str(error))
     return _entry(question.number, region, asked)

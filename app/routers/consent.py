@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from app.models.number import Cause, Fact, OptIn, Scope
-from app.models.opt_in import Moment, OptInCall
+from app.models.opt_in import InQuery, Moment, OptInCall
 from app.routers.answers import answer, list_of, number_of, sender_of
 from app.routers.auth import scope
 from app.routers.body import SmallBody
@@ -62,7 +62,7 @@ async def opt_in(request: Request, sender: Sender, list: ListName, number: Phone
 async def opt_out(request: Request, sender: Sender, list: ListName, number: PhoneNumber,  # noqa: A002, PLR0917
                   scope: Annotated[Scope | None, Query(description="As the settings say unless given")] = None,
                   reason: Annotated[str, Query(pattern="^[a-z][a-z0-9_]{0,63}$")] = "unsubscribed",
-                  at: Moment | None = None,
+                  at: Annotated[Moment | None, InQuery] = None,
                   _: Annotated[None, Security(scope("consent:write"))] = None) -> Response:  # fmt: skip
     """Of this list, of all lists of the sender, or of everything. It is remembered where no list exists yet.
 

@@ -41,7 +41,7 @@ def _endpoint(scope: Scope) -> Endpoint | None:
     """The endpoint of a hot call, whose path parameters it leaves in the scope as a router would."""
     path: str = scope["path"]
     if path.startswith(_RECEIPTS) and scope["method"] in {"GET", "POST"}:
-        gateway, slash, account = path.removeprefix(_RECEIPTS).partition("/")
+        gateway, slash, account = path.removeprefix(_RECEIPTS).removesuffix("/").partition("/")
         if "/" not in account and bool(slash) == bool(account):
             scope["path_params"] = {"gateway": gateway, "account": account} if account else {"gateway": gateway}
             scope["endpoint"] = receipts.receive

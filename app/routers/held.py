@@ -67,7 +67,7 @@ async def opt_out(request: Request, choice: Choice, _: Admin = None) -> Response
 
 
 def _which(request: Request, choice: Choice) -> Which:
-    number = number_of(request.app.state.settings.region, choice.number) if choice.number else None
+    number = number_of(request.app.state.settings.region, choice.number, "/number") if choice.number else None
     return Which(number, choice.code, choice.code_space, choice.reason)
 
 

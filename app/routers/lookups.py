@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
@@ -12,6 +11,7 @@ from starlette.responses import Response
 from app.lookups import PROVIDERS
 from app.models import api
 from app.models.number import Change
+from app.models.opt_in import InQuery, Moment
 from app.routers.answers import answer, number_of
 from app.routers.auth import scope
 from app.routers.problems import Problem
@@ -83,7 +83,7 @@ def _change(change: Change) -> dict[str, Any]:
 @router.get("/v1/lookups", operation_id="lookupAnswers", summary="What did lookup providers say?",
             response_model=api.LookupPage)  # fmt: skip
 async def answers(request: Request, number: Annotated[str, Query(description="Of this number", examples=[api.NUMBER])],
-                  before: Annotated[datetime | None, Query(description="The `next` of the page before")] = None,
+                  before: Annotated[Moment | None, Query(description="The `next` of the page before"), InQuery] = None,
                   limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
                   _: Annotated[None, Security(scope("numbers:read"))] = None) -> Response:  # fmt: skip
     """Every provider's answer about a number, newest first, with its price, without what tells who a person is."""

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Security
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
+from app.models.opt_in import OLDEST
 from app.models.phone import e164, sender_id
 from app.routers.answers import answer
 from app.routers.auth import scope
@@ -92,8 +93,8 @@ def _sent(entry: object, gateways: Collection[str], region: str) -> Sent:
     if read.gateway not in gateways:
         raise ValueError(f"gateway: there is none of this name; there are {', '.join(gateways)}")
     at = read.sent_at if read.sent_at.tzinfo else None
-    if at is None or at > datetime.now(UTC) + timedelta(minutes=5):
-        raise ValueError("sent_at: must name its zone (2026-11-21T18:42:07Z) and not lie ahead")
+    if at is None or not OLDEST <= at <= datetime.now(UTC) + timedelta(minutes=5):
+        raise ValueError("sent_at: must name its zone (2026-11-21T18:42:07Z), not lie ahead, nor before 1900")
     carrier = (read.carrier or "").replace("\0", "").strip() or None
     return Sent(
         read.gateway, read.account.replace("\0", ""), read.message_id, e164(read.number, region),

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from app.models import api
 from app.routers import bulk
-from app.routers.answers import JSON, NDJSON, answer, asked_of, dumps, number_of, past_time
+from app.routers.answers import JSON, NDJSON, answer, asked_of, dumps, media_type, number_of, past_time
 from app.routers.auth import require, scope
 from app.services import feed, reading, rnd, status
 from app.services.as_of import as_of
@@ -57,7 +57,7 @@ async def statuses(request: Request, content_type: Annotated[str, Header(include
     Of NDJSON every line is a JSON string, or an object with `number`, `sender`, `list`. Read the answer while you send:
     neither side keeps more than a part of it. A bad entry is answered in its place, as `{"number", "error"}`.
     """
-    if content_type.startswith(NDJSON):
+    if media_type(content_type) == NDJSON:
         return await bulk.lines(request)
     return await bulk.object_(request)
 

@@ -30,12 +30,14 @@ _PROBLEM = {"description": "Not ready: what is missing", "content": {"applicatio
 _head = cache(migrate.head)
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", operation_id="livez", summary="Is the process alive?")
 async def livez() -> Response:
     """Asks nobody else: a process whose database is away must not be restarted for it. Open without a key."""
     return _json({"alive": True})
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", operation_id="readyz", summary="May requests be sent here?", responses={503: _PROBLEM})
 async def readyz(request: Request) -> Response:
     """Whether the database answers and takes writes, its schema is this code's, and receipts have room. Open, too."""

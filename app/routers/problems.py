@@ -37,7 +37,9 @@ def answer(problem: Problem) -> Response:
     }
     if problem.errors:
         body["errors"] = problem.errors
-    return Response(orjson.dumps(body), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+    return Response(
+        orjson.dumps(body, option=orjson.OPT_UTC_Z), problem.status, headers=problem.headers, media_type=MEDIA_TYPE
+    )
 
 
 def of(error: Exception, path: str) -> Response:
@@ -59,6 +61,10 @@ def busy() -> Problem:
     return Problem(503, "nothing can be read or written just now: come back", headers={"Retry-After": str(RETRY_AFTER)})
 
 
+def not_json() -> Problem:
+    return Problem(400, "the body is not JSON that can be read: send it in UTF-8, and of no great depth")
+
+
 def install(app: FastAPI) -> None:
     """Turn every error of the app into a problem."""
 
@@ -70,15 +76,28 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> Response:
+        if any(one["type"] == "json_invalid" for one in error.errors()):
+            return answer(not_json())
+        if isinstance(error.body, bytes):  # read as JSON only where the header says so
+            return answer(Problem(422, "the body is not marked as JSON: send `Content-Type: application/json` with it"))
         return answer(Problem(422, "the request is not what this call takes", errors=[*map(_place, error.errors())]))
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:
+        if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's own, for bytes or a depth that cannot be read
+            return answer(not_json())
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            return answer(Problem(404, "there is nothing at this path: /docs lists every call"))
         return answer(Problem(error.status_code, str(error.detail), headers=error.headers))
 
 
 def _place(error: Mapping[str, Any]) -> dict[str, Any]:
     where, *path = error["loc"]
+    detail = error["msg"].removeprefix("Value error, ")
+    if path == ["after"]:
+        detail = "not a place in these pages: send the `next` of the page before as it came"
+    elif r"\x00" in error.get("ctx", {}).get("pattern", ""):
+        detail = "must not be empty, nor hold NUL characters"
     if where == "body":
-        return {"pointer": "/" + "/".join(map(str, path)), "detail": error["msg"]}
-    return {"parameter": ".".join(map(str, path)), "detail": error["msg"]}
+        return {"pointer": "".join(f"/{step}" for step in path), "detail": detail}
+    return {"parameter": ".".join(map(str, path)), "detail": detail}

@@ -97,7 +97,15 @@ def _callback(request: Request, link: Link, body: bytes) -> Callback:
     return Callback(scope["method"], url, headers, query, body, datetime.now(UTC))
 
 
+async def there(request: Request) -> Response:
+    """HEAD: whether somebody listens here. It brings nothing, so nothing is kept."""
+    _link(request)
+    return Response()
+
+
 routes = [
+    Route("/v1/receipts/{gateway}", there, methods=["HEAD"]),
+    Route("/v1/receipts/{gateway}/{account}", there, methods=["HEAD"]),
     Route("/v1/receipts/{gateway}", receive, methods=["GET", "POST"]),
     Route("/v1/receipts/{gateway}/{account}", receive, methods=["GET", "POST"]),
 ]

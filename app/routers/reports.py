@@ -9,10 +9,10 @@ from itertools import groupby
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Security
-from pydantic import AwareDatetime
 from starlette.responses import Response
 
 from app.models import api
+from app.models.opt_in import InQuery, Moment
 from app.routers.answers import answer, list_of, sender_of, wrong
 from app.routers.auth import scope
 from app.services import reports
@@ -40,8 +40,10 @@ async def lists(request: Request, sender: Annotated[str | None, Query(examples=[
 async def opt_outs(
     request: Request, sender: Annotated[str | None, Query(examples=["12345"])] = None,
     list: Annotated[str | None, Query(description="A list, of this sender or of all", examples=["spring"])] = None,  # noqa: A002
-    start: Annotated[AwareDatetime | None, Query(alias="from", description="30 days before `to` unless given")] = None,
-    end: Annotated[AwareDatetime | None, Query(alias="to", description="Now unless given; not in it")] = None,
+    start: Annotated[
+        Moment | None, Query(alias="from", description="30 days before `to` unless given"), InQuery
+    ] = None,
+    end: Annotated[Moment | None, Query(alias="to", description="Now unless given; not in it"), InQuery] = None,
     _: Reads = None,
 ) -> Response:  # fmt: skip
     """Subscribers who left in the time frame, by the reason and the moment of what ended their consent: counts and

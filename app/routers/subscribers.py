@@ -64,6 +64,8 @@ async def import_subscribers(
     except (NotARoster, NotCompressed, TimeoutError, ClientDisconnect, Problem) as error:
         await subscribers.drop(state.engine, import_)
         raise _problem(error) from error
+    if told.lines == 0 and not told.errors:
+        raise Problem(422, "the body is empty: send CSV with a heading, or NDJSON")
     if told.lines == 0:
         errors = [{"pointer": f"/{one.line}", "detail": one.detail} for one in told.errors[:100]]
         raise Problem(422, "no line is an opt-in: `errors` says why of each", errors=errors)

@@ -56,6 +56,11 @@ def frames(trace: TracebackType | None) -> list[str]:
     return found[: -FRAMES_MOST - 1 : -1]
 
 
+def masked(text: str) -> str:
+    """A text that others chose, without what looks like a number."""
+    return _DIGITS.sub("***", text)
+
+
 def types_of(error: BaseException) -> list[str]:
     """An error's type and those of its causes, each with PostgreSQL's own code where it has one."""
     return [_named(one) for one in _causes(error)]
@@ -121,4 +126,4 @@ class _Others(logging.Handler):
 
 def _plain(text: str) -> str:
     first = text.strip().partition("\n")[0][:_LONGEST]
-    return _DIGITS.sub("***", first)
+    return masked(first)

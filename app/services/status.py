@@ -24,7 +24,8 @@ _STATUS = text("""
 SELECT w.number, n.state, n.reason, n.waiting_for, n.until,
        -- A number that only a deactivation file has spoken of has no steps: its evidence is that file's record.
        CASE WHEN n.noted_by IS NULL THEN n.steps ELSE jsonb_build_array(jsonb_build_object(
-           'state', n.state, 'reason', n.reason, 'fact', jsonb_build_object('at', n.dead_since, 'cause',
+           'state', n.state, 'reason', n.reason, 'fact', jsonb_build_object(
+           'at', left(to_json(n.dead_since) #>> '{}', -6) || 'Z', 'cause',
            jsonb_build_object('code_space', 'deactivation_feed', 'code',
                               CASE n.reason WHEN 'number_changed' THEN 'TRANSFER' ELSE 'DEACT' END)))) END AS steps,
        n.changed_at, n.last_receipt_at,

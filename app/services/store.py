@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import structlog
 from msgspec.json import Decoder, Encoder
 from pydantic import TypeAdapter
 
@@ -23,8 +24,10 @@ from app.models.policy import Policy
 from app.models.receipt import Receipt
 from app.services.connection import Connection
 from app.services.decide import Held, Registered, consent, hold, reported
+from app.services.logs import masked
 from app.services.merge import merge
 
+log = structlog.get_logger(__name__)
 FEED_LOCK = 7_316_002
 CHANNEL = "sendable_changes"
 NAMELESS_FOR = timedelta(hours=24)
@@ -532,13 +535,16 @@ SELECT k, key, $4, $4, n FROM unnest($1::text[], $2::text[], $3::bigint[]) AS v 
 ON CONFLICT (kind, key) DO UPDATE SET last_at = excluded.last_at, cleared_at = NULL,
     count = CASE WHEN a.cleared_at IS NULL THEN a.count ELSE 0 END + excluded.count,
     since = CASE WHEN a.cleared_at IS NULL THEN a.since ELSE excluded.since END
+RETURNING kind, key, since = last_at AS raised
 """
 
 
 async def alarm(db: Connection, alarms: Mapping[tuple[str, str], int], now: datetime) -> None:
-    """Raise (kind, key) alarms, or count them up while they stand."""
-    if alarms:
-        await db.execute(_ALARM, *columns((*key, times) for key, times in alarms.items()), now)
+    """Raise (kind, key) alarms, each with a line of log, or count them up while they stand."""
+    rows = await db.fetch(_ALARM, *columns((*key, times) for key, times in alarms.items()), now) if alarms else ()
+    for row in rows:
+        if row["raised"]:
+            log.warning("alarm", kind=row["kind"], key=masked(row["key"]))
 
 
 _UNKNOWN = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import unquote_plus
@@ -41,6 +41,9 @@ class Which(NamedTuple):
     gateway: str | None = None
 
 
+HEADERS_MOST = 64 * 1024
+
+
 def as_kept(callback: Callback, link: Link, broken: Broken, hides: frozenset[str]) -> Kept:
     """What could not be read, byte for byte, but for what would prove an origin once more."""
     query = "&".join(part for part in callback.query.split("&") if not _is_secret(part.partition("=")[0], hides))
@@ -52,9 +55,17 @@ def as_kept(callback: Callback, link: Link, broken: Broken, hides: frozenset[str
     body = broken.raw if callback.body else b""
     known = b"\x1f".join((link.gateway.encode(), link.account.encode(), broken.reason.encode(), query.encode(), body))
     digest = UUID(bytes=hashlib.blake2b(known, digest_size=16).digest())
-    return Kept(
-        digest, link.gateway, link.account, broken.reason, callback.method, orjson.dumps(headers).decode(), query, body
-    )
+    told = orjson.dumps(dict(_first(headers))).decode()
+    return Kept(digest, link.gateway, link.account, broken.reason, callback.method, told, query, body)
+
+
+def _first(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """As many as a server would take: ours has no limit of its own for them, as it has for bodies."""
+    size = 0
+    for name, value in headers.items():
+        size += len(name) + len(value)
+        if size <= HEADERS_MOST:
+            yield name, value
 
 
 def _is_secret(name: str, hides: frozenset[str]) -> bool:
