@@ -155,7 +155,7 @@ def test_with_auth_off_no_key_is_asked_for() -> None:
         ("PUT", "/v1/numbers/+15555551234", 405, {"GET", "DELETE"}),
         ("PUT", "/v1/numbers/status", 405, {"POST"}),
         ("POST", "/v1/senders/12345/lists/spring/subscribers/+15555551234", 405, {"PUT", "DELETE"}),
-        ("PATCH", "/v1/receipts/native", 405, {"GET", "POST"}),
+        ("PATCH", "/v1/receipts/native", 405, {"GET", "POST", "OPTIONS"}),
         ("POST", "/docs", 405, {"GET", "HEAD"}),
     ],
 )

@@ -185,7 +185,8 @@ class Gateway:
 
     Two effects are left to the edge, which asks where: `certificate` gives the address of one that the proof needs,
     `confirmation` what to call once a handshake has been proven. Both must know the host. Ask through
-    `gateways.certificate_at` and `gateways.confirmation_at`.
+    `gateways.certificate_at` and `gateways.confirmation_at`. `consent` are the headers by which a vendor that asks, by
+    OPTIONS, hears that it may post; None where no vendor asks.
     """
 
     name: str
@@ -202,5 +203,6 @@ class Gateway:
     presents: frozenset[str] = frozenset()
     certificate: Callable[[Callback, Link], str | None] | None = None
     confirmation: Callable[[Callback], str | None] | None = None
+    consent: Callable[[Callback], Mapping[str, str]] | None = None
     sign: Callable[[Callback, str, Link], Callback | None] | None = None
     inquiry: Inquiry | None = None

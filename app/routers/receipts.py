@@ -72,6 +72,20 @@ def _arrived(callback: Callback, *, proven: bool | None) -> Response:
     return Response(orjson.dumps(sample.arrived(callback, proven=proven)), media_type=JSON, headers=NO_STORE)
 
 
+async def consent(request: Request) -> Response:
+    """To a vendor that asks by OPTIONS whether it may post: its consent, to who proves that we gave it the address."""
+    gateway, link = _link(request)
+    if gateway.consent is None:
+        raise Problem(405, "this gateway does not ask: it posts, or calls by GET", headers={"Allow": "GET, POST"})
+    callback = _callback(request, link, b"")
+    if link.secrets and not prove(gateway, callback, link):
+        metrics.FORGED.labels(gateway.name).inc()
+        raise Problem(
+            403, "the request does not prove that it comes from this gateway: check the secret in its settings"
+        )
+    return Response(headers=gateway.consent(callback), media_type="text/plain")
+
+
 def _link(request: Request) -> tuple[Gateway, Link]:
     name, account = request.path_params["gateway"], request.path_params.get("account", "")
     gateways, links = request.app.state.gateways, request.app.state.links
@@ -100,4 +114,6 @@ def _callback(request: Request, link: Link, body: bytes) -> Callback:
 routes = [
     Route("/v1/receipts/{gateway}", receive, methods=["GET", "POST"]),
     Route("/v1/receipts/{gateway}/{account}", receive, methods=["GET", "POST"]),
+    Route("/v1/receipts/{gateway}", consent, methods=["OPTIONS"]),
+    Route("/v1/receipts/{gateway}/{account}", consent, methods=["OPTIONS"]),
 ]
