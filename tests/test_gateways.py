@@ -327,6 +327,23 @@ def test_nothing_that_a_stranger_sends_proves_or_breaks_anything(
     assert isinstance(once(gateway, callback, link), UUID | None)
 
 
+def takes_our_token(gateway: Gateway) -> bool:
+    return prove(gateway, tokened(gateway, b""), Link(gateway.name, secrets=("token-of-ours",)))
+
+
+def tokened(gateway: Gateway, body: bytes) -> Callback:
+    query = "token=token-of-ours"
+    return Callback("POST", f"https://dlr.example.com/v1/receipts/{gateway.name}?{query}", {}, query, body)
+
+
+@pytest.mark.parametrize("gateway", [*filter(takes_our_token, READERS)], ids=lambda gateway: gateway.name)
+@settings(max_examples=50)
+@given(body=st.one_of(st.binary(), st.sampled_from([b"{", b"[", b"<a", b"a=" + b"1" * 70_000, b'{"sig":1}', b"\xff"])))
+def test_our_token_proves_the_origin_of_what_cannot_be_read_too(gateway: Gateway, body: bytes) -> None:
+    """It is kept as unread and answered as success: a 403 would make the vendor repeat or drop it."""
+    assert prove(gateway, tokened(gateway, body), Link(gateway.name, secrets=("token-of-ours",)))
+
+
 def unproven(case: Case) -> Callback:
     """The same without a signature, token or password."""
     kept = {name: value for name, value in case.callback.headers.items() if name == "content-type"}

@@ -24,6 +24,7 @@ STATUS = {
     "expired": Status.EXPIRED,
     "delivery_failed": Status.UNDELIVERABLE,
 }
+PORTED = {"0": False, "1": True}
 ISSUER = "MessageBird"
 LEEWAY = timedelta(seconds=1)
 """For clocks that differ, as MessageBird's own library has it."""
@@ -44,6 +45,7 @@ def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
             code_space=SPACE,
             mcc=network[:3],
             mnc=network[3:],
+            ported=PORTED.get(first(said, "ported") or ""),
             segments=count(said.get("messagePartCount")),
             occurred_at=asked_moment(first(said, "statusDatetime")),
         )

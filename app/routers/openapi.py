@@ -200,7 +200,7 @@ def _consent(*, account: bool) -> Document:
     asked["parameters"][0] = _text("gateway", "path", "Which vendor asks", *asking, enum=asking)
     origin = {"type": "string", "example": "eventgrid.azure.net"}
     asked["parameters"].append({
-        "name": "WebHook-Request-Origin", "in": "header", "schema": origin, "description": "Who asks whether it may post"
+        "name": "WebHook-Request-Origin", "in": "header", "schema": origin, "description": "Who asks",
     })  # fmt: skip
     named = {"description": "May post: the origin that asked", "schema": {"type": "string"}}
     rate = {"description": "How often a minute; `*`: as it likes", "schema": {"type": "string"}}
