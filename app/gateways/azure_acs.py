@@ -1,7 +1,7 @@
 """Azure Communication Services through Event Grid: an array of events (or CloudEvents), up to 5,000 a request.
 
 Nothing is signed: our token stands in the URL of the endpoint. Before the first event the endpoint must repeat a code,
-with a 200 and nothing else (learn.microsoft.com, end-point-validation); for CloudEvents it is asked by OPTIONS. Whatever
+with a 200 and nothing else (learn.microsoft.com, end-point-validation); of CloudEvents it asks by OPTIONS. Whatever
 the events' schema, names are read without regard to case: samples of 2020 write `MessageId`, those of today `messageId`
 and `Tag`.
 """
