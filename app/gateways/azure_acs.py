@@ -123,4 +123,5 @@ gateway = Gateway(
     hint="put the token into the URL of the event subscription's webhook: ?token=SECRET",
     split=split,
     consent=consent,
+    words=frozenset({"message"}),
 )

@@ -126,4 +126,5 @@ gateway = Gateway(
     reply=lambda _: Reply(),
     hint="Basic authentication in the notification profile: any user, the secret as password",
     split=split,
+    words=frozenset({"text", "cleantext"}),
 )

@@ -114,4 +114,5 @@ gateway = Gateway(
     code_space=SPACE,
     hint="the secret is the signing key, not the API key; set `public_url` to the address that MessageBird calls",
     nonce=lambda callback: first(_jwt.unproven(callback.header("messagebird-signature-jwt")), "jti"),
+    words=frozenset({"body"}),
 )

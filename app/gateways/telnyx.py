@@ -146,4 +146,5 @@ gateway = Gateway(
     code_space="telnyx",
     hint="the secret is the public key of Mission Control, Keys & Credentials",
     split=split,
+    words=frozenset({"text", "subject", "body"}),
 )

@@ -164,4 +164,5 @@ gateway = Gateway(
     reply=lambda _: Reply(),
     code_space=SPACE,
     hint="set `public_url` to the address that Twilio calls: its signature covers it",
+    words=frozenset({"body"}),
 )

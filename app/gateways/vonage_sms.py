@@ -163,4 +163,5 @@ gateway = Gateway(
     code_space=SPACE,
     hint="where Vonage signs, write the account's method before the secret: `sha256:SECRET`",
     nonce=lambda callback: first(_said(callback), "nonce"),
+    words=frozenset({"text", "data"}),
 )

@@ -47,7 +47,7 @@ async def receive(request: Request) -> Response:
     said = [broken] if broken else read(gateway, callback, link)
     receipts = [one for one in said if type(one) is Receipt]
     unread = (
-        [as_kept(callback, link, one, gateway.hides) for one in said if type(one) is Broken]
+        [as_kept(callback, link, one, gateway) for one in said if type(one) is Broken]
         if len(receipts) < len(said)
         else []
     )
