@@ -477,6 +477,125 @@ def test_a_callback_that_is_nearly_right_is_read_or_kept(gateway: Gateway, data:
     check_sound(gateway, data.draw(nearly_right(gateway)), link)
 
 
+# Not by chance: every place of every recorded shape, with each of these in it.
+
+WRONG: list[Any] = [None, True, 0, -1, 1.5, "", " ", "\0", "x", "9" * 30, [], {}, [None], {"x": {"x": []}}]
+
+
+def shapes(gateway: Gateway) -> Iterator[Callback]:
+    """One recorded callback for each set of names that the vendor was seen to use."""
+    seen = set()
+    for case in CASES:
+        callback = case.callback
+        if case.gateway is gateway and len(callback.body) < 4096:
+            shape = (callback.method, *sorted(map(str, {*places(said_in(callback))})), *sorted(callback.params()))
+            if shape not in seen:
+                seen.add(shape)
+                yield callback
+
+
+def said_in(callback: Callback) -> Any:
+    """The body as a tree: JSON as it is; a form, or the query where there is no body, as an object; None: neither."""
+    try:
+        return json.loads(callback.body)
+    except ValueError:
+        if re.search(rb"[<{\[]", callback.body):
+            return None
+        return callback.form() if callback.body else callback.params()
+
+
+def places(said: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield at
+    inner = said.items() if isinstance(said, dict) else enumerate(said) if isinstance(said, list) else ()
+    for name, value in inner:
+        yield from places(value, (*at, name))
+
+
+GONE = object()
+
+
+def with_it(said: Any, at: tuple[Any, ...], change: Callable[[Any], Any]) -> Any:
+    """The same with another value at this place, or without the place."""
+    if not at:
+        return change(said)
+    copy = said.copy()
+    changed = with_it(copy[at[0]], at[1:], change)
+    if changed is GONE:
+        del copy[at[0]]
+    else:
+        copy[at[0]] = changed
+    return copy
+
+
+def saying(callback: Callback, said: Any) -> Callback:
+    """The callback with this in the place of what it said; in a form all is text."""
+    if is_json(callback):
+        return replace(callback, body=json.dumps(said).encode())
+    pairs = urlencode({name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()})
+    return replace(callback, body=pairs.encode()) if callback.body else replace(callback, query=pairs)
+
+
+@each_gateway
+def test_every_place_of_every_shape_may_be_missing_or_hold_anything(gateway: Gateway) -> None:
+    link = Link("any", timezone=ZoneInfo("America/New_York"), codes={"304": "3041"}, sender="12345")
+    tried = 0
+    for callback in shapes(gateway):
+        for changed in misshapen(callback):
+            check_sound(gateway, changed, link)
+            tried += 1
+    assert tried > 50
+
+
+def misshapen(callback: Callback) -> Iterator[Callback]:
+    said = said_in(callback)
+    changes: list[Callable[[Any], Any]] = [lambda it: [it], lambda it: {"x": it}, lambda _: GONE]
+    changes += [lambda _, wrong=wrong: wrong for wrong in WRONG]
+    if said is None:  # XML, or one a line
+        yield from (replace(callback, body=body) for body in torn(callback.body))
+        lines = callback.body.split(b"\n")
+        for line in lines if len(lines) > 1 else ():
+            yield from misshapen(replace(callback, body=line))
+        return
+    for at in places(said):
+        for change in changes if at else changes[:2]:
+            changed = with_it(said, at, change)
+            if isinstance(changed, dict) or is_json(callback):
+                yield saying(callback, changed)
+
+
+def is_json(callback: Callback) -> bool:
+    return callback.body.lstrip()[:1] in (b"{", b"[")
+
+
+def torn(body: bytes) -> Iterator[bytes]:
+    """XML with each attribute and each text emptied, spoilt or gone, and each element without what stands in it."""
+    for found in re.finditer(rb'\s[\w:]+="([^"]*)"|>([^<]+)<|<(\w+)[^<>]*>(?=.*</\3>)', body, re.DOTALL):
+        for wrong in (b"", b"x", b"-1", b"9" * 30, b"<a/>", b"&#1;"):
+            group = 1 if found[1] is not None else 2 if found[2] is not None else 0
+            yield body[: found.start(group)] + wrong + body[found.end(group) :]
+
+
+@each_gateway
+def test_a_number_written_as_text_and_digits_written_as_a_number_say_the_same(gateway: Gateway) -> None:
+    for case in CASES:
+        if case.gateway is not gateway or len(case.callback.body) > 4096 or not is_json(case.callback):
+            continue
+        said = said_in(case.callback)
+        for at in places(said) if said is not None else ():
+            changed = saying(case.callback, with_it(said, at, other_kind))
+            assert read_as_told(case, changed) == read_as_told(case, case.callback), (case.name, at)
+
+
+def other_kind(value: Any) -> Any:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and str(int(value)) == value:
+        return int(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def read_as_told(case: Case, callback: Callback) -> list[Any]:
+    return [one.reason if isinstance(one, Broken) else one for one in read(case.gateway, callback, case.link)]
+
+
 @each_gateway
 @settings(max_examples=150, deadline=SOON)
 @given(body=st.binary(max_size=4096), query=st.text(max_size=200), method=st.sampled_from(["GET", "POST"]), link=LINKS)

@@ -133,7 +133,7 @@ def _network_error(value: object) -> str | None:
     if value in (None, "", []):
         return None
     found = _HEX.fullmatch(value) if isinstance(value, str) else None
-    raw = bytes.fromhex(found[1]) if found else bytes(value) if isinstance(value, list) else b""
+    raw = bytes.fromhex(found[1]) if found else bytes(map(int, value)) if isinstance(value, list) else b""
     if len(raw) != NETWORK_ERROR:
         raise Unreadable('network_error_code is not three bytes: write six hex digits, such as "030BE1"')
     return str(int.from_bytes(raw[1:])) if any(raw[1:]) else None
