@@ -749,6 +749,9 @@ def missing(name: str, gateway: Gateway) -> list[str]:
         f"docs/gateways.md: a row | [{name}](gateways/{name}.md) | …": name in rows(),
         f"docs/gateways/{name}.md: with the address /v1/receipts/{name}": page.exists()
         and f"/v1/receipts/{name}" in page.read_text(),
+        f"docs/gateways/{name}.md: its settings, [gateways.{name}]": page.exists()
+        and re.search(rf"^\[gateways\.{name}[\].]", page.read_text(), re.MULTILINE),
+        f"docs/gateways/{name}.md: what was checked": page.exists() and re.search(r"\bChecked: ", page.read_text()),
     }
     return [what for what, there in wanted.items() if not there]
 
