@@ -623,6 +623,11 @@ def check_sound(gateway: Gateway, callback: Callback, link: Link) -> None:
     for one in found:
         if isinstance(one, Broken):
             check_broken(one)
+            kept = as_kept(callback, link, one, gateway)
+            assert (
+                as_kept(replace(callback, query=kept.query), link, replace(one, raw=kept.body), gateway).body
+                == kept.body
+            )
         elif isinstance(one, Receipt):
             check_storable(one)
 
