@@ -229,6 +229,8 @@ def test_words_of_a_message_are_never_kept(case: Case) -> None:
     ("text:", "a=stat:UNDELIV%20Text:a%20b", "a=stat:UNDELIV%20Text:"),
     ("text:", '[{"text":"id:1 stat:UNDELIV err:1 text:a \\" b"},7]', '[{"text":"id:1 stat:UNDELIV err:1 text:"},7]'),
     ("text:", "id:1 stat:UNDELIV text:a b & c", "id:1 stat:UNDELIV text:& c"),
+    ("stat:", '{"short_message":"a \\" b","body":"id:1 STAT:X"}', '{"short_message":"","body":"id:1 STAT:X"}'),
+    ("stat:", '[{"text":"a"},{"stat":"stat:X"}]', '[{"text":""},{"stat":"stat:X"}]'),
 ])  # fmt: skip
 def test_words_are_cut_and_all_the_rest_stays_as_it_came(names: str, raw: str, kept: str) -> None:
     assert cut(raw.encode(), frozenset({names.lower()})) == kept.encode()

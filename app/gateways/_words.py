@@ -12,7 +12,7 @@ RECEIPT_TEXT = "text:"
 """Not a name, but where the words begin in a receipt text of SMPP: they are its last field."""
 
 NO_RECEIPT = "stat:"
-"""Nor this: what of SMPP has a text without it is a message of a person."""
+"""Nor this: a text without it is no receipt, and so holds the words of somebody."""
 
 _ENDS_IN_JSON = rb'(?:[^"\\]|\\.)*+'
 
@@ -47,7 +47,7 @@ def _patterns(names: frozenset[str]) -> tuple[re.Pattern[bytes], ...]:
 
 _IN_JSON = re.compile(rb"(\btext:)" + _ENDS_IN_JSON, re.IGNORECASE | re.DOTALL)
 _NO_STAT = re.compile(
-    rb'("(?:short_message|text|message_payload)"\s*+:\s*+")(?!(?:[^"\\]|\\.)*?\bstat:)' + _ENDS_IN_JSON,
+    rb'("(?:short_message|text|body|message_payload)"\s*+:\s*+")(?!(?:[^"\\]|\\.)*?\bstat:)' + _ENDS_IN_JSON,
     re.IGNORECASE | re.DOTALL,
 )
 _IN_FORM = re.compile(rb"((?:\b|%20|%0a)text(?::|%3a))[^&]*+", re.IGNORECASE | re.DOTALL)
