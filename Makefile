@@ -23,7 +23,7 @@ demo: $(VENV)/.run ## a running service, fed a realistic day of traffic
 test: $(VENV)/.dev ## the whole test suite, each of three processes against a real PostgreSQL of its own
 	@exec $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
 
-real: $(VENV)/.dev $(VENV)/jasmin/.made $(VENV)/signers/.made ## against gateways that we did not write; needs packages, see .ci/run
+real: $(VENV)/.dev $(VENV)/jasmin/.made $(VENV)/signers/.made $(VENV)/older_signers/.made ## against gateways that we did not write; needs packages, see .ci/run
 	@exec $(BIN)/python -m pytest tests/real $(ARGS)
 
 lint: $(VENV)/.dev ## format, lint, types, import contracts, the Dockerfile
@@ -42,7 +42,7 @@ chaos: $(VENV)/.dev ## the long run of kills: make chaos ARGS="--kills 200"
 lock: $(VENV)/.dev ## renew the hash locks, for every platform, to the newest releases
 	$(LOCK) --group build --upgrade --output-file requirements.txt
 	$(LOCK) --group build --group dev --upgrade --constraint requirements.txt --output-file requirements-dev.txt
-	cd tests/real/environments && for one in jasmin signers; do \
+	cd tests/real/environments && for one in jasmin signers older_signers; do \
 	  $(subst pyproject.toml,$$one.in,$(subst $(BIN),$(CURDIR)/$(BIN),$(LOCK))) --upgrade --output-file $$one.txt; done
 
 clean: ## forget what was set up; the data in .sendable/ stays

@@ -131,13 +131,17 @@ def test_every_example_is_one(document: Document) -> None:
 
 def test_the_receipt_routes_are_documented_for_every_gateway(document: Document) -> None:
     for path in ("/v1/receipts/{gateway}", "/v1/receipts/{gateway}/{account}"):
-        for operation in document["paths"][path].values():
+        for operation in (document["paths"][path][method] for method in ("get", "post")):
             gateway = next(one for one in operation["parameters"] if one["name"] == "gateway")
             assert set(gateway["schema"]["enum"]) >= {"openmarket", "native", "twilio", "infobip", "kannel", "jasmin"}
             assert {"200", "403", "404", "503"} <= operation["responses"].keys()
             assert "Sendable-Unread" in operation["responses"]["200"]["headers"]
             assert not operation["security"]
         assert "413" in document["paths"][path]["post"]["responses"]
+        asks = document["paths"][path]["options"]
+        assert asks["parameters"][0]["schema"]["enum"] == ["azure-acs"]
+        assert {*asks["responses"]["200"]["headers"]} == {"WebHook-Allowed-Origin", "WebHook-Allowed-Rate"}
+        assert not asks["security"]
 
 
 def test_with_auth_off_no_key_is_asked_for() -> None:
@@ -155,7 +159,7 @@ def test_with_auth_off_no_key_is_asked_for() -> None:
         ("PUT", "/v1/numbers/+15555551234", 405, {"GET", "DELETE"}),
         ("PUT", "/v1/numbers/status", 405, {"POST"}),
         ("POST", "/v1/senders/12345/lists/spring/subscribers/+15555551234", 405, {"PUT", "DELETE"}),
-        ("PATCH", "/v1/receipts/native", 405, {"GET", "POST"}),
+        ("PATCH", "/v1/receipts/native", 405, {"GET", "POST", "OPTIONS"}),
         ("POST", "/docs", 405, {"GET", "HEAD"}),
     ],
 )

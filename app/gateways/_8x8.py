@@ -66,4 +66,5 @@ gateway = Gateway(
     code_space="8x8",
     hint="nothing is signed: add ?token=… to the callback URL; 8x8 gives up after some two minutes",
     split=apart,
+    words=frozenset({"outboundcontent", "body"}),
 )

@@ -16,12 +16,13 @@ from pkgutil import iter_modules
 from uuid import UUID
 
 from app.gateways._fields import CANNOT_READ, Unreadable, why
+from app.gateways._words import cut
 from app.models.lookup import HttpAnswer
 from app.models.phone import e164, sender_id
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Missed, Receipt, Status
 
 __all__ = [
-    "GATEWAYS", "answered", "certificate_at", "confirmation_at", "nonce", "once", "prove", "read", "signed_by",
+    "GATEWAYS", "answered", "certificate_at", "confirmation_at", "cut", "nonce", "once", "prove", "read", "signed_by",
 ]  # fmt: skip
 
 

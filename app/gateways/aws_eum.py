@@ -192,4 +192,5 @@ gateway = Gateway(
     hint="secrets = the ARN of your SNS topic (signed), or a token that stands in the URL (raw delivery)",
     certificate=certificate,
     confirmation=confirmation,
+    words=frozenset({"messagebody"}),
 )

@@ -1,8 +1,9 @@
 """Azure Communication Services through Event Grid: an array of events (or CloudEvents), up to 5,000 a request.
 
 Nothing is signed: our token stands in the URL of the endpoint. Before the first event the endpoint must repeat a code,
-with a 200 and nothing else (learn.microsoft.com, end-point-validation). Whatever the events' schema, names are read
-without regard to case: samples of 2020 write `MessageId`, those of today `messageId` and `Tag`.
+with a 200 and nothing else (learn.microsoft.com, end-point-validation); of CloudEvents it asks by OPTIONS. Whatever
+the events' schema, names are read without regard to case: samples of 2020 write `MessageId`, those of today `messageId`
+and `Tag`.
 """
 
 from __future__ import annotations
@@ -101,6 +102,16 @@ def _code(callback: Callback) -> str:
     return need(_folded(an_object(event.get("data"))), "validationcode")
 
 
+def consent(callback: Callback) -> dict[str, str]:
+    """To who asks for CloudEvents: the origin that it names may post, as often as it likes.
+
+    Both headers must be there, and the same origin (CloudEvents, web hooks for event delivery, 4.2).
+    """
+    origin = callback.header("webhook-request-origin")
+    asked = {"WebHook-Allowed-Origin": origin, "WebHook-Allowed-Rate": "*"} if origin else {}
+    return {"Allow": "GET, POST, OPTIONS", **asked}
+
+
 gateway = Gateway(
     name="azure-acs",
     docs="https://learn.microsoft.com/azure/event-grid/communication-services-telephony-sms-events",
@@ -111,4 +122,6 @@ gateway = Gateway(
     code_space="azure_acs_sms",
     hint="put the token into the URL of the event subscription's webhook: ?token=SECRET",
     split=split,
+    consent=consent,
+    words=frozenset({"message"}),
 )

@@ -74,4 +74,5 @@ gateway = Gateway(
     code_space="bandwidth",
     hint="callback user and password of the messaging application: any user, the secret as password",
     split=apart,
+    words=frozenset({"text"}),
 )

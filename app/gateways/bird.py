@@ -111,4 +111,5 @@ gateway = Gateway(
     sign=sign,
     reply=lambda _: Reply(),
     hint="the secret is the signing key of the webhook subscription; set `public_url` to the address that Bird calls",
+    words=frozenset({"text"}),
 )

@@ -94,4 +94,5 @@ gateway = Gateway(
     hint='set code_space: "clickatell_one_api", or for Communicator and Connect "clickatell_status"',
     split=apart,
     statuses={ONE_API: dict(WORDS.values()) | REFUSED, CLASSIC: OLD},
+    words=frozenset({"text"}),
 )

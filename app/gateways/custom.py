@@ -16,6 +16,8 @@ from lxml import etree
 from app.gateways import _fields, _verify
 from app.gateways._fields import LONGEST_FORM, MOST, Unreadable, an_object, count, each, moment, plus, text
 from app.gateways._smpp import report
+from app.gateways._words import NO_RECEIPT
+from app.gateways._words import RECEIPT_TEXT as RECEIPT_END
 from app.models.described import RECEIPT_TEXT, Description, Path, Place, Signature
 from app.models.path import lies_at
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
@@ -48,6 +50,7 @@ def described(name: str, description: Description) -> Gateway:
         split=partial(split, description),
         hides=_hidden(description),
         presents=_presented(description),
+        words=_told(description),
         hint=_hint(description),
     )
 
@@ -354,6 +357,14 @@ def _presented(description: Description) -> frozenset[str]:
     """Those of them that hold our secret itself."""
     named = (description.token.header, description.token.param) if description.token else ()
     return frozenset(name.lower() for name in named if name)
+
+
+def _told(description: Description) -> frozenset[str]:
+    """Where its messages' words may stand. A receipt text is kept under any name: a description that missed it is
+    mended, and reads what was kept.
+    """
+    read = {step.lower() for path in description.paths() for step in path.steps} | {*map(str.lower, description.each)}
+    return frozenset({RECEIPT_END} if read & {"text", "body"} else {RECEIPT_END, NO_RECEIPT})
 
 
 def _undescribed(_: Callback) -> list[Receipt | Broken]:

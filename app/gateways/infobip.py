@@ -11,7 +11,7 @@ from lxml import etree
 
 from app.gateways import _fields, _verify
 from app.gateways._fields import Said, Unreadable, batch, count, each, first, moment, part, plus
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
 
 ERRORS, STATUSES = "infobip_error", "infobip_status"
 
@@ -38,14 +38,16 @@ FINE = frozenset({Status.ACCEPTED, Status.SENT, Status.DELIVERED})
 SIGNED_IN = ("x-infobip-signature", "x-hub-signature-256", "x-hub-signature", "x-signature")
 
 
-def parse(callback: Callback) -> list[Receipt | Broken]:
+def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     if _is_xml(callback):
         return each(map(_fields.said_by, _results(callback)), report)
     said = _fields.json(callback.body)
     return batch(said.get("results", said) if isinstance(said, dict) else said, report)
 
 
-def report(said: Said) -> Receipt:
+def report(said: Said) -> Receipt | Inbound:
+    if "status" not in said and "receivedAt" in said:  # of a person: it has words, and was received
+        return Inbound()
     became = status(part(said, "status"))
     code, space = cause(became, part(said, "status"), part(said, "error"))
     network = first(said, "mccMnc") or ""
@@ -126,4 +128,5 @@ gateway = Gateway(
     reply=lambda _: Reply(),
     hint="Basic authentication in the notification profile: any user, the secret as password",
     split=split,
+    words=frozenset({"text", "cleantext"}),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from app.gateways import _verify
 from app.gateways._fields import form, need
 from app.gateways._smpp import COMMAND_SPACE, STAT, cause, command_status, error, local_time, some
+from app.gateways._words import RECEIPT_TEXT
 from app.models.receipt import Broken, Callback, Gateway, Receipt, Reply, Status
 
 ACCEPTED_BY_CENTRE = "ESME_ROK"
@@ -70,4 +71,5 @@ gateway = Gateway(
     sign=_verify.sign_token,
     reply=lambda _: Reply(body=b"ACK/Jasmin"),  # anything else is sent again, whatever the status
     hint="receipts carry no number: post what you send to /v1/messages; set `code_space` to your carrier's",
+    words=frozenset({"text", RECEIPT_TEXT}),
 )

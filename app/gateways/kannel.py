@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 from app.gateways import _verify
 from app.gateways._fields import Unreadable, count, first, form, moment, need
 from app.gateways._smpp import COMMAND_SPACE, STAT, Report, cause, command_status, report
+from app.gateways._words import RECEIPT_TEXT
 from app.models.receipt import Broken, Callback, Gateway, Receipt, Reply, Status
 
 DELIVERED, FAILED, BUFFERED, TAKEN, REFUSED, INTERMEDIATE = 1, 2, 4, 8, 16, 32
@@ -98,4 +99,5 @@ gateway = Gateway(
     sign=_verify.sign_token,
     reply=lambda _: Reply(),
     hint="set `code_space` to the space of your carrier's `err` codes: without it they are kept, and act on nobody",
+    words=frozenset({RECEIPT_TEXT}),
 )

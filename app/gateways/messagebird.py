@@ -24,6 +24,7 @@ STATUS = {
     "expired": Status.EXPIRED,
     "delivery_failed": Status.UNDELIVERABLE,
 }
+PORTED = {"0": False, "1": True}
 ISSUER = "MessageBird"
 LEEWAY = timedelta(seconds=1)
 """For clocks that differ, as MessageBird's own library has it."""
@@ -44,6 +45,7 @@ def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
             code_space=SPACE,
             mcc=network[:3],
             mnc=network[3:],
+            ported=PORTED.get(first(said, "ported") or ""),
             segments=count(said.get("messagePartCount")),
             occurred_at=asked_moment(first(said, "statusDatetime")),
         )
@@ -112,4 +114,5 @@ gateway = Gateway(
     code_space=SPACE,
     hint="the secret is the signing key, not the API key; set `public_url` to the address that MessageBird calls",
     nonce=lambda callback: first(_jwt.unproven(callback.header("messagebird-signature-jwt")), "jti"),
+    words=frozenset({"body"}),
 )

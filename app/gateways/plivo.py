@@ -138,4 +138,5 @@ gateway = Gateway(
     code_space=SPACE,
     hint="set `public_url` to the address that Plivo calls: its signature covers it",
     nonce=nonce,
+    words=frozenset({"text"}),
 )

@@ -148,4 +148,5 @@ gateway = Gateway(
     hint="send with `delivery_report` `per_recipient` or `full`: a summary names nobody",
     split=split,
     nonce=lambda callback: callback.header("x-sinch-webhook-signature-nonce") or None,
+    words=frozenset({"body"}),
 )

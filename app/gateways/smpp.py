@@ -13,6 +13,7 @@ import orjson
 from app.gateways import _verify
 from app.gateways._fields import MOST, Said, Unreadable, an_object, count, each, first, moment, part, plus, text
 from app.gateways._smpp import STAT, Report, cause, error, report
+from app.gateways._words import NO_RECEIPT, RECEIPT_TEXT
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
 
 # SMPP 3.4, 5.2.28; 0 and 9 are of version 5.0.
@@ -132,7 +133,7 @@ def _network_error(value: object) -> str | None:
     if value in (None, "", []):
         return None
     found = _HEX.fullmatch(value) if isinstance(value, str) else None
-    raw = bytes.fromhex(found[1]) if found else bytes(value) if isinstance(value, list) else b""
+    raw = bytes.fromhex(found[1]) if found else bytes(map(int, value)) if isinstance(value, list) else b""
     if len(raw) != NETWORK_ERROR:
         raise Unreadable('network_error_code is not three bytes: write six hex digits, such as "030BE1"')
     return str(int.from_bytes(raw[1:])) if any(raw[1:]) else None
@@ -179,4 +180,5 @@ gateway = Gateway(
     reply=lambda _: Reply(),
     hint="set `code_space` to the space of your carrier's `err` codes: without it they are kept, and act on nobody",
     split=split,
+    words=frozenset({RECEIPT_TEXT, NO_RECEIPT}),
 )

@@ -89,4 +89,5 @@ gateway = Gateway(
     code_space="syniverse_scg",
     hint="authentication BASIC in the delivery configuration: any user, the secret as password",
     split=split,
+    words=frozenset({"message_body"}),
 )

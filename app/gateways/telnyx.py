@@ -75,7 +75,7 @@ def receipt(event: Said, payload: Said, one: tuple[str, object]) -> Receipt:
     code = _code(payload, place) if word in FAILED or word == "expired" else None
     return Receipt(
         message_id=need(payload, "id"),
-        status=Status.EXPIRED if word in FAILED and code in EXPIRED else STATUS.get(word, Status.UNKNOWN),
+        status=Status.EXPIRED if _is_expired(payload, word, code) else STATUS.get(word, Status.UNKNOWN),
         word=None if word in STATUS else word,
         number=first(to, "phone_number"),
         sender=first(part(payload, "from"), "phone_number"),
@@ -87,6 +87,14 @@ def receipt(event: Said, payload: Said, one: tuple[str, object]) -> Receipt:
         occurred_at=moment(payload.get("completed_at")) or moment(event.get("occurred_at")),
         sent_at=moment(payload.get("sent_at")),
     )
+
+
+def _is_expired(payload: Said, word: str, code: str | None) -> bool:
+    """By the code; or because it was never sent and, without any other reason, its time was over."""
+    if word != "sending_failed" or code is not None:
+        return word in FAILED and code in EXPIRED
+    ended, valid = moment(payload.get("completed_at")), moment(payload.get("valid_until"))
+    return bool(ended and valid and ended.tzinfo and valid.tzinfo and valid <= ended)
 
 
 def _code(payload: Said, place: str) -> str | None:
@@ -138,4 +146,5 @@ gateway = Gateway(
     code_space="telnyx",
     hint="the secret is the public key of Mission Control, Keys & Credentials",
     split=split,
+    words=frozenset({"text", "subject", "body"}),
 )

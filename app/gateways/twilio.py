@@ -10,7 +10,7 @@ from dataclasses import replace
 from hashlib import sha256
 from urllib.parse import parse_qs, parse_qsl, quote, urlsplit
 
-from app.gateways._fields import LONGEST_FORM, Unreadable, an_object, first, form, json, mail_date, need
+from app.gateways._fields import LONGEST_FORM, Said, Unreadable, an_object, first, form, json, mail_date, need
 from app.gateways._smpp import local_time
 from app.models.lookup import Call, HttpAnswer, Options
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Inquiry, Link, Missed, Receipt, Reply, Status
@@ -31,12 +31,14 @@ STATUS = {
     "canceled": Status.REJECTED,
 }
 INBOUND = frozenset({"receiving", "received"})
+PHONES = frozenset({"", "sms", "mms", "rcs"})
+"""What may stand before an address, with a colon. A chat's receipts (`whatsapp:`) say nothing of the number for SMS."""
 
 
 def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     said = form(callback)
     word = need(said, "MessageStatus", "SmsStatus").lower()
-    if word in INBOUND:  # there `To` is us: its receipt would speak of our own number
+    if word in INBOUND or _channel(said) not in PHONES:  # inbound, `To` is us: it would speak of our own number
         return [Inbound()]
     code = first(said, "ErrorCode")
     return [
@@ -51,6 +53,11 @@ def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
             occurred_at=local_time(said.get("RawDlrDoneDate")),  # the carrier's clock, which names no zone
         )
     ]
+
+
+def _channel(said: Said) -> str:
+    """Of the recipient; of the sender where none is named."""
+    return (first(said, "To", "From") or "").rpartition(":")[0].lower()
 
 
 def verify(callback: Callback, secret: str, _: Link) -> bool:
@@ -164,4 +171,5 @@ gateway = Gateway(
     reply=lambda _: Reply(),
     code_space=SPACE,
     hint="set `public_url` to the address that Twilio calls: its signature covers it",
+    words=frozenset({"body"}),
 )

@@ -108,4 +108,5 @@ gateway = Gateway(
     reply=lambda _: Reply(),
     hint="the secret is the signature secret of the account, not the private key of the application",
     nonce=lambda callback: first(_jwt.unproven(_token(callback)), "jti"),
+    words=frozenset({"text", "caption"}),
 )

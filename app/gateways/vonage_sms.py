@@ -12,7 +12,19 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlencode
 
 from app.gateways import _verify, _vonage_reports
-from app.gateways._fields import LONGEST_FORM, Said, Unreadable, an_object, first, json, moment, need, plus, text
+from app.gateways._fields import (
+    CANNOT_READ,
+    LONGEST_FORM,
+    Said,
+    Unreadable,
+    an_object,
+    first,
+    json,
+    moment,
+    need,
+    plus,
+    text,
+)
 from app.gateways._smpp import error, local_time
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
 
@@ -81,14 +93,30 @@ def verify(callback: Callback, secret: str, link: Link) -> bool:
     Without a method it is the account's default, or our token where Vonage does not sign. An address that is tried out
     says nothing, and so has nothing to prove.
     """
-    said = _said(callback)
-    return True in [not said and callback.method == "GET", _verify.token(callback, secret, link),
-                    _signed(said, callback, *method(secret), link)]  # fmt: skip
+    tried_out = callback.method == "GET" and not callback.body and not callback.params()
+    return True in [tried_out, _verify.token(callback, secret, link), _is_signed(callback, *method(secret), link)]
 
 
 def method(secret: str) -> tuple[str, str]:
     name, colon, rest = secret.partition(":")
     return (name, rest) if colon and name in METHODS else (MD5_HASH, secret)
+
+
+def _is_signed(callback: Callback, name: str, secret: str, link: Link) -> bool:
+    try:
+        return _signed(_values(callback), callback, name, secret, link)
+    except CANNOT_READ:  # proven by our token perhaps, and then kept
+        return False
+
+
+def _values(callback: Callback) -> Said:
+    """As they are signed: to the byte, and with the NULs that nothing else is read with."""
+    if callback.body.lstrip()[:1] == b"{":
+        return an_object(json(callback.body))
+    text = callback.body.decode("latin-1") if callback.body else callback.query
+    if len(text) > LONGEST_FORM:
+        raise Unreadable(f"a form of more than {LONGEST_FORM} bytes")
+    return dict(parse_qsl(text, keep_blank_values=True, errors="surrogateescape"))
 
 
 def _signed(said: Said, callback: Callback, name: str, secret: str, link: Link) -> bool:
@@ -105,7 +133,7 @@ def signature(said: Said, name: str, secret: str, *, empty: bool) -> str:
     pairs = [(key, text(said[key]) or "") for key in sorted(said) if key != "sig"]
     signed = "".join(
         f"&{key}={value.replace('&', '_').replace('=', '_')}" for key, value in pairs if value or empty
-    ).encode("utf-8", "replace")
+    ).encode("utf-8", "surrogateescape")
     if hashed := METHODS[name]:
         return hmac.new(secret.encode(), signed, hashed).hexdigest()
     return hashlib.md5(signed + secret.encode(), usedforsecurity=False).hexdigest()  # the vendor's choice, not ours
@@ -117,7 +145,7 @@ def sign(callback: Callback, secret: str, _: Link) -> Callback:
     more = urlencode({"timestamp": _verify.stamp(callback), "nonce": _verify.unique()})
     plain = callback.body.decode("latin-1") or callback.query
     pairs = f"{plain}&{more}" if plain else more
-    said = dict(parse_qsl(pairs, keep_blank_values=True, errors="replace"))
+    said = dict(parse_qsl(pairs, keep_blank_values=True, errors="surrogateescape"))
     pairs = f"{pairs}&sig={signature(said, name, key, empty=True)}"
     if callback.body:
         return replace(callback, body=pairs.encode("latin-1"))
@@ -135,4 +163,5 @@ gateway = Gateway(
     code_space=SPACE,
     hint="where Vonage signs, write the account's method before the secret: `sha256:SECRET`",
     nonce=lambda callback: first(_said(callback), "nonce"),
+    words=frozenset({"text", "data"}),
 )

@@ -176,7 +176,8 @@ class Gateway:
     those that a code alone tells, by code space: where a vendor's numbers mean one thing or another and only the
     settings know, `parse` leaves the status unknown and the space open. `hides` are headers and parameters, in lower
     case, that prove an origin under a name that does not say so: they are not kept; `presents` are those of them that
-    hold the secret itself, so that of a refused request only a digest of them is.
+    hold the secret itself, so that of a refused request only a digest of them is. `words` are names, in lower case,
+    under which it tells the words of a message (gateways/_words.py): what stands there is not kept either.
 
     `nonce` gives what a vendor signs but once: seen again within the link's window, the callback is a copy. Ask for it
     by `gateways.once`, of proven callbacks only. `sign` makes of a callback what this vendor would send with such a
@@ -185,7 +186,8 @@ class Gateway:
 
     Two effects are left to the edge, which asks where: `certificate` gives the address of one that the proof needs,
     `confirmation` what to call once a handshake has been proven. Both must know the host. Ask through
-    `gateways.certificate_at` and `gateways.confirmation_at`.
+    `gateways.certificate_at` and `gateways.confirmation_at`. `consent` are the headers by which a vendor that asks, by
+    OPTIONS, hears that it may post; None where no vendor asks.
     """
 
     name: str
@@ -200,7 +202,9 @@ class Gateway:
     statuses: Mapping[str, Mapping[str, Status]] = field(default_factory=dict)
     hides: frozenset[str] = frozenset()
     presents: frozenset[str] = frozenset()
+    words: frozenset[str] = frozenset()
     certificate: Callable[[Callback, Link], str | None] | None = None
     confirmation: Callable[[Callback], str | None] | None = None
+    consent: Callable[[Callback], Mapping[str, str]] | None = None
     sign: Callable[[Callback, str, Link], Callback | None] | None = None
     inquiry: Inquiry | None = None

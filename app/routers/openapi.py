@@ -193,6 +193,23 @@ def _callback(method: str, *, account: bool) -> Document:
     return operation
 
 
+def _consent(*, account: bool) -> Document:
+    """The handshake of CloudEvents: its parameters are those of the call that it asks for."""
+    asked = _callback("options", account=account)
+    asking = [name for name, gateway in GATEWAYS.items() if gateway.consent]
+    asked["parameters"][0] = _text("gateway", "path", "Which vendor asks", *asking, enum=asking)
+    origin = {"type": "string", "example": "eventgrid.azure.net"}
+    asked["parameters"].append({
+        "name": "WebHook-Request-Origin", "in": "header", "schema": origin, "description": "Who asks",
+    })  # fmt: skip
+    named = {"description": "May post: the origin that asked", "schema": {"type": "string"}}
+    rate = {"description": "How often a minute; `*`: as it likes", "schema": {"type": "string"}}
+    consented = {"WebHook-Allowed-Origin": named, "WebHook-Allowed-Rate": rate}
+    asked["responses"]["200"] |= {"description": "Where an origin asked: it may post", "headers": consented}
+    asked["description"] = "What CloudEvents ask before they come (azure-acs); every other gateway answers 405."
+    return asked | {"summary": "Whether a gateway may post"}
+
+
 _SENT = {
     JSON: {"schema": {"type": "array", "items": _ref(SentMessage)}, "example": [{
         "gateway": "openmarket", "message_id": "0d8f1c2e", "number": api.NUMBER, "sender": "12345",
@@ -244,6 +261,7 @@ def _document(app: FastAPI) -> Document:
     paths.setdefault("/v1/numbers/{number}", {})["get"] = deepcopy(NUMBER_STATUS)
     for path, account in (("/v1/receipts/{gateway}", False), ("/v1/receipts/{gateway}/{account}", True)):
         paths[path] = {method: _callback(method, account=account) for method in ("get", "post")}
+        paths[path]["options"] = _consent(account=account)
     paths["/v1/messages"]["post"]["requestBody"] = {"required": True, "content": _SENT}
     for operation in (operation for path in paths.values() for operation in path.values()):
         if app.state.settings.auth == "off":

@@ -47,7 +47,7 @@ async def receive(request: Request) -> Response:
     said = [broken] if broken else read(gateway, callback, link)
     receipts = [one for one in said if type(one) is Receipt]
     unread = (
-        [as_kept(callback, link, one, gateway.hides) for one in said if type(one) is Broken]
+        [as_kept(callback, link, one, gateway) for one in said if type(one) is Broken]
         if len(receipts) < len(said)
         else []
     )
@@ -70,6 +70,20 @@ def _answer(reply: Reply, *, unread: bool) -> Response:
 def _arrived(callback: Callback, *, proven: bool | None) -> Response:
     """For `sendable doctor --gateway`: nothing of a sample is kept, counted or answered as to a vendor."""
     return Response(orjson.dumps(sample.arrived(callback, proven=proven)), media_type=JSON, headers=NO_STORE)
+
+
+async def consent(request: Request) -> Response:
+    """To a vendor that asks by OPTIONS whether it may post: its consent, to who proves that we gave it the address."""
+    gateway, link = _link(request)
+    if gateway.consent is None:
+        raise Problem(405, "this gateway does not ask: it posts, or calls by GET", headers={"Allow": "GET, POST"})
+    callback = _callback(request, link, b"")
+    if link.secrets and not prove(gateway, callback, link):
+        metrics.FORGED.labels(gateway.name).inc()
+        raise Problem(
+            403, "the request does not prove that it comes from this gateway: check the secret in its settings"
+        )
+    return Response(headers=gateway.consent(callback), media_type="text/plain")
 
 
 def _link(request: Request) -> tuple[Gateway, Link]:
@@ -108,4 +122,6 @@ routes = [
     Route("/v1/receipts/{gateway}/{account}", there, methods=["HEAD"]),
     Route("/v1/receipts/{gateway}", receive, methods=["GET", "POST"]),
     Route("/v1/receipts/{gateway}/{account}", receive, methods=["GET", "POST"]),
+    Route("/v1/receipts/{gateway}", consent, methods=["OPTIONS"]),
+    Route("/v1/receipts/{gateway}/{account}", consent, methods=["OPTIONS"]),
 ]

@@ -329,7 +329,7 @@ async def _again(row: Stored, meaning: Meaning, links: Links, errands: Errands, 
     if address and (address in away or not await _errand(_confirmed(errands, address), address, away)):
         return None
     said = read(gateway, callback, link)
-    unread = [as_kept(callback, link, one, gateway.hides) for one in said if isinstance(one, Broken)]
+    unread = [as_kept(callback, link, one, gateway) for one in said if isinstance(one, Broken)]
     metrics.UNREAD.labels(gateway.name).inc(len(unread))
     return Again(row.id, [one for one in said if isinstance(one, Receipt)], unread, row.arrived_at)
 

@@ -12,7 +12,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.gateways import read
+from app.gateways import cut, read
 from app.models.receipt import Broken, Callback, Gateway, Link, Receipt
 from app.services import metrics, store
 from app.services.connection import transaction
@@ -44,15 +44,17 @@ class Which(NamedTuple):
 HEADERS_MOST = 64 * 1024
 
 
-def as_kept(callback: Callback, link: Link, broken: Broken, hides: frozenset[str]) -> Kept:
-    """What could not be read, byte for byte, but for what would prove an origin once more."""
-    query = "&".join(part for part in callback.query.split("&") if not _is_secret(part.partition("=")[0], hides))
+def as_kept(callback: Callback, link: Link, broken: Broken, gateway: Gateway) -> Kept:
+    """What could not be read, byte for byte, without what would prove an origin once more and the words of messages."""
+    hides, asked = gateway.hides, callback.query.split("&")
+    query = "&".join(part for part in asked if not _is_secret(part.partition("=")[0], hides))
+    query = cut(query.encode("latin-1", "replace"), gateway.words).decode("latin-1")
     headers = {
         name: value
         for name, value in callback.headers.items()
         if not _is_secret(name, hides) and not tells_a_query(value)
     }
-    body = broken.raw if callback.body else b""
+    body = cut(broken.raw, gateway.words) if callback.body else b""
     known = b"\x1f".join((link.gateway.encode(), link.account.encode(), broken.reason.encode(), query.encode(), body))
     digest = UUID(bytes=hashlib.blake2b(known, digest_size=16).digest())
     told = orjson.dumps(dict(_first(headers))).decode()
@@ -157,7 +159,7 @@ def _again(row: Stored, gateways: Mapping[str, Gateway], link: Link | None) -> A
     url = f"{link.public_url or ''}/v1/receipts/{'/'.join(filter(None, (row.gateway, row.account)))}"
     callback = Callback(row.method, url, orjson.loads(row.headers), row.query, row.body, row.first_at)
     said = read(gateway, callback, link)
-    unread = [as_kept(callback, link, one, gateway.hides) for one in said if isinstance(one, Broken)]
+    unread = [as_kept(callback, link, one, gateway) for one in said if isinstance(one, Broken)]
     if (said and len(unread) == len(said)) or row.digest in {one.digest for one in unread}:
         return stays
     return Again(row.id, [one for one in said if isinstance(one, Receipt)], unread, row.first_at)
