@@ -199,8 +199,11 @@ async def test_what_is_asked_anew_is_looked_up_at_once_and_has_the_whole_timetab
             await looked_up(service)
             assert provider.calls == {WHO: 2}
             assert await shown(service) == DEAD_ON
-            ((due,),) = await service.sql("SELECT due_at - now() FROM lookups")
-            assert timedelta(hours=3.9) < due <= timedelta(hours=4)
+            ((due, now),) = await service.sql("SELECT due_at, now() FROM lookups")
+            assert timedelta(hours=3.9) < due - now <= timedelta(hours=4)
+            await receipt(service, DEAD, "m4", status="delivered")
+            assert (await shown(service)).state == "reassigned"
+            assert await service.sql("SELECT due_at FROM lookups") == [(due,)], "a stranger is no new question"
 
 
 @pytest.mark.parametrize(("days", "state"), [(0, "active"), (20, "deactivated")])

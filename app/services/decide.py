@@ -64,7 +64,7 @@ class Registered(NamedTuple):
 
 class Shown(Struct, frozen=True, gc=False):
     """What readers see of a number and one of its lists; `steps` holds what follows when a condition lapses. `lookup`
-    is the oldest that a lookup is to decide, `asked` the reasons of all of it.
+    is the oldest that a lookup is to decide, `asked` the keys of all its questions.
     """
 
     steps: tuple[Step, ...]
@@ -223,7 +223,7 @@ def show(number: Number, policy: Policy, now: datetime) -> Shown:
         carrier=known_carrier(number, policy),
         dead_since=_dead_since(number),
         lookup=min(wanted, key=fact_key, default=None),
-        asked=frozenset(fact.reason for fact in wanted) if wanted else frozenset(),
+        asked=frozenset(question.key for question in questions(number, policy, now)) if wanted else frozenset(),
     )
 
 
