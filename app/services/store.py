@@ -529,6 +529,8 @@ ORDER BY h, s, c, o
 ON CONFLICT (hour, sender, carrier, outcome) DO UPDATE SET total = c.total + excluded.total
 """
 CountKey = tuple[datetime, str, str, str]
+OPTED_OUT = "list.opted_out"
+"""The outcome of whoever left, by whatever reason: one reason is named `opted_out`, and counts by itself."""
 
 
 async def count(db: Connection, totals: Mapping[CountKey, int]) -> None:
