@@ -79,7 +79,7 @@ async def counts(service: Service) -> Counts:
     raw = (await service.client.get("/v1/reports/opt-outs", params=edges)).json()
     assert raw["reasons"] == report["reasons"]  # from the history alone, and from the roll-up
     hourly = await service.sql("""SELECT hour, sender, carrier, total FROM hourly_counts
-                                  WHERE outcome = 'opted_out' AND total <> 0""")  # fmt: skip
+                                  WHERE outcome = 'list.opted_out' AND total <> 0""")  # fmt: skip
     assert [row[:3] for row in hourly] == [(BEGAN, SENDER, "T-Mobile")] * len(hourly)
     return Counts(
         one["subscribers"], one["sendable"], one["held"], one["opted_out"],

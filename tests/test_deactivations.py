@@ -80,7 +80,7 @@ async def test_a_number_in_a_file_is_unsendable_at_once_and_loses_the_consent_of
     causes = [one["cause"] for one in history if one["reason"] == "deactivated"]
     assert len(causes) == 3
     assert all((c["kind"], c["source"], c["evidence"]) == ("file", "twilio", f"file of {DAY}") for c in causes)
-    assert await service.sql("SELECT sum(total)::int FROM hourly_counts WHERE outcome = 'opted_out'") == [(2,)]
+    assert await service.sql("SELECT sum(total)::int FROM hourly_counts WHERE outcome = 'list.opted_out'") == [(2,)]
 
 
 async def test_an_opt_in_that_is_newer_than_the_file_survives_it(service: Service) -> None:

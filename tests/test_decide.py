@@ -580,6 +580,12 @@ def test_again_within_the_same_day_or_long_after_holds_for_another_day(again: fl
     assert (step.state, step.until) == ("held", EVENT + (again + 1) * DAY)
 
 
+def test_what_comes_while_it_is_held_only_holds_it_longer() -> None:
+    """Active again is what "again" is counted from."""
+    step = stale(0, 0.8, 1.2, 1.9).shown.steps[0]
+    assert (step.state, step.waiting_for, step.until) == ("held", None, EVENT + 2.9 * DAY)
+
+
 def test_many_more_of_them_do_not_take_the_decision_from_the_person() -> None:
     step = stale(0, 3, *(3 + n / 100 for n in range(1, 40))).shown.steps[0]
     assert (step.state, step.waiting_for, step.until) == ("held", "person", None)

@@ -209,9 +209,18 @@ async def test_a_messages_status_only_moves_forward_and_a_late_delivery_still_co
     assert {**after, "last_receipt_at": None} == {**before, "last_receipt_at": None}
     await post(service, receipt(status="delivered", code=None, occurred_at=ago(minutes=1)))
     assert (await status(service))["state"] == "active"
-    counted = await service.sql("SELECT outcome, sum(total)::int FROM hourly_counts WHERE outcome <> 'opted_out' "
+    counted = await service.sql("SELECT outcome, sum(total)::int FROM hourly_counts WHERE outcome <> 'list.opted_out' "
                                 "GROUP BY 1 ORDER BY 1")  # fmt: skip
     assert counted == [("delivered", 1), ("not_sms_capable", 1), ("sent", 2)]
+
+
+async def test_whoever_refused_and_whoever_left_are_counted_apart(service: Service) -> None:
+    """A STOP is heard of again with each message that is still sent: only the first of them is an opt-out."""
+    await opt_in(service)
+    for message_id in ("first", "second", "third"):
+        await post(service, receipt(message_id=message_id, code="603", occurred_at=ago(minutes=30)))
+    counted = await service.sql("SELECT outcome, total FROM hourly_counts ORDER BY 1")
+    assert counted == [("list.opted_out", 1), ("opted_out", 3), ("sent", 3)]
 
 
 async def test_a_receipt_that_names_no_part_speaks_of_the_whole_message(service: Service) -> None:

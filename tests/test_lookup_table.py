@@ -184,6 +184,51 @@ async def test_the_same_code_again_within_seven_days_is_out_of_reach_and_never_a
             assert provider.calls == {WHO: 2}
 
 
+@pytest.mark.parametrize("step", [1, 4])
+async def test_what_is_asked_anew_is_looked_up_at_once_and_has_the_whole_timetable(start: Start, step: int) -> None:
+    """A deactivation must not end consent by its first answer, since the number has been held for long already."""
+    async with answering(lambda _: answers(problem="nobody")) as provider:
+        async with start(lookup=settings(provider, "0s", "4h", "24h", "4d", "10d")) as service:
+            await given(service, HELD, ATT)
+            await looked_up(service)
+            await service.sql("UPDATE lookups SET step = :step", step=step)
+            await service.sql("UPDATE lookup_answers SET asked_at = now() - interval '2 days', kept_until = now()")
+            await receipt(service, HELD, "m2")
+            assert provider.calls == {WHO: 1}, "the same question again waits for its next step"
+            await receipt(service, DEAD, "m3")
+            await looked_up(service)
+            assert provider.calls == {WHO: 2}
+            assert await shown(service) == DEAD_ON
+            ((due, now),) = await service.sql("SELECT due_at, now() FROM lookups")
+            assert timedelta(hours=3.9) < due - now <= timedelta(hours=4)
+            await receipt(service, DEAD, "m4", status="delivered")
+            assert (await shown(service)).state == "reassigned"
+            assert await service.sql("SELECT due_at FROM lookups") == [(due,)], "a stranger is no new question"
+
+
+@pytest.mark.parametrize(("days", "state"), [(0, "active"), (20, "deactivated")])
+async def test_a_port_that_was_told_before_a_deactivation_does_not_explain_it(
+    start: Start, days: int, state: str
+) -> None:
+    """Our platform goes on naming the carrier that the number had before its port."""
+    said: dict[str, Any] = dict(MOVED)
+    async with answering(lambda _: answers(**said)) as provider:
+        async with start(lookup=settings(provider)) as service:
+            await given(service, HELD, ATT)
+            await looked_up(service)
+            assert await shown(service) == ACTIVE
+            await service.sql("UPDATE lookup_answers SET asked_at = asked_at - CAST(:days AS int) * interval '1 day'",
+                              days=days)  # fmt: skip
+            said["carrier"] = "AT&T"
+            at = datetime.now(UTC).isoformat()
+            entry = {"gateway": "native", "message_id": "again", "number": WHO, "sender": "12345", "carrier": ATT,
+                     "sent_at": at}  # fmt: skip
+            assert (await service.client.post("/v1/messages", json=[entry])).status_code == 200
+            await receipt(service, DEAD, "again")
+            await looked_up(service)
+            assert (await shown(service)).state == state
+
+
 async def test_a_batch_asks_about_many_numbers_in_one_call(start: Start) -> None:
     numbers = [f"+1555555{n:04}" for n in range(1_200)]
 

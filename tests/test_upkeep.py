@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,6 +73,30 @@ async def test_held_numbers_follow_when_a_provider_is_configured_and_when_it_is_
         assert await service.sql("SELECT number, reason FROM lookups") == [(WHO, "carrier_unknown")]
     async with start() as service:
         assert (await status(service))["waiting_for"] == "no_lookup_provider"
+
+
+async def test_a_lapse_follows_the_policy_that_the_service_starts_with(start: Start, tmp_path: Path) -> None:
+    now, other, gone = datetime.now(UTC), "+15555551235", "+15555551236"
+    policy = tmp_path / "policy.toml"
+    async with start() as service:
+        await receipt(service, "569", now - timedelta(days=5))
+        await receipt(service, "569", now - timedelta(days=20), who=gone)
+        await receipt(service, "341", now - timedelta(hours=5), who=other)
+    for days, hours in ((10, 6), (20, 12), (6, 24)):
+        policy.write_text(f'[rules.suspended]\nlapse = "{days}d"\n[rules.stale_carrier]\nalone_lapse = "{hours}h"\n')
+        async with start(policy_file=policy) as service:
+            told = await status(service)
+            ends = now + timedelta(days=days - 5)
+            assert (told["state"], datetime.fromisoformat(told["until"])) == ("suspended", ends)
+            assert await view(service) == [("suspended", False, ends)]
+            held_until = datetime.fromisoformat((await status(service, other))["until"])
+            assert held_until == now + timedelta(hours=hours - 5)
+            assert (await status(service, gone))["sendable"]
+    changes = "SELECT before, after, cause ->> 'kind' FROM changes WHERE number = :who ORDER BY seq"
+    async with start() as service:
+        assert await service.sql(changes, who=WHO) == [("unseen", "suspended", "receipt")]
+        over = ("suspended", "active", "policy")
+        assert await service.sql(changes, who=gone) == [("unseen", "suspended", "receipt"), over]
 
 
 async def test_a_stale_carrier_alone_holds_a_day_and_the_second_time_waits_for_a_person(service: Service) -> None:

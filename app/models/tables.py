@@ -230,7 +230,8 @@ lookup_stops = Table(
     Column("since", _TIME, nullable=False),
 )
 
-# Final receipts and opt-outs by sender, carrier and hour; `outcome` is `sent`, `delivered`, `opted_out` or a reason.
+# Final receipts and opt-outs by sender, carrier and hour; `outcome` is `sent`, `delivered`, a reason, or
+# `list.opted_out` for whoever left.
 hourly_counts = Table(
     "hourly_counts",
     metadata,

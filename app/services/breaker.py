@@ -19,7 +19,7 @@ from app.models.number import Cause, Change, Verdict
 from app.models.policy import Breaker, Policy
 from app.services.connection import Connection
 from app.services.decide import Held, network_of
-from app.services.store import Arrival, CountKey, columns
+from app.services.store import OPTED_OUT, Arrival, CountKey, columns
 
 ALARM = "quarantine"
 PROCESSES = 8
@@ -143,7 +143,7 @@ def taken_back(changes: Iterable[Change], carrier: str) -> Counter[CountKey]:
 
 def _hourly(changes: Iterable[Change], carrier: str) -> Counter[CountKey]:
     return Counter(
-        (change.occurred_at.replace(minute=0, second=0, microsecond=0), change.sender or "", carrier, "opted_out")
+        (change.occurred_at.replace(minute=0, second=0, microsecond=0), change.sender or "", carrier, OPTED_OUT)
         for change in changes
     )
 

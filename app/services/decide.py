@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -62,13 +63,16 @@ class Registered(NamedTuple):
 
 
 class Shown(Struct, frozen=True, gc=False):
-    """What readers see of a number and one of its lists; `steps` holds what follows when a condition lapses."""
+    """What readers see of a number and one of its lists; `steps` holds what follows when a condition lapses. `lookup`
+    is the oldest that a lookup is to decide, `asked` the keys of all its questions.
+    """
 
     steps: tuple[Step, ...]
     blocks: dict[str, Fact]
     carrier: Carrier | None
     dead_since: datetime | None
     lookup: Fact | None
+    asked: frozenset[str] = frozenset()
 
 
 # From one receipt to a verdict -------------------------------------------------------------------------------------
@@ -212,12 +216,14 @@ def show(number: Number, policy: Policy, now: datetime) -> Shown:
     wanted = [c.fact for c in standing if c.fact.lookup and c.waiting != "person"]
     wanted += [f for reach in number.senders.values() for f in _blocks(number, reach, policy) if _asks(number, f)]
     wanted += [asked.fact for asked in _of_ladders(number, policy)]
+    wanted = wanted if policy.lookups else []
     return Shown(
         steps=tuple(_steps(standing, seen=number.seen)),
         blocks=blocks,
         carrier=known_carrier(number, policy),
         dead_since=_dead_since(number),
-        lookup=min(wanted, key=fact_key, default=None) if policy.lookups else None,
+        lookup=min(wanted, key=fact_key, default=None),
+        asked=frozenset(question.key for question in questions(number, policy, now)) if wanted else frozenset(),
     )
 
 
@@ -338,12 +344,14 @@ def _asks(number: Number, fact: Fact) -> bool:
 
 
 def _repeated(number: Number, rule: Rule) -> bool:
-    """Whether the reason came again within `repeats` after a lapse, and no person and no delivery ended it since."""
+    """Whether the reason came again within `repeats` after a lapse, and no person and no delivery ended it since. What
+    comes before the lapse only moves it.
+    """
     lapse, again = rule.alone_lapse or timedelta(), rule.repeats or timedelta()
     delivered = number.delivered.guard if number.delivered else None
     over = latest(number.cleared.get(rule.state or ""), delivered) or OLDEST
     times = [t for t in number.strikes.get(rule.reason, ()) if t > over]
-    return any(lapse <= later - earlier <= lapse + again for later in times for earlier in times)
+    return any(lapse <= later - earlier <= lapse + again for later, earlier in pairwise(times))
 
 
 def _steps(standing: list[_Standing], *, seen: bool) -> Iterator[Step]:

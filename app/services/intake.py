@@ -300,7 +300,7 @@ def totals(told: Sequence[Told], recounted: Mapping[CountKey, int], *, named: bo
                 counts[hour, "", own, outcome] -= 1
         if changes:
             for sender in {c.sender for c in changes if c.kind == "list.opted_out"}:
-                counts[hour, sender or "", carrier, "opted_out"] += 1
+                counts[hour, sender or "", carrier, store.OPTED_OUT] += 1
             counts.update(breaker.taken_back(changes, carrier))
     return counts
 

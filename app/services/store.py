@@ -496,20 +496,31 @@ INSERT INTO lookups (number, reason, cause, asked_at, due_at)
 SELECT n, r, c, $4, $4 FROM unnest($1::text[], $2::text[], $3::jsonb[]) AS wanted (n, r, c) ORDER BY n
 ON CONFLICT (number) DO NOTHING
 """
+# What is under way just now answers for the new question too.
+_ASK_ANEW = """
+UPDATE lookups SET step = 0, tries = 0, due_at = $2, waiting_for = NULL
+WHERE number = ANY($1::text[]) AND (lease_until IS NULL OR lease_until < $2)
+"""
 _DROP_LOOKUPS = "DELETE FROM lookups WHERE number = ANY($1::text[])"
 
 
 async def save_lookups(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held], now: datetime) -> None:
-    """Ask for the lookups that the numbers now wait for, and forget those that nothing waits for any more."""
-    asked, dropped = [], []
+    """Ask for the lookups that the numbers now wait for, and forget those that nothing waits for any more. What is
+    asked besides something older has the whole timetable too, from now on.
+    """
+    asked, anew, dropped = [], [], []
     for number, held in after.items():
         wanted, was = held.shown.lookup, before[number].shown.lookup
         if wanted:
             asked.append((number, wanted.reason, cause_json(wanted.cause)))
+            if was and held.shown.asked - before[number].shown.asked:
+                anew.append(number)
         elif was:
             dropped.append(number)
     if asked:
         await db.execute(_ASK_LOOKUPS, *columns(asked), now)
+    if anew:
+        await db.execute(_ASK_ANEW, anew, now)
     if dropped:
         await db.execute(_DROP_LOOKUPS, dropped)
 
@@ -521,6 +532,8 @@ ORDER BY h, s, c, o
 ON CONFLICT (hour, sender, carrier, outcome) DO UPDATE SET total = c.total + excluded.total
 """
 CountKey = tuple[datetime, str, str, str]
+OPTED_OUT = "list.opted_out"
+"""The outcome of whoever left, by whatever reason: one reason is named `opted_out`, and counts by itself."""
 
 
 async def count(db: Connection, totals: Mapping[CountKey, int]) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.models.catalogue import Code
 from app.models.number import Cause, Verdict
-from app.models.policy import Policy
+from app.models.policy import Policy, Rule
 from app.services import quarantine, store
 from app.services.apply import apply
 from app.services.connection import Connection, is_lost, transaction
@@ -83,26 +83,35 @@ async def tell_lapses(engine: AsyncEngine, policy: Policy) -> int:
         total += len(numbers)
 
 
-_WAITING_WRONGLY = """
+# A step is shown only behind one that ends: where the first has no end and its reason knows none, it is the only one.
+_SHOWN_WRONGLY = """
 SELECT number FROM numbers
 WHERE state NOT IN ('active', 'unseen') AND noted_by IS NULL AND number > $1
-  AND (waiting_for = $2 OR (reason = 'stale_carrier' AND (until IS NULL) = $3))
-ORDER BY number LIMIT $4
+  AND (waiting_for = $2 OR ((until IS NOT NULL OR reason = ANY($3::text[])) AND EXISTS (
+    SELECT FROM jsonb_array_elements(steps) AS step
+    LEFT JOIN unnest($3::text[], $4::interval[]) AS rule (reason, lapse) ON rule.reason = step ->> 'reason'
+    WHERE (step ->> 'until')::timestamptz IS DISTINCT FROM (step -> 'fact' ->> 'at')::timestamptz + rule.lapse)))
+ORDER BY number LIMIT $5
 """
 
 
 async def follow_policy(engine: AsyncEngine, policy: Policy) -> None:
-    """A lookup provider was configured, or taken away, since these numbers began to wait: they wait anew."""
-    stale = "no_lookup_provider" if policy.lookups else "lookup"
+    """Numbers that were shown under another policy: with or without a lookup provider, with other lapses."""
+    waits = "no_lookup_provider" if policy.lookups else "lookup"
+    lapses = {rule.reason: lapse for rule in policy.rules.values() if (lapse := _lapse(rule, policy))}
     after = ""
     while True:
         async with transaction(engine) as db:
-            rows = await db.fetch(_WAITING_WRONGLY, after, stale, not policy.lookups, AT_ONCE)
+            rows = await db.fetch(_SHOWN_WRONGLY, after, waits, [*lapses], [*lapses.values()], AT_ONCE)
             numbers = [row["number"] for row in rows]
             if not numbers:
                 return
             await _settle_again(db, numbers, policy, Cause("policy"))
         after = numbers[-1]
+
+
+def _lapse(rule: Rule, policy: Policy) -> timedelta | None:
+    return (None if policy.lookups else rule.alone_lapse) or rule.lapse
 
 
 async def _settle_again(db: Connection, numbers: Sequence[str], policy: Policy, cause: Cause) -> None:

@@ -343,7 +343,7 @@ def _counts(said: Iterable[Said], held: Kept, meaning: Meaning) -> Counter[tuple
                 counts[hour, verdict.sender or "", carrier, outcome] += 1
     for event, sender in _ended(held):
         hour, carrier = places[event]
-        counts[hour, sender, carrier, "opted_out"] += 1
+        counts[hour, sender, carrier, "list.opted_out"] += 1
     return counts
 
 

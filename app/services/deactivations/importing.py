@@ -320,5 +320,6 @@ def opted_out(applied: Applied, changes: Sequence[Change]) -> Counter[CountKey]:
     counts: Counter[CountKey] = Counter()
     for change in {(c.number, c.sender): c for c in changes if c.kind == "list.opted_out"}.values():
         hour = change.occurred_at.replace(minute=0, second=0, microsecond=0)
-        counts[hour, change.sender or "", network_of(applied.held[change.number].shown.carrier) or "", "opted_out"] += 1
+        carrier = network_of(applied.held[change.number].shown.carrier) or ""
+        counts[hour, change.sender or "", carrier, store.OPTED_OUT] += 1
     return counts

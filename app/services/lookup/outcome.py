@@ -22,7 +22,7 @@ from app.services.lookup.budget import NOTHING
 from app.services.lookup.claims import Claim, Next
 from app.services.lookup.kept import REFUSALS, kept_until
 from app.services.resolve import Moment, resolve
-from app.services.store import CountKey
+from app.services.store import OPTED_OUT, CountKey
 
 NOBODY_ANSWERS = timedelta(minutes=1)
 """After this, doubled each time up to an hour, a step is tried again that no provider answered."""
@@ -156,5 +156,5 @@ def opted_out(applied: Applied, changes: Mapping[str, Sequence[Change]]) -> Coun
         outs = {c.sender: c.occurred_at for c in changed if c.kind == "list.opted_out"}
         for sender, at in outs.items():
             hour = at.replace(minute=0, second=0, microsecond=0)
-            counts[hour, sender or "", network_of(applied.held[number].shown.carrier) or "", "opted_out"] += 1
+            counts[hour, sender or "", network_of(applied.held[number].shown.carrier) or "", OPTED_OUT] += 1
     return counts
