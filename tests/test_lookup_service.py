@@ -241,7 +241,7 @@ async def test_nobody_is_opted_out_by_an_outage_and_no_step_is_lost(start: Start
             if refused:
                 assert (await service.client.post("/v1/lookups/providers/telnyx/resume")).json()["resumed"]
             for asker in service.app.state.lookups.panel.askers:
-                asker.breaker.open_until = asker._pace._next = 0.0
+                asker.breaker.open_until = asker.pace._next = asker.pace._rests_until = 0.0
             await service.sql("UPDATE lookups SET due_at = now()")
             await looked_up(service)
             assert (await status(service))["state"] == "active"
