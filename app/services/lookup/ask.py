@@ -133,7 +133,7 @@ class Asker:
         return self._before_the_next(heard.said, attempt)
 
     async def _turn(self) -> tuple[Failure, str] | None:
-        """Wait until a call may be made; or why none is: others may have heard something meanwhile. Nothing is paid yet."""
+        """Wait until a call may be made; or why none is: others may have heard so meanwhile. Nothing is paid yet."""
         if self.pace.waits() > WAITS_MOST:
             return "rate_limited", "not asked: its turn would have come too late"
         await self._sleep(self.pace.turn())

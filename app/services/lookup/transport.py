@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import cycle
 from typing import Any
 
 import httpx
@@ -30,22 +30,33 @@ class Unreached(Exception):
         self.sent = sent
 
 
+@dataclass(slots=True)
+class _Pool:
+    """One client, and how many calls of it are under way."""
+
+    client: httpx.AsyncClient
+    calls: int = 0
+
+    def busy(self) -> int:
+        return self.calls
+
+
 class Transport:
     """Pooled connections to all providers. Follows no redirects: they would carry our key elsewhere."""
 
     def __init__(self) -> None:
-        self._open: list[httpx.AsyncClient] = []
+        self._open: list[_Pool] = []
 
     @cached_property
-    def _clients(self) -> Iterator[httpx.AsyncClient]:
+    def _pools(self) -> Sequence[_Pool]:
         """Made when first needed, one TLS context for all: that alone takes 30 ms to set up."""
         tls = httpx.create_ssl_context(trust_env=False)
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30)
         self._open = [
-            httpx.AsyncClient(follow_redirects=False, trust_env=False, limits=limits, verify=tls)
+            _Pool(httpx.AsyncClient(follow_redirects=False, trust_env=False, limits=limits, verify=tls))
             for _ in range(CLIENTS)
         ]
-        return cycle(self._open)
+        return self._open
 
     async def send(self, call: Call, within: float) -> HttpAnswer:
         """The answer, whatever its status; cut where its body ended early. Raises Unreached."""
@@ -66,18 +77,23 @@ class Transport:
         if call.params:
             more["params"] = [*call.params]
         timeout = httpx.Timeout(within, connect=CONNECT_WITHIN)
-        client = next(self._clients)
+        pool = min(self._pools, key=_Pool.busy)  # the first of the idle ones: its connections are open already
+        client = pool.client
         request = client.build_request(call.method, call.url, headers=dict(call.headers), timeout=timeout, **more)
-        answer = await client.send(request, auth=call.basic, stream=True)
+        pool.calls += 1
         try:
-            body, cut = await _body(answer)
+            answer = await client.send(request, auth=call.basic, stream=True)
+            try:
+                body, cut = await _body(answer)
+            finally:
+                await answer.aclose()
         finally:
-            await answer.aclose()
+            pool.calls -= 1
         return HttpAnswer(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, body, cut)
 
     async def close(self) -> None:
-        for client in self._open:
-            await client.aclose()
+        for pool in self._open:
+            await pool.client.aclose()
 
 
 async def _body(answer: httpx.Response) -> tuple[bytes, bool]:
