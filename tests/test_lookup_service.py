@@ -18,7 +18,7 @@ from app.services.lookup import ask
 from app.services.lookup import service as making
 from app.services.lookup.budget import Budget
 from tests.conftest import Service, Start
-from tests.provider import Reply, answering, telnyx, today
+from tests.provider import Provider, Reply, answering, telnyx, today
 
 WHO = "+15555551234"
 LONG_AGO = "2025-01-02T09:00:00Z"
@@ -466,32 +466,41 @@ async def test_a_burst_of_receipts_is_decided_by_one_answer(start: Start) -> Non
             assert provider.calls == {WHO: 1}
 
 
-async def test_an_earlier_port_decides_nothing_that_is_newer_than_it(start: Start) -> None:
-    """Neither against a carrier that was told since, nor for a number that was deactivated since."""
+async def after_a_port(service: Service, provider: Provider) -> None:
+    """Five days ago the number was found on T-Mobile; by now the provider says that it is on AT&T."""
+    await served_by(service)
+    await receipt(service, "345")
+    await looked_up(service)
+    assert (await status(service))["carrier"]["name"] == "T-Mobile"
+    await service.sql("UPDATE lookup_answers SET asked_at = asked_at - interval '5 days'")
+    provider.says = says("AT&T Mobility", ported="N")
+
+
+async def test_an_earlier_port_decides_nothing_against_a_carrier_that_was_told_since(start: Start) -> None:
     async with answering(says("T-Mobile USA, Inc.", ported="Y")) as provider:
         async with start(lookup=provider.settings()) as service:
-            await served_by(service)
-            await receipt(service, "345")
-            await looked_up(service)
-            assert (await status(service))["carrier"]["name"] == "T-Mobile"
-            await service.sql("UPDATE lookup_answers SET asked_at = asked_at - interval '5 days'")
-            provider.says = says("AT&T Mobility", ported="N")
-
+            await after_a_port(service, provider)
             entry = {"gateway": "native", "message_id": "later", "number": WHO, "sender": "12345", "carrier": "AT&T",
                      "sent_at": datetime.now(UTC).isoformat()}  # fmt: skip
             assert (await service.client.post("/v1/messages", json=[entry])).status_code == 200
-            assert (await status(service))["carrier"]["name"] == "AT&T"
             await receipt(service, "345", message="m2")
             await looked_up(service)
-            assert (await status(service))["carrier"]["name"] == "AT&T"
+            told = await status(service)
+            assert (told["state"], told["carrier"]["name"]) == ("active", "AT&T")
             assert provider.calls == {WHO: 2}
 
+
+async def test_an_earlier_port_brings_no_number_back_that_was_deactivated_since(start: Start) -> None:
+    async with answering(says("T-Mobile USA, Inc.", ported="Y")) as provider:
+        async with start(lookup=provider.settings()) as service:
+            await after_a_port(service, provider)
             failed = {"number": WHO, "sender": "12345", "status": "undeliverable"}
             both = [failed | {"message_id": f"m{code}", "code": code} for code in ("341", "3041")]
             assert (await service.client.post("/v1/receipts/native", json=both)).status_code == 200
             await looked_up(service)
-            assert (await status(service))["state"] == "deactivated"
-            assert provider.calls == {WHO: 3}
+            told = await status(service)
+            assert (told["state"], told["waiting_for"]) == ("deactivated", "lookup")
+            assert provider.calls == {WHO: 2}
 
 
 async def test_two_providers_that_disagree_stand_both_in_the_history(start: Start) -> None:
