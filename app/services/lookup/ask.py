@@ -73,6 +73,7 @@ class Asker:
     def __init__(self, source: Source, transport: Transport, budget: Budget,
                  sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:  # fmt: skip
         self.source = source
+        self.config = source.config
         self.breaker = Breaker()
         self.pace = Pace(source.per_second)
         self._transport = transport
@@ -156,7 +157,7 @@ class Asker:
             heard = _Heard(lookups.read(source.provider, answer, numbers, source.options), cut, arrived=True)
         self.breaker.heard(_worst(heard.said))
         if self.breaker.stopped:
-            await stops.stop(self._budget.engine, self.name, source.config, self.breaker.stopped)
+            await stops.stop(self._budget.engine, self.name, self.config, self.breaker.stopped)
         metrics.asked(self.name, heard.said.values(), perf_counter() - began)
         return heard
 
@@ -180,7 +181,7 @@ class Asker:
         if number not in attempt.said and number in attempt.refused:
             return None
         said = attempt.said.get(number) or Failed(number, "provider_error", "no answer in time")
-        config = self.source.config if number in attempt.price else ""  # nothing was asked: nothing is kept of it
+        config = self.config if number in attempt.price else ""  # nothing was asked: nothing is kept of it
         return Answer(self.name, said, attempt.price.get(number, NOTHING), datetime.now(UTC), config)
 
 

@@ -19,12 +19,16 @@ from app.services.connection import Connection, transaction
 NOTHING = Decimal(0)
 WINDOW = timedelta(days=30)
 
-_OPEN_DAY = "INSERT INTO lookup_days (day, spent) VALUES ($1, 0) ON CONFLICT DO NOTHING"
-_LOCK_DAY = "SELECT spent FROM lookup_days WHERE day = $1 FOR UPDATE"
+_LOCK_DAY = """
+INSERT INTO lookup_days AS d (day, spent) VALUES ($1, 0) ON CONFLICT (day) DO UPDATE SET spent = d.spent RETURNING spent
+"""
 _SPENT = """
 SELECT number, sum(spent) AS spent FROM lookup_spend WHERE number = ANY($1::text[]) AND day > $2 GROUP BY number
 """
-_ADD_DAY = "UPDATE lookup_days SET spent = greatest(spent + $2, 0) WHERE day = $1"
+_ADD_DAY = """
+INSERT INTO lookup_days AS d (day, spent) VALUES ($1, greatest($2::numeric, 0))
+ON CONFLICT (day) DO UPDATE SET spent = greatest(d.spent + $2, 0)
+"""
 _ADD_NUMBERS = """
 INSERT INTO lookup_spend AS s (number, day, spent)
 SELECT n, $1, p FROM unnest($2::text[], $3::numeric[]) AS v (n, p) ORDER BY n
@@ -100,9 +104,11 @@ class Budget:
     async def _reserve(self, group: Sequence[_Asked]) -> list[Granted]:
         today = self._today()
         async with transaction(self.engine) as db:
-            await db.execute(_OPEN_DAY, today)
-            spent = await db.fetchval(_LOCK_DAY, today)
-            own = await _spent(db, today, [number for one in group for number in one.numbers])
+            spent, own = NOTHING, dict[str, Decimal]()
+            if self.per_day is not None or self.per_number is not None:
+                spent = await db.fetchval(_LOCK_DAY, today)  # all processes take turns from here on
+            if self.per_number is not None:
+                own = await _spent(db, today, [number for one in group for number in one.numbers])
             granted, more, mine = [], dict[str, Decimal](), self._own
             for one in group:
                 left = [n for n in one.numbers if self._within(own.get(n, NOTHING) + more.get(n, NOTHING), one.price)]
@@ -128,7 +134,6 @@ class Budget:
         if changed:
             self._own += sum(changed.values(), NOTHING)
             async with transaction(self.engine) as db:
-                await db.execute(_OPEN_DAY, day)
                 await _add(db, day, changed)
 
     async def left(self) -> Decimal | None:

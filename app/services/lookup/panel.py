@@ -58,7 +58,7 @@ class Panel:
     def obey(self, stopped: Mapping[tuple[str, str], Failure]) -> None:
         """Ask nobody whom any process has found to refuse our account, and everybody else again."""
         for asker in self.askers:
-            asker.breaker.stopped = stopped.get((asker.name, asker.source.config))
+            asker.breaker.stopped = stopped.get((asker.name, asker.config))
 
     def first(self) -> Asker | None:
         """Who would be asked now; None when nobody may be."""

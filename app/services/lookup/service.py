@@ -203,7 +203,7 @@ class Lookups:
             if (answer := still_good(before, one.number, self._meaning, now))
         }
         metrics.LOOKUP_HITS.inc(len(good))
-        configs = {asker.name: asker.source.config for asker in self.panel.askers}
+        configs = {asker.name: asker.config for asker in self.panel.askers}
         no = {number: refused(before.answers.get(number, ()), configs) for number in numbers}
         skip = {(number, answer.provider) for number, answers in no.items() for answer in answers}
         told = await self.panel.ask([number for number in numbers if number not in good], skip)
