@@ -328,6 +328,19 @@ async def test_a_number_that_the_plan_itself_explains_is_settled_for_nothing(
         assert (provider.calls.total(), await service.sql("SELECT 1 FROM lookup_days")) == (0, [])
 
 
+@pytest.mark.parametrize(("raw", "name"), [
+    ("AT&T", "AT&T (wireline)"), ("AT&T Local", "AT&T (wireline)"),
+    ("CELLULAR SOUTH, INC.", "CELLULAR SOUTH, INC."),  # an arm that the catalogue does not have: as it was sent
+])  # fmt: skip
+async def test_a_fixed_line_is_not_the_mobile_carrier_of_like_name(start: Start, raw: str, name: str) -> None:
+    async with answering(lambda number: Reply(telnyx(number, raw, line="landline"))) as provider:
+        async with start(lookup=provider.settings()) as service:
+            await fail(service, WHO)
+            await quiet(service)
+            carrier = (await service.client.get(f"/v1/numbers/{WHO}")).json()["carrier"]
+            assert (carrier["name"], carrier["name_raw"], carrier["line_type"]) == (name, raw, "landline")
+
+
 async def test_an_impossible_number_is_asked_for_nowhere(start: Start) -> None:
     async with answering(well) as provider, start(lookup=provider.settings()) as service:
         answer = await service.client.post("/v1/numbers/+1555/lookup")

@@ -42,7 +42,7 @@ class _Pool:
 
 
 class Transport:
-    """Pooled connections to all providers. httpx without its client: of what that adds we want nothing (redirects, which
+    """Pooled connections to all providers. httpx without its client: of what that adds we want nothing (redirects, that
     would carry our key elsewhere; cookies; a log line with the number in it), and it took 300 to 370 of 920 us a call.
     """
 
