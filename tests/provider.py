@@ -26,8 +26,8 @@ def telnyx(number: str, carrier: str, *, ported: str = "", on: str = "", line: s
 
 @dataclass
 class Reply:
-    """One HTTP answer. `cut`: how many bytes of the body are sent before the connection ends; `after`: seconds of
-    silence before it.
+    """One HTTP answer. `cut`: how many bytes of the body are sent before the connection ends; `after`: what it waits
+    for; `drips`: seconds between two of its bytes.
     """
 
     body: bytes = b""
@@ -35,6 +35,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
     cut: int | None = None
     after: asyncio.Event | None = None
+    drips: float = 0.0
 
 
 Says = Callable[[str], Reply]
@@ -42,7 +43,9 @@ Says = Callable[[str], Reply]
 
 @dataclass
 class Provider:
-    """`says` answers for a number; `calls` counts by number; `busiest` is how many were under way at once."""
+    """`says` answers for a number; `calls` counts by number; `busiest` is how many were under way at once;
+    `connections` how many were accepted.
+    """
 
     says: Says
     url: str = ""
@@ -50,6 +53,7 @@ class Provider:
     bodies: list[bytes] = field(default_factory=list)
     under_way: int = 0
     busiest: int = 0
+    connections: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     def settings(self, name: str = "telnyx", **more: Any) -> dict[str, Any]:
@@ -67,6 +71,7 @@ async def answering(says: Says) -> AsyncIterator[Provider]:
         task = asyncio.current_task()
         assert task
         open_.add(task)
+        provider.connections += 1
         try:
             while await _answer(provider, reader, writer):
                 pass
@@ -105,8 +110,12 @@ async def _answer(provider: Provider, reader: asyncio.StreamReader, writer: asyn
         provider.under_way -= 1
     lines = [f"HTTP/1.1 {reply.status} Said", f"content-length: {len(reply.body)}"]
     lines += [f"{name}: {value}" for name, value in reply.headers.items()]
-    writer.write("\r\n".join([*lines, "", ""]).encode() + reply.body[: reply.cut])
-    await writer.drain()
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    for part in [bytes([one]) for one in reply.body] if reply.drips else [reply.body[: reply.cut]]:
+        writer.write(part)
+        await writer.drain()
+        if reply.drips:
+            await asyncio.sleep(reply.drips)
     return reply.cut is None
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import pty
+import sys
+from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +16,9 @@ import pytest
 
 from app.config import Settings, SettingsError
 from app.main import plan_of
+from app.services.connection import connect, transaction
 from tests.provider import Provider, Reply, answering, telnyx
-from tests.running import sendable
+from tests.running import WITHIN, environment, sendable
 
 NUMBERS = [f"+1555555{n:04}" for n in range(30)]
 
@@ -56,6 +63,75 @@ async def test_a_file_is_looked_up_within_its_price_and_goes_on_where_it_stopped
         told = await run("--max-cost", "1")
         assert (told["answered_before"], told["asked"], told["ok"], told["spent"]) == (12, 18, 18, "0.18")
         assert provider.calls == dict.fromkeys(NUMBERS, 1)
+
+
+async def test_a_file_costs_no_more_than_was_allowed_though_every_number_takes_three_calls(
+    tmp_path: Path, database_url: str
+) -> None:
+    file = tmp_path / "numbers.csv"
+    file.write_text("\n".join(NUMBERS))
+    async with answering(lambda _: Reply(b"", 503)) as provider:
+        said = await sendable("lookup", "import", str(file), "--json", "--max-cost", "0.05", database_url=database_url,
+                              config=written(tmp_path, provider))  # fmt: skip
+        assert said.code == 0, said.err
+        told = json.loads(said.out)
+        assert (told["ok"], told["spent"]) == (0, "0.05")  # each call may have been billed
+        assert provider.calls.total() == 5
+        engine = connect(database_url)
+        async with transaction(engine) as db:
+            assert await db.fetchval("SELECT spent FROM lookup_days") == Decimal("0.05")
+            assert await db.fetch("SELECT kind FROM alarms WHERE kind = 'lookup_budget'") == []
+        await engine.dispose()
+
+
+async def test_a_terminal_sees_how_far_a_file_is_and_the_price_before(tmp_path: Path, database_url: str) -> None:
+    file = tmp_path / "numbers.csv"
+    file.write_text("\n".join(NUMBERS))
+    go = asyncio.Event()
+    replies = iter([Reply(telnyx(NUMBERS[0], "AT&T Mobility"), after=go)])
+    async with answering(lambda n: next(replies, Reply(telnyx(n, "AT&T Mobility")))) as provider:
+        ours, theirs = pty.openpty()
+        settings = environment(database_url=database_url, config=written(tmp_path, provider)) | {"TERM": "xterm"}
+        running = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app.cli", "lookup", "import", str(file), "--max-cost", "1", "--json", env=settings,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=theirs,
+        )  # fmt: skip
+        os.close(theirs)
+        reading = asyncio.create_task(asyncio.to_thread(seen_on, ours, "97%", go.set, asyncio.get_running_loop()))
+        out, _ = await asyncio.wait_for(running.communicate(), WITHIN)
+        screen = await reading
+        assert running.returncode == 0, screen
+        assert json.loads(out)["ok"] == 30
+    price = screen.index("30 of 30 numbers to ask, for about 0.30; at most 1 is spent")
+    assert price < screen.index("lookups") < screen.index("97%") < screen.index("100%")
+
+
+def seen_on(terminal: int, until: str, then: Callable[[], object], loop: asyncio.AbstractEventLoop) -> str:
+    """All that is written on a terminal to its end; once `until` stands there, `then` is called."""
+    shown = b""
+    while True:
+        try:
+            more = os.read(terminal, 4_096)
+        except OSError:  # EIO: the other end is closed
+            more = b""
+        if not more:
+            os.close(terminal)
+            return shown.decode()
+        before, shown = shown, shown + more
+        if until.encode() in shown and until.encode() not in before:
+            loop.call_soon_threadsafe(then)
+
+
+async def test_where_no_terminal_is_nothing_moves_and_the_price_is_told(tmp_path: Path, database_url: str) -> None:
+    file = tmp_path / "numbers.csv"
+    file.write_text("\n".join(NUMBERS[:2]))
+    async with answering(lambda number: Reply(telnyx(number, "AT&T Mobility"))) as provider:
+        said = await sendable("lookup", "import", str(file), "--max-cost", "1", database_url=database_url,
+                              config=written(tmp_path, provider))  # fmt: skip
+    assert said.code == 0, said.err
+    lines = [line for line in (said.out + said.err).splitlines() if "numbers to ask" in line]
+    assert lines == ["2 of 2 numbers to ask, for about 0.02; at most 1 is spent"]
+    assert "\x1b" not in said.out + said.err
 
 
 async def test_a_provider_that_refuses_our_key_is_asked_again_after_the_command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -15,8 +16,9 @@ from sqlalchemy import make_url
 
 from app.services.lookup import ask
 from app.services.lookup import service as making
+from app.services.lookup.budget import Budget
 from tests.conftest import Service, Start
-from tests.provider import Reply, answering, telnyx, today
+from tests.provider import Provider, Reply, answering, telnyx, today
 
 WHO = "+15555551234"
 LONG_AGO = "2025-01-02T09:00:00Z"
@@ -241,7 +243,7 @@ async def test_nobody_is_opted_out_by_an_outage_and_no_step_is_lost(start: Start
             if refused:
                 assert (await service.client.post("/v1/lookups/providers/telnyx/resume")).json()["resumed"]
             for asker in service.app.state.lookups.panel.askers:
-                asker.breaker.open_until = asker._pace._next = 0.0
+                asker.breaker.open_until = asker.pace._next = asker.pace._rests_until = 0.0
             await service.sql("UPDATE lookups SET due_at = now()")
             await looked_up(service)
             assert (await status(service))["state"] == "active"
@@ -381,6 +383,20 @@ async def test_a_number_costs_no_more_than_its_own_budget_in_thirty_days(start: 
             assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "ok"
 
 
+async def test_what_is_given_back_after_midnight_is_given_back_to_the_day_that_paid(service: Service) -> None:
+    days = [date(2026, 5, 4)]
+    budget = Budget(service.app.state.engine, per_day=Decimal("0.05"), today=lambda: days[-1])
+    granted = await budget.reserve([WHO, "+15555551235"], Decimal("0.02"))
+    assert granted.numbers == [WHO, "+15555551235"]
+    days.append(date(2026, 5, 5))
+    assert (await budget.reserve(["+15555551236"], Decimal("0.02"))).numbers == ["+15555551236"]
+    await budget.settle({WHO: Decimal("-0.02"), "+15555551235": Decimal("0.01")}, granted.day)
+    assert await service.sql("SELECT day, spent FROM lookup_days ORDER BY 1") == [
+        (date(2026, 5, 4), Decimal("0.03")),
+        (date(2026, 5, 5), Decimal("0.02")),
+    ]
+
+
 CHARGED = {"http": {"net": "T-Mobile USA, Inc.", "moved": True, "charge": "0.50"},
            "hlr-lookups": {"msisdn": WHO, "query_status": "OK", "is_ported": True, "cost": "0.0050",
                            "ported_network_name": "T-Mobile US:6529 - SVR/2"}}  # fmt: skip
@@ -448,6 +464,43 @@ async def test_a_burst_of_receipts_is_decided_by_one_answer(start: Start) -> Non
                 await looked_up(service)
                 assert (await status(service))["state"] == "active"
             assert provider.calls == {WHO: 1}
+
+
+async def after_a_port(service: Service, provider: Provider) -> None:
+    """Five days ago the number was found on T-Mobile; by now the provider says that it is on AT&T."""
+    await served_by(service)
+    await receipt(service, "345")
+    await looked_up(service)
+    assert (await status(service))["carrier"]["name"] == "T-Mobile"
+    await service.sql("UPDATE lookup_answers SET asked_at = asked_at - interval '5 days'")
+    provider.says = says("AT&T Mobility", ported="N")
+
+
+async def test_an_earlier_port_decides_nothing_against_a_carrier_that_was_told_since(start: Start) -> None:
+    async with answering(says("T-Mobile USA, Inc.", ported="Y")) as provider:
+        async with start(lookup=provider.settings()) as service:
+            await after_a_port(service, provider)
+            entry = {"gateway": "native", "message_id": "later", "number": WHO, "sender": "12345", "carrier": "AT&T",
+                     "sent_at": datetime.now(UTC).isoformat()}  # fmt: skip
+            assert (await service.client.post("/v1/messages", json=[entry])).status_code == 200
+            await receipt(service, "345", message="m2")
+            await looked_up(service)
+            told = await status(service)
+            assert (told["state"], told["carrier"]["name"]) == ("active", "AT&T")
+            assert provider.calls == {WHO: 2}
+
+
+async def test_an_earlier_port_brings_no_number_back_that_was_deactivated_since(start: Start) -> None:
+    async with answering(says("T-Mobile USA, Inc.", ported="Y")) as provider:
+        async with start(lookup=provider.settings()) as service:
+            await after_a_port(service, provider)
+            failed = {"number": WHO, "sender": "12345", "status": "undeliverable"}
+            both = [failed | {"message_id": f"m{code}", "code": code} for code in ("341", "3041")]
+            assert (await service.client.post("/v1/receipts/native", json=both)).status_code == 200
+            await looked_up(service)
+            told = await status(service)
+            assert (told["state"], told["waiting_for"]) == ("deactivated", "lookup")
+            assert provider.calls == {WHO: 2}
 
 
 async def test_two_providers_that_disagree_stand_both_in_the_history(start: Start) -> None:

@@ -7,6 +7,7 @@ import csv
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -81,8 +82,8 @@ def _told(outcome: Outcome) -> dict[str, Any]:
             "price": str(outcome.price), "changes": len(outcome.changes)}  # fmt: skip
 
 
-def _lookups(engine: AsyncEngine, settings: Settings) -> Lookups:
-    plan = plan_of(settings)
+def _lookups(engine: AsyncEngine, settings: Settings, most: Decimal | None = None) -> Lookups:
+    plan = replace(plan_of(settings), most=most)
     if not plan.sources:
         raise Refused("no lookup provider is configured: name one under [lookup] in the settings file")
     return Lookups(engine, meaning_of(settings), plan)
@@ -130,7 +131,7 @@ def look_up_file(
     wanted = _wanted(file, settings.region)
 
     async def look(engine: AsyncEngine, settings: Settings) -> dict[str, Any]:
-        lookups = _lookups(engine, settings)
+        lookups = _lookups(engine, settings, most)
         price = lookups.plan.sources[0].price
         answered: set[str] = set()
         for start in range(0, len(wanted.numbers), TOLD):

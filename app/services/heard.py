@@ -95,11 +95,22 @@ def network(carrier: Carrier, carriers: Carriers) -> str:
 
 
 def carrier_of(found: Found, provider: str, at: datetime, carriers: Carriers) -> Carrier:
-    """The answer as a fact: the canonical name where it is known, the name as sent beside it."""
+    """The answer as a fact: the canonical name where it is known, the name as sent beside it. A fixed line is never a
+    mobile carrier's, though the arm that serves it goes by the same name.
+    """
     name = carriers.name(found.carrier) if found.carrier else carriers.by_network(found.mcc, found.mnc)
+    if found.line_type == "landline" and name:
+        name = _fixed(name, carriers)
     return Carrier(
         at, provider, name, found.carrier, found.mcc, found.mnc, found.line_type, found.ported, found.ported_at
     )
+
+
+def _fixed(name: str, carriers: Carriers) -> str | None:
+    """What the arm for fixed lines is called, None where the catalogue has only the mobile carrier."""
+    kinds = {brand.name: brand.kind for brand in carriers.brands}
+    arm = name if kinds.get(name) == "other" else f"{name} (wireline)"
+    return arm if arm in kinds else None
 
 
 def proven(found: Found, death: Fact, stored: Carrier | None, carriers: Carriers) -> bool:

@@ -33,14 +33,17 @@ class Breaker:
 
     def lets(self) -> bool:
         """Whether a call may be made now. An open breaker lets one trial through when its time is over."""
-        if self.stopped or self.clock() < self.open_until or self.trying:
+        if not self.ready():
             return False
         self.trying = self.failures >= FAILS
         return True
 
     def ready(self) -> bool:
         """The same without taking the trial."""
-        return not (self.stopped or self.clock() < self.open_until or self.trying)
+        return not (self.stopped or self.is_open() or self.trying)
+
+    def is_open(self) -> bool:
+        return self.clock() < self.open_until
 
     def rests_now(self) -> bool:
         return self.failures >= FAILS
@@ -66,6 +69,16 @@ class Pace:
     per_second: float
     clock: Clock = monotonic
     _next: float = field(default=0.0)
+    _rests_until: float = field(default=0.0)
+
+    def waits(self) -> float:
+        """Seconds until the next turn, which is not taken with this."""
+        return max(self._next - self.clock(), 0.0)
+
+    def soon(self, within: float) -> int:
+        """How many turns are still to be had that begin within so many seconds."""
+        left = within - self.waits()
+        return int(left * self.per_second) + 1 if left >= 0 else 0
 
     def turn(self) -> float:
         """Seconds to wait for one's turn, which is taken with this."""
@@ -75,4 +88,9 @@ class Pace:
         return mine - now
 
     def rest(self, seconds: float) -> None:
-        self._next = max(self._next, self.clock() + seconds)
+        self._rests_until = self.clock() + seconds
+        self._next = max(self._next, self._rests_until)
+
+    def rests(self) -> float:
+        """Seconds for which the provider still asks us to wait."""
+        return max(self._rests_until - self.clock(), 0.0)

@@ -6,7 +6,7 @@ What was reserved by a process that died stays spent: its call may have been bil
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
@@ -19,12 +19,16 @@ from app.services.connection import Connection, transaction
 NOTHING = Decimal(0)
 WINDOW = timedelta(days=30)
 
-_OPEN_DAY = "INSERT INTO lookup_days (day, spent) VALUES ($1, 0) ON CONFLICT DO NOTHING"
-_LOCK_DAY = "SELECT spent FROM lookup_days WHERE day = $1 FOR UPDATE"
+_LOCK_DAY = """
+INSERT INTO lookup_days AS d (day, spent) VALUES ($1, 0) ON CONFLICT (day) DO UPDATE SET spent = d.spent RETURNING spent
+"""
 _SPENT = """
 SELECT number, sum(spent) AS spent FROM lookup_spend WHERE number = ANY($1::text[]) AND day > $2 GROUP BY number
 """
-_ADD_DAY = "UPDATE lookup_days SET spent = greatest(spent + $2, 0) WHERE day = $1"
+_ADD_DAY = """
+INSERT INTO lookup_days AS d (day, spent) VALUES ($1, greatest($2::numeric, 0))
+ON CONFLICT (day) DO UPDATE SET spent = greatest(d.spent + $2, 0)
+"""
 _ADD_NUMBERS = """
 INSERT INTO lookup_spend AS s (number, day, spent)
 SELECT n, $1, p FROM unnest($2::text[], $3::numeric[]) AS v (n, p) ORDER BY n
@@ -32,31 +36,45 @@ ON CONFLICT (number, day) DO UPDATE SET spent = greatest(s.spent + excluded.spen
 """
 
 
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
 class _Asked(NamedTuple):
     """Calls that somebody wants to make, and who waits for leave."""
 
     numbers: Sequence[str]
     price: Decimal
-    granted: asyncio.Future[list[str]]
+    granted: asyncio.Future[Granted]
+
+
+class Granted(NamedTuple):
+    """Numbers whose call is paid for, and the day (UTC) whose budget pays: an answer may come on the next one."""
+
+    numbers: list[str]
+    day: date
 
 
 class Budget:
-    """Caps, in the currency of the prices; None: no cap. Days are UTC.
+    """Caps, in the currency of the prices; None: no cap. Days are UTC. `most` is for this process alone, in all.
 
     While one transaction reserves, the next ones gather: all processes take turns at the day's one row.
     """
 
-    def __init__(self, engine: AsyncEngine, per_day: Decimal | None = None, per_number: Decimal | None = None) -> None:
+    def __init__(self, engine: AsyncEngine, per_day: Decimal | None = None, per_number: Decimal | None = None,
+                 most: Decimal | None = None, today: Callable[[], date] = _today) -> None:  # fmt: skip
         self.engine = engine
         self.per_day = per_day
         self.per_number = per_number
+        self._most, self._own = most, NOTHING
+        self._today = today
         self._waiting: list[_Asked] = []
         self._reserving: asyncio.Task[None] | None = None
 
-    async def reserve(self, numbers: Sequence[str], price: Decimal) -> list[str]:
+    async def reserve(self, numbers: Sequence[str], price: Decimal) -> Granted:
         """Those numbers whose call at this price is paid for; the others are over the day's cap or their own."""
         if not price or not numbers:
-            return [*numbers]
+            return Granted([*numbers], self._today())
         asked = _Asked(numbers, price, asyncio.get_running_loop().create_future())
         self._waiting.append(asked)
         if self._reserving is None:
@@ -73,9 +91,9 @@ class Budget:
                     if not one.granted.done():
                         one.granted.set_exception(error)
             else:
-                for one, numbers in zip(group, granted, strict=True):
+                for one, theirs in zip(group, granted, strict=True):
                     if not one.granted.done():
-                        one.granted.set_result(numbers)
+                        one.granted.set_result(theirs)
         self._reserving = None
 
     async def idle(self) -> None:
@@ -83,40 +101,47 @@ class Budget:
         if self._reserving:
             await asyncio.wait([self._reserving])
 
-    async def _reserve(self, group: Sequence[_Asked]) -> list[list[str]]:
-        today = datetime.now(UTC).date()
+    async def _reserve(self, group: Sequence[_Asked]) -> list[Granted]:
+        today = self._today()
         async with transaction(self.engine) as db:
-            await db.execute(_OPEN_DAY, today)
-            spent = await db.fetchval(_LOCK_DAY, today)
-            own = await _spent(db, today, [number for one in group for number in one.numbers])
-            granted, more = [], dict[str, Decimal]()
+            spent, own = NOTHING, dict[str, Decimal]()
+            if self.per_day is not None or self.per_number is not None:
+                spent = await db.fetchval(_LOCK_DAY, today)  # all processes take turns from here on
+            if self.per_number is not None:
+                own = await _spent(db, today, [number for one in group for number in one.numbers])
+            granted, more, mine = [], dict[str, Decimal](), self._own
             for one in group:
                 left = [n for n in one.numbers if self._within(own.get(n, NOTHING) + more.get(n, NOTHING), one.price)]
                 if self.per_day is not None:
                     left = left[: max(0, int((self.per_day - spent) // one.price))]
+                if self._most is not None:
+                    left = left[: max(0, int((self._most - mine) // one.price))]
                 spent += one.price * len(left)
+                mine += one.price * len(left)
                 for number in left:
                     more[number] = more.get(number, NOTHING) + one.price
-                granted.append(left)
+                granted.append(Granted(left, today))
             await _add(db, today, more)
+        self._own += sum(more.values(), NOTHING)
         return granted
 
     def _within(self, spent: Decimal, price: Decimal) -> bool:
         return self.per_number is None or spent + price <= self.per_number
 
-    async def settle(self, more: Mapping[str, Decimal]) -> None:
-        """Correct what was reserved: less where a call was certainly not billed, else what the provider named."""
+    async def settle(self, more: Mapping[str, Decimal], day: date) -> None:
+        """Correct what was reserved that day: less where a call was certainly not billed, else what it did cost."""
         changed = {number: price for number, price in more.items() if price}
         if changed:
+            self._own += sum(changed.values(), NOTHING)
             async with transaction(self.engine) as db:
-                await _add(db, datetime.now(UTC).date(), changed)
+                await _add(db, day, changed)
 
     async def left(self) -> Decimal | None:
         """Of the day's cap, None where there is none."""
         if self.per_day is None:
             return None
         async with transaction(self.engine) as db:
-            spent = await db.fetchval("SELECT spent FROM lookup_days WHERE day = $1", datetime.now(UTC).date())
+            spent = await db.fetchval("SELECT spent FROM lookup_days WHERE day = $1", self._today())
         return self.per_day - (spent or NOTHING)
 
 

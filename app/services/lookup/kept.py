@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from app.models.lookup import Failed, Failure
-from app.models.number import Number
+from app.models.number import Carrier, Number
 from app.services import store
 from app.services.connection import Connection
-from app.services.decide import DEAD, known_carrier, questions
+from app.services.decide import DEAD, Question, known_carrier, questions
 from app.services.heard import DEAF, kind_of
 from app.services.intake import Meaning
 from app.services.lookup import claims
@@ -48,23 +48,26 @@ def refused(kept: Sequence[Answer], configs: Mapping[str, str]) -> list[Answer]:
 
 
 def still_good(before: Known, who: str, meaning: Meaning, now: datetime) -> Answer | None:
-    """An earlier answer that decides all that is asked now, as of a burst of receipts about one number. A port that was
-    told of before a deactivation does not explain it.
-    """
+    """An earlier answer that decides all that is asked now, as of a burst of receipts about one number."""
     if (number := before.held.get(who)) is None:
         return None
     stored = known_carrier(number, meaning.policy)
-    died = max((q.fact.at for q in questions(number, meaning.policy, now) if q.state in DEAD), default=None)
+    asked = questions(number, meaning.policy, now)
     for answer in sorted(before.answers.get(who, ()), key=lambda a: a.at, reverse=True):
         kind = kind_of(answer.said, stored, meaning.carriers)
         if kind in {"nothing", "gone"}:
             continue
-        if kind in {"same", "first", "porting"} and now - answer.at > BURST:
-            continue
-        if kind == "moved" and died and died - answer.at > BURST:
+        if now - answer.at > BURST and (kind in {"same", "first", "porting"} or _overtaken(answer, stored, asked)):
             continue
         return answer
     return None
+
+
+def _overtaken(answer: Answer, stored: Carrier | None, asked: Sequence[Question]) -> bool:
+    """Whether another carrier, or the number's end, was told since: an earlier port says nothing about that."""
+    if isinstance(answer.said, Failed) or answer.said.line_type in DEAF:
+        return False
+    return bool(stored and stored.at > answer.at) or any(q.state in DEAD and q.fact.at > answer.at for q in asked)
 
 
 def kept_until(answer: Answer, kind: str) -> datetime | None:

@@ -17,10 +17,11 @@ from app.services.apply import Applied
 from app.services.decide import known_carrier, network_of, questions
 from app.services.heard import Said, best, kind_of
 from app.services.intake import Meaning
-from app.services.lookup.ask import Answer, Source, Told
+from app.services.lookup.ask import Answer, Source
 from app.services.lookup.budget import NOTHING
 from app.services.lookup.claims import Claim, Next
 from app.services.lookup.kept import REFUSALS, kept_until
+from app.services.lookup.panel import Told
 from app.services.resolve import Moment, resolve
 from app.services.store import OPTED_OUT, CountKey
 
@@ -42,6 +43,8 @@ class Plan:
     per_number: Decimal | None = None
     timetable: tuple[timedelta, ...] = TIMETABLE
     home: str = "US"
+    most: Decimal | None = None
+    """What this process may spend in all."""
 
 
 class Outcome(NamedTuple):
@@ -96,8 +99,9 @@ def settle(one: Done, number: Number, meaning: Meaning, plan: Plan, now: datetim
         return settled
     if waits == "budget":
         at = max([now, *(q.fact.at for q in asked)])
-        settled.verdicts = [Verdict(number.number, at, Cause("policy"), stalled=Stalled(at, "budget"))] if asked else []
-        settled.alarms = [("lookup_budget", "day" if plan.per_number is None else "day or number")]
+        if asked:  # else nothing waits for the budget but a caller, who hears of it
+            settled.verdicts = [Verdict(number.number, at, Cause("policy"), stalled=Stalled(at, "budget"))]
+            settled.alarms = [("lookup_budget", "day" if plan.per_number is None else "day or number")]
     elif waits == "provider" or chosen is None:
         settled.alarms = [("lookup_outage", "/".join(sorted({p for p, _ in errors})) or "all")]
     else:

@@ -17,12 +17,13 @@ from app.services import metrics
 from app.services.connection import Busy, is_lost, transaction
 from app.services.intake import Meaning
 from app.services.lookup import claims, stops
-from app.services.lookup.ask import Asker, Panel, Told
+from app.services.lookup.ask import Asker
 from app.services.lookup.budget import Budget
 from app.services.lookup.claims import Claim
 from app.services.lookup.commit import Commits
 from app.services.lookup.kept import NOTHING_KNOWN, Known, known, refused, still_good
 from app.services.lookup.outcome import Done, Outcome, Plan
+from app.services.lookup.panel import Panel, Told
 from app.services.lookup.transport import Transport
 from app.services.lookup.written import written
 
@@ -51,7 +52,7 @@ class Lookups:
         self._meaning = meaning
         self.plan = plan
         self._transport = transport or Transport()
-        self.budget = Budget(engine, plan.per_day, plan.per_number)
+        self.budget = Budget(engine, plan.per_day, plan.per_number, plan.most)
         self.panel = Panel([Asker(source, self._transport, self.budget) for source in plan.sources])
         self._flights: dict[str, asyncio.Future[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,22 +111,28 @@ class Lookups:
             pass
 
     async def _look(self) -> None:
-        """Claim as many as there is room for, and send them on their way."""
-        room = min(AT_ONCE * self.panel.batch, MOST) - len(self._flights)
+        """Claim as many as there is room for, and whose turn comes soon; send them on their way."""
+        size, turns = self._batch()
+        room = min(AT_ONCE * size, MOST) - len(self._flights)
         if room <= 0:
             self._free.clear()
             await self._free.wait()
             return
         async with transaction(self._engine) as db:
             self.panel.obey(await stops.read(db))
-            mine = await claims.claim(db, room, self.panel.lease) if self.panel.ready() else []
+            size, turns = self._batch()
+            most = min(room, turns)
+            mine = await claims.claim(db, most, self.panel.lease) if most else []
             before = await known(db, mine) if mine else NOTHING_KNOWN
-        if not mine:
-            await self._pause()
-            return
-        size = self.panel.batch
         for start in range(0, len(mine), size):
             self._fly(mine[start : start + size], before)
+        if len(mine) < room:
+            await self._pause()
+
+    def _batch(self) -> tuple[int, int]:
+        """Numbers that one call may ask for, and those whose turn comes soon: none while no provider may be asked."""
+        first = self.panel.first()
+        return (first.source.provider.batch, first.room) if first else (1, 0)
 
     def _fly(self, mine: Sequence[Claim], before: Known) -> None:
         loop = asyncio.get_running_loop()
@@ -196,7 +203,7 @@ class Lookups:
             if (answer := still_good(before, one.number, self._meaning, now))
         }
         metrics.LOOKUP_HITS.inc(len(good))
-        configs = {asker.name: asker.source.config for asker in self.panel.askers}
+        configs = {asker.name: asker.config for asker in self.panel.askers}
         no = {number: refused(before.answers.get(number, ()), configs) for number in numbers}
         skip = {(number, answer.provider) for number, answers in no.items() for answer in answers}
         told = await self.panel.ask([number for number in numbers if number not in good], skip)
