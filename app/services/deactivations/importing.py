@@ -169,8 +169,7 @@ class _Taking:
         await files.clear_away(self.db, datetime.now(UTC))
         file = await files.prepare(self.db, file)
         if not file.whole:
-            await self._stage(file)
-            file = await files.state(self.db, file.id)
+            file = await self._whole(file)
         if why := _is_none(file):
             await files.forget(self.db, file.id)
             raise NotThis(why)
@@ -186,6 +185,15 @@ class _Taking:
         await self._act(file)
         await files.finish(self.db, file.id, self.order.fetched)
         return _outcome(await files.state(self.db, file.id), lists, self.order)
+
+    async def _whole(self, file: File) -> File:
+        """With all of its lines staged. Of bytes that are no file nothing stays."""
+        try:
+            await self._stage(file)
+        except NotAFile:
+            await files.forget(self.db, file.id)
+            raise
+        return await files.state(self.db, file.id)
 
     async def _would(self, file: File, lists: list[Judged]) -> Outcome:
         held, unknown = await files.known(self.db, file.id)
@@ -299,6 +307,8 @@ def _row(file: File, carriers: Carriers) -> Callable[[int, Deactivated], tuple[A
 def _is_none(file: File) -> str | None:
     """Why it cannot be a file of its feed: a page of HTML, a picture, another feed's table are mostly broken lines."""
     lines = file.broken + file.records
+    if file.cut and not file.records:
+        return "the file is cut or broken before its first record: nothing was done; get the file again"
     if not file.broken or (file.records and (file.broken < MANY or file.broken <= MOST_BROKEN * lines)):
         return None
     first = file.errors[0]
