@@ -440,7 +440,7 @@ async def test_lines_that_a_crash_of_the_server_took_are_read_again(service: Ser
     async with importing._own_connection(engine) as db:
         begun = await files.begin(db, importing._given(Order(FEEDS["twilio"], io.BytesIO(raw))), datetime.now(UTC))
         begun = await files.prepare(db, begun)
-        await files.stage(db, begun.id, [(1, WHO, "DEACT", None, None, None, None, None)], [(9, "rubbish")], 1)
+        await files.stage(db, begun, [(1, WHO, "DEACT", None, None, None, None, None)], [(9, "rubbish")], 1)
         await db.execute(f"TRUNCATE {files.lines_of(begun.id)}")
     told = await post(service, raw)
     assert (told["records"], told["broken"], told["remembered"]) == (2, 0, 2)

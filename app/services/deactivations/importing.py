@@ -208,8 +208,7 @@ class _Taking:
         unpacked = Unpacked(self.order.file)
         parts = self._parts(file, unpacked)
         while part := await asyncio.to_thread(next, parts, None):
-            async with self.db.transaction():
-                await files.stage(self.db, file.id, part.records, part.errors, part.upto)
+            await files.stage(self.db, file, part.records, part.errors, part.upto)
             self.tell("reading", self.order.file.tell(), 0)
         await files.is_whole(self.db, file.id, cut=unpacked.cut)
 
@@ -234,11 +233,13 @@ class _Taking:
     # Acting ----------------------------------------------------------------------------------------------------------
 
     async def _act(self, file: File) -> None:
-        total = await files.blocks(self.db, file.id)
-        for first in range(file.acted, total, files.BLOCKS):
+        """Until there are no more: an erasure may write some lines anew behind all others."""
+        first = file.acted
+        while first < (total := await files.blocks(self.db, file.id)):
             await self._note(file, first)
             await self._apply(file, first)
-            self.tell("acting", min(first + files.BLOCKS, total), total)
+            first += files.BLOCKS
+            self.tell("acting", min(first, total), total)
 
     async def _note(self, file: File, first: int) -> None:
         """By itself: numbers that it adds and those that are applied would be locked in two orders in one."""
@@ -255,15 +256,22 @@ class _Taking:
         groups = [rows[start : start + ACTED_AT_ONCE] for start in range(0, len(rows), ACTED_AT_ONCE)]
         for place, group in enumerate(groups or [[]], 1):
             now = datetime.now(UTC)
-            verdicts = [reported(self._event(file, row), self.meaning.policy) for row in group]
             async with transaction(self.engine) as db:
+                kept = await self._not_erased(db, file, group)
+                verdicts = [reported(self._event(file, row), self.meaning.policy) for row in kept]
                 applied = await apply(db, verdicts, self.meaning.policy, now)
                 changes = [change for changed in applied.changes for change in changed]
                 await store.count(db, opted_out(applied, changes))
                 outs = sum(change.kind == "list.opted_out" for change in changes)
                 await files.acted(db, file.id, first + files.BLOCKS if place >= len(groups) else None,
-                                  held=len(group), changes=len(changes), opted_out=outs)  # fmt: skip
+                                  held=len(kept), changes=len(changes), opted_out=outs)  # fmt: skip
                 await store.publish(db, changes)
+
+    async def _not_erased(self, db: Connection, file: File, group: Sequence[Any]) -> Sequence[Any]:
+        """Of records that were read before the transaction those that still lie there."""
+        gone = await files.erased_since(db, file, lambda: {number for row in group for number in (row[0], row[5])})
+        rows = (row for row in group if row[0] not in gone)
+        return [(*row[:5], None, row[6]) if row[5] in gone else row for row in rows] if gone else group
 
     def _event(self, file: File, row: Any) -> Event:  # noqa: ANN401 - a record of a driver without types
         number, kind, at, guard, carrier, new_number, new_carrier = row
