@@ -238,9 +238,9 @@ async def test_whoever_holds_a_waiting_line_of_the_number_and_then_needs_its_loc
         "VALUES (gen_random_uuid(), 2, :n, '1', 'x', now(), 'x')",
         "breaker_hits": "(key, number, at) VALUES ('k', :n, now())",
     }
-    await service.sql(f"INSERT INTO {table} {values[table]} RETURNING 1", n=WHO)  # noqa: S608 - our own tables
+    await service.sql(f"INSERT INTO {table} {values[table]} RETURNING 1", n=WHO)
     async with service.app.state.engine.begin() as db:
-        await db.execute(text(f"SELECT FROM {table} WHERE number = :n FOR UPDATE"), {"n": WHO})  # noqa: S608
+        await db.execute(text(f"SELECT FROM {table} WHERE number = :n FOR UPDATE"), {"n": WHO})
         erasing = asyncio.create_task(service.client.delete(f"/v1/numbers/{WHO}"))
         await waiting(service, 1, erasing)
         await db.execute(text("SELECT FROM numbers WHERE number = :n FOR UPDATE"), {"n": WHO})
@@ -293,7 +293,7 @@ async def test_a_number_that_is_erased_while_a_file_is_acted_on_does_not_come_ba
         await opt_in(service, number)
     first = min(WHO, OTHER, "+13155550000")
     await opt_in(service, first)
-    file = "\n".join((first, WHO, OTHER))
+    file = f"{first}\n{WHO}\n{OTHER}"
     async with service.app.state.engine.begin() as db:
         await db.execute(text("SELECT FROM numbers WHERE number = :n FOR UPDATE"), {"n": first})
         post = service.client.post("/v1/deactivations/twilio", content=file, params={"yes": True})

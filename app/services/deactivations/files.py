@@ -207,7 +207,7 @@ _ANY_ERASED = "SELECT EXISTS (SELECT FROM erased WHERE at >= $1)"
 
 
 async def erased_since(db: Connection, file: File, numbers: Callable[[], Iterable[str | None]]) -> set[str]:
-    """Of these numbers those that were erased since the file began to come in. Until the transaction ends no other is."""
+    """Those of them that were erased since the file began to come in. No other is until the transaction ends."""
     await db.execute(_SHARE, ERASING, timeout=LONG)
     if not await db.fetchval(_ANY_ERASED, file.started_at):
         return set()
