@@ -236,23 +236,24 @@ class _Taking:
         """Until there are no more: an erasure may write some lines anew behind all others."""
         first = file.acted
         while first < (total := await files.blocks(self.db, file.id)):
-            await self._note(file, first)
-            await self._apply(file, first)
+            await self._apply(file, first, await self._note(file, first))
             first += files.BLOCKS
             self.tell("acting", min(first, total), total)
 
-    async def _note(self, file: File, first: int) -> None:
-        """By itself: numbers that it adds and those that are applied would be locked in two orders in one."""
+    async def _note(self, file: File, first: int) -> Sequence[Any]:
+        """By itself: numbers that it adds and those that are applied would be locked in two orders in one. What is left
+        to be applied.
+        """
         kinds = noted_kinds(self.meaning)
         reasons = (reason_of("TRANSFER", self.meaning), reason_of("DEACT", self.meaning))
         default = files.Default(*when(file.day, "DEACT", file.started_at), reasons, kinds)
         async with transaction(self.engine) as db:
-            noted = await files.note(db, file.id, first, default)
+            noted, held = await files.note(db, file.id, first, default)
             if noted:
                 await files.acted(db, file.id, noted=noted)
+        return held
 
-    async def _apply(self, file: File, first: int) -> None:
-        rows = await files.held(self.db, file.id, first, noted_kinds(self.meaning))
+    async def _apply(self, file: File, first: int, rows: Sequence[Any]) -> None:
         groups = [rows[start : start + ACTED_AT_ONCE] for start in range(0, len(rows), ACTED_AT_ONCE)]
         for place, group in enumerate(groups or [[]], 1):
             now = datetime.now(UTC)
