@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 
 def _clean(text: str) -> str:
@@ -13,14 +23,20 @@ def _clean(text: str) -> str:
     return text
 
 
-def _written_out(value: object) -> object:
-    """Pydantic would also take a number, as seconds since 1970: nobody means that by a time here."""
-    if not (isinstance(value, str) and "-" in value):
-        raise ValueError("give a time with its zone, for example 2026-11-21T18:42:07Z")
-    return value
+def _written_out(value: object, read: ValidatorFunctionWrapHandler) -> datetime:
+    """Pydantic would also take a number, as seconds since 1970: nobody means that by a time here. Its own words for a
+    time without a zone do not say what to write.
+    """
+    try:
+        if isinstance(value, str) and "-" in value:
+            at: datetime = read(value)
+            return at
+    except ValidationError:
+        pass
+    raise ValueError("give a time with its zone, for example 2026-11-21T18:42:07Z")
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+Moment = Annotated[AwareDatetime, WrapValidator(_written_out)]
 Words = Annotated[str, Field(max_length=1024), AfterValidator(_clean)]
 
 
