@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import pty
 import random
 import signal
 import sys
@@ -113,31 +110,6 @@ async def test_killed_at_any_moment_it_goes_on_and_ends_as_if_it_had_not_been(
         "tables": 0,
     }  # fmt: skip
     assert outcome["remembered"] == distinct
-
-
-async def test_a_terminal_is_shown_how_far_it_is_and_nothing_else_is(database: dict[str, str], tmp_path: Path) -> None:
-    file = write(tmp_path / "deact.txt", [], 500)
-    args = ("import", "deactivations", str(file), "--feed", "twilio", "--json")
-    ours, theirs = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app.cli", *args, "--dry-run", env=environment(**database) | {"TERM": "xterm"},
-        stdout=asyncio.subprocess.DEVNULL, stderr=theirs,
-    )  # fmt: skip
-    os.close(theirs)
-    shown = await asyncio.to_thread(everything, ours)
-    assert await process.wait() == 0
-    assert b"reading" in shown
-    assert b"%" in shown
-    assert (await sendable(*args, **database)).err == ""
-
-
-def everything(terminal: int) -> bytes:
-    """What is written to a terminal until nobody has it open any more: Linux tells that by an error."""
-    shown = b""
-    with open(terminal, "rb", buffering=0) as file, contextlib.suppress(OSError):
-        while part := file.read(1 << 16):
-            shown += part
-    return shown
 
 
 async def test_the_length_of_a_file_costs_no_memory(

@@ -151,6 +151,22 @@ async def test_a_file_that_takes_too_much_waits_for_a_person_with_an_alarm(servi
             assert await alarms(service) == []
 
 
+async def test_a_day_that_waits_for_a_person_is_not_left_behind_by_those_after_it(service: Service) -> None:
+    for place in range(9):
+        await opt_in(service, f"+1555556{place:04}")
+    body = "".join(f"+1555556{place:04}\n" for place in range(9))
+    files = {"2026-11-01": f"{WHO}\n", "2026-11-02": body, "2026-11-20": f"{THIRD}\n"}
+    async with keeping(keeper.twilio(files)) as kept:
+        async with fetcher(service, kept.url) as fetch:
+            assert told(await fetch.fetch(date(2026, 11, 3))) == [("2026-11-01", 1), ("2026-11-02", None)]
+            assert told(await fetch.fetch(TODAY)) == [("2026-11-02", None), ("2026-11-20", 1)]
+            assert told(await fetch.fetch(TODAY)) == [("2026-11-02", None)]
+            assert await alarms(service) == [("feed_guard", "twilio")]
+        async with fetcher(service, kept.url, sure=True) as fetch:
+            assert told(await fetch.fetch(TODAY)) == [("2026-11-02", 9)]
+            assert await alarms(service) == []
+
+
 async def test_one_process_at_a_time_fetches(service: Service) -> None:
     go, asked = asyncio.Event(), asyncio.Event()
     files = {"2026-11-20": f"{WHO}\n"}

@@ -373,6 +373,52 @@ async def test_what_is_no_file_of_the_feed_is_refused_in_words(service: Service,
     assert await service.sql("SELECT count(*)::int FROM feed_files WHERE finished_at IS NOT NULL") == [(0,)]
 
 
+NO_LINE = {
+    "a word for a table": ("vibes", gzip.compress(b"null")),
+    "a word that is no name of a column": ("vibes", b"null\n\n"),
+    "an error in JSON": ("aws", b'{"error": "not found"}'),
+    "a page of one line": ("vonage", b"<html>Access denied</html>"),
+    "a word for a list": ("twilio", b"null"),
+    "words for a list": ("govdelivery", b"Not available yet\n"),
+    "a word where the call tells the place": ("generic", b"null"),
+    "nothing in JSON": ("infobip", b"null"),
+    "a word for records": ("records", b"null"),
+    "a gzip that is cut in its first bytes": ("vibes", gzip.compress(b"MDN\tCarrier Code\n5555551234\t77\n")[:12]),
+    "a zip of nothing": ("carrier", zipped()),
+    "a zip of folders": ("carrier", zipped(**{"att/": "", "__MACOSX/x": "x"})),
+}
+
+
+@pytest.mark.parametrize(("feed", "body"), NO_LINE.values(), ids=NO_LINE)
+async def test_a_file_in_which_no_line_can_be_read_is_refused_and_told_how_to_be_mended(
+    service: Service, feed: str, body: bytes
+) -> None:
+    asked = {"columns": "number=1"} if feed == "generic" else {}
+    for more in ({"dry_run": True}, {}):
+        answer = await service.client.post(f"/v1/deactivations/{feed}", content=body, params=asked | more)
+        assert answer.status_code == 422, answer.text
+        detail = answer.json()["detail"]
+        assert ("name the feed that wrote the file" in detail) or ("get the file again" in detail)
+    assert await service.sql("SELECT count(*)::int FROM feed_files") == [(0,)]
+
+
+QUIET = {
+    "vibes": gzip.compress(b"MDN\tCarrier Code\n"),
+    "aws": b"Destination Phone Number\n",
+    "govdelivery": b"phone_number\n",
+    "generic": b"handy\n",
+    "infobip": b'{"results": [], "paging": {"page": 0, "totalPages": 0}}',
+    "twilio": b"MDN",
+}
+
+
+@pytest.mark.parametrize("feed", QUIET)
+async def test_a_heading_of_known_names_and_nothing_more_is_a_quiet_day(service: Service, feed: str) -> None:
+    asked = {"columns": "number=Handy"} if feed == "generic" else {}
+    told = await post(service, QUIET[feed], feed, **asked)
+    assert (told["records"], told["broken"], told["already"]) == (0, 0, False)
+
+
 async def test_a_file_that_is_being_taken_in_is_not_begun_a_second_time(service: Service) -> None:
     engine, meaning = service.app.state.engine, service.app.state.meaning
     file = io.BytesIO(b"15555551234\n")
@@ -394,7 +440,7 @@ async def test_lines_that_a_crash_of_the_server_took_are_read_again(service: Ser
     async with importing._own_connection(engine) as db:
         begun = await files.begin(db, importing._given(Order(FEEDS["twilio"], io.BytesIO(raw))), datetime.now(UTC))
         begun = await files.prepare(db, begun)
-        await files.stage(db, begun.id, [(1, WHO, "DEACT", None, None, None, None, None)], [(9, "rubbish")], 1)
+        await files.stage(db, begun, [(1, WHO, "DEACT", None, None, None, None, None)], [(9, "rubbish")], 1)
         await db.execute(f"TRUNCATE {files.lines_of(begun.id)}")
     told = await post(service, raw)
     assert (told["records"], told["broken"], told["remembered"]) == (2, 0, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import io
 import json
 import re
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,10 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from app.feeds import FEEDS
 from app.models.tables import metadata
+from app.services.deactivations import files, importing
+from app.services.deactivations.importing import Order
 from app.services.erase import SEARCHED, WITHOUT_NUMBERS, written
 from tests.conftest import Service, Start
 from tests.provider import Reply, answering, telnyx, today
@@ -214,6 +218,95 @@ async def test_a_receipt_that_waits_for_the_number_is_taken_after_the_erasure(se
         ("12345", "carrier_blocked_subscriber")
     ]
     assert await service.sql("SELECT consent FROM subscriptions") == [("opted_out",)]
+
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
+async def waiting(service: Service, many: int, *tasks: asyncio.Task[Any]) -> None:
+    while (await service.sql(WAITING))[0][0] < many:
+        assert not any(task.done() for task in tasks)
+
+
+@pytest.mark.parametrize("table", ["import_lines", "breaker_hits"])
+async def test_whoever_holds_a_waiting_line_of_the_number_and_then_needs_its_lock_ends_in_no_deadlock(
+    service: Service, table: str
+) -> None:
+    await opt_in(service, WHO)
+    values = {
+        "import_lines": "(import, line, number, sender, list, consented_at, source) "
+        "VALUES (gen_random_uuid(), 2, :n, '1', 'x', now(), 'x')",
+        "breaker_hits": "(key, number, at) VALUES ('k', :n, now())",
+    }
+    await service.sql(f"INSERT INTO {table} {values[table]} RETURNING 1", n=WHO)
+    async with service.app.state.engine.begin() as db:
+        await db.execute(text(f"SELECT FROM {table} WHERE number = :n FOR UPDATE"), {"n": WHO})
+        erasing = asyncio.create_task(service.client.delete(f"/v1/numbers/{WHO}"))
+        await waiting(service, 1, erasing)
+        await db.execute(text("SELECT FROM numbers WHERE number = :n FOR UPDATE"), {"n": WHO})
+    answer = await erasing
+    assert (answer.status_code, answer.json()["erased"]) == (
+        200, {"numbers": 1, "subscriptions": 1, "changes": 2, table: 1},
+    )  # fmt: skip
+
+
+THIRD = "+14155550003"
+FILE = f"""number,type,new number
+{WHO},DEACT,
+{THIRD},TRANSFER,{WHO}
+{OTHER},DEACT,
+{WHO},SUSPEND,
+{OTHER},TRANSFER,{WHO}
+"""
+
+
+async def test_a_number_that_is_erased_while_a_file_lies_half_read_does_not_come_back_with_it(service: Service) -> None:
+    """Neither with the lines that were read before, nor with those that are read after it."""
+    engine, raw = service.app.state.engine, io.BytesIO(FILE.encode())
+    for number in (WHO, OTHER, THIRD):
+        await opt_in(service, number)
+    async with importing._own_connection(engine) as db:
+        given = importing._given(Order(FEEDS["records"], raw))
+        begun = await files.prepare(db, await files.begin(db, given, datetime.now(UTC)))
+        lines = [(2, WHO, "DEACT", None, None, None, None, None), (3, THIRD, "TRANSFER", None, None, None, WHO, None)]
+        await files.stage(db, begun, lines, [], 3)
+    assert ("feed_lines_1", "number") in await columns_that_hold(service, DIGITS)
+    erased = (await service.client.delete(f"/v1/numbers/{WHO}")).json()["erased"]
+    assert erased["feed_lines"] == 2
+    assert await columns_that_hold(service, DIGITS) == set()
+    told = (await service.client.post("/v1/deactivations/records", content=FILE, params={"yes": True})).json()
+    assert (told["already"], told["records"], told["broken"], told["opted_out"]) == (False, 5, 0, 2)
+    assert await columns_that_hold(service, DIGITS) == set()
+    assert await service.sql("SELECT number, state FROM published.number_status ORDER BY 1") == [
+        (OTHER, "deactivated"), (THIRD, "deactivated"),
+    ]  # fmt: skip
+    old = await opt_in(service, WHO)
+    assert (old.status_code, old.json()["reason"]) == (409, "erased")
+
+
+async def test_a_number_that_is_erased_while_a_file_is_acted_on_does_not_come_back_with_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its line was matched already, and waits for the numbers before it."""
+    monkeypatch.setattr(importing, "ACTED_AT_ONCE", 1)
+    for number in (WHO, OTHER):
+        await opt_in(service, number)
+    first = min(WHO, OTHER, "+13155550000")
+    await opt_in(service, first)
+    file = f"{first}\n{WHO}\n{OTHER}"
+    async with service.app.state.engine.begin() as db:
+        await db.execute(text("SELECT FROM numbers WHERE number = :n FOR UPDATE"), {"n": first})
+        post = service.client.post("/v1/deactivations/twilio", content=file, params={"yes": True})
+        importing_ = asyncio.create_task(post)
+        await waiting(service, 1, importing_)
+        erasing = asyncio.create_task(service.client.delete(f"/v1/numbers/{WHO}"))
+        await waiting(service, 2, importing_, erasing)
+    assert (await erasing).status_code == 200
+    assert (await importing_).json()["opted_out"] == 2
+    assert await columns_that_hold(service, DIGITS) == set()
+    assert await service.sql("SELECT number, state FROM published.number_status ORDER BY 1") == [
+        (first, "deactivated"), (OTHER, "deactivated"),
+    ]  # fmt: skip
 
 
 # How numbers are written -------------------------------------------------------------------------------------------

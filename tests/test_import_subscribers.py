@@ -78,8 +78,8 @@ def test_a_line_names_its_own_sender_and_list_where_they_are_not_given() -> None
 @pytest.mark.parametrize(("line", "mend"), [
     ("12,2026-03-02T09:15:00Z,x,", "not a possible phone number: give it as E.164"),
     (",2026-03-02T09:15:00Z,x,", "number: missing"),
-    ("+14155550001,2026-03-02,x,", "consented_at:"),
-    ("+14155550001,2026-03-02T09:15:00,x,", "consented_at:"),
+    ("+14155550001,2026-03-02,x,", "consented_at: give a time with its zone, for example"),
+    ("+14155550001,2026-03-02T09:15:00,x,", "consented_at: give a time with its zone, for example"),
     ("+14155550001,1767225600,x,", "consented_at: give a time with its zone, for example"),
     ("+14155550001,2026-11-22T09:15:00Z,x,", "consented_at: lies ahead"),
     ("+14155550001,2026-03-02T09:15:00Z,,", "source: missing"),

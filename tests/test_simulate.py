@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ from app.models.number import Cause, Change
 from app.models.receipt import Status
 from app.services.connection import connect
 from app.services.past import Dated, Past, past
-from app.services.simulate import beginning
+from app.services.simulate import Between, beginning, simulate
 from tests.conftest import Service, Start
+from tests.provider import Reply, answering, telnyx, today
 from tests.running import Said, sendable
 
 FIRST, SECOND = "+15555551001", "+15555551002"
@@ -36,8 +39,9 @@ async def hear(service: Service, number: str, code: str | None, **said: Any) -> 
     assert (await service.client.post("/v1/receipts/native", json=body)).status_code == 200
 
 
-async def simulated(database_url: str, policy: Path, *more: str) -> Any:
-    said = await sendable("policy", "simulate", "--policy", str(policy), "--json", *more, database_url=database_url)
+async def simulated(database_url: str, policy: Path, *more: str, **settings: str) -> Any:
+    said = await sendable("policy", "simulate", "--policy", str(policy), "--json", *more, database_url=database_url,
+                          **settings)  # fmt: skip
     assert said.code == 0, said.err
     return json.loads(said.out)
 
@@ -172,6 +176,142 @@ async def test_a_deactivation_file_is_heard_again_under_the_other_policy(
     found = rows(await simulated(database_url, mine))
     assert found["opted_out", "deactivated", "12345", "spring"] == (1, 0, 0)
     assert found["deactivated", "deactivated", None, None] == (0, 0, 1)
+
+
+async def test_a_number_that_only_a_file_has_told_of_is_heard_too(
+    service: Service, database_url: str, mine: Path
+) -> None:
+    """Subscribers who were never written to in the time; not those numbers that nobody holds."""
+    await opt_in(service, FIRST)
+    answer = await service.client.post("/v1/deactivations/govdelivery", params={"date": "2026-11-01", "yes": True},
+                                       content=f"{FIRST[1:]}\n{SECOND[1:]}\n")  # fmt: skip
+    assert answer.json()["held"] == 1, answer.text
+    mine.write_text('[rules.deactivated]\nalone_consent = "keep"\nconsent = "keep"\n')
+    told = await simulated(database_url, mine)
+    assert (told["numbers"], told["receipts"], told["differ"]) == (1, 0, 1)
+    assert rows(told) == {
+        ("opted_out", "deactivated", "12345", "spring"): (1, 0, 0),
+        ("deactivated", "deactivated", None, None): (0, 0, 1),
+    }
+
+
+# Lookups -----------------------------------------------------------------------------------------------------------
+
+GONE, MOVED, SAME, DEAF, QUIET = (f"+1555555{place}" for place in range(3001, 3006))
+
+
+def say(number: str) -> Reply:
+    """As a provider knows these five: cut off, elsewhere, where it was, a landline, and one it has never heard of."""
+    if number == QUIET:
+        return Reply(status=404)
+    carrier = "Verizon Wireless" if number == MOVED else "T-Mobile USA, Inc."
+    return Reply(telnyx(number, carrier, ported="Y" if number == MOVED else "", on=today() if number == MOVED else "",
+                        line="landline" if number == DEAF else "mobile"))  # fmt: skip
+
+
+async def settled(service: Service) -> None:
+    """Until no lookup is due."""
+    async with asyncio.timeout(60):
+        while await service.sql("SELECT count(*) FROM lookups WHERE due_at <= now()") != [(0,)]:
+            await asyncio.sleep(0.05)
+
+
+async def test_what_lookups_answered_is_heard_again_under_both(
+    start: Start, database_url: str, mine: Path, tmp_path: Path
+) -> None:
+    """Held against the feed under the policy in force; and strict asks nobody before it ends consent."""
+    people = {GONE: "3041", MOVED: "345", SAME: "3041", DEAF: "345", QUIET: "345", FIRST: "560"}
+    async with answering(say) as provider:
+        config = tmp_path / "sendable.toml"
+        config.write_text(f'[lookup]\nproviders = ["telnyx"]\n[lookup.telnyx]\napi_key = "KEY"\n'
+                          f'base_url = "{provider.url}"\nprice = "0.01"\n')  # fmt: skip
+        async with start(lookup=provider.settings()) as service:
+            for number, code in people.items():
+                await opt_in(service, number)
+                await hear(service, number, None, status="delivered", carrier="T-Mobile", message_id=f"d{number}")
+                await hear(service, number, code)
+            await settled(service)
+            mine.write_text("")
+            same = await simulated(database_url, mine, config=str(config))
+            assert (same["differ"], same["unanswered"]) == (0, 0)
+            assert {key[:4]: counts[2] for key, counts in rows(same).items()} == await happened(service)
+            mine.write_text('mode = "strict"\n')
+            told = await simulated(database_url, mine, config=str(config))
+            assert provider.calls.total() == len(people) - 1
+    found = rows(told)
+    assert found["opted_out", "carrier_unknown", "12345", "spring"] == (0, 3, 0)
+    assert found["sendable", None, "12345", "spring"] == (1, 0, 0)  # who moved
+    assert ("not_sms_capable", "not_sms_capable", None, None) in found
+
+
+async def happened(service: Service) -> dict[tuple[Any, ...], int]:
+    """The feed and the view, in the words of a simulation."""
+    told = await service.sql(
+        "SELECT CASE kind WHEN 'list.opted_out' THEN 'opted_out' WHEN 'sender.blocked' THEN 'blocked' ELSE after END, "
+        "reason, sender, list, count(DISTINCT number) FROM changes WHERE kind IN ('list.opted_out', 'sender.blocked') "
+        "OR (kind = 'number.state' AND after NOT IN ('active', 'unseen')) GROUP BY 1, 2, 3, 4"
+    )
+    may = await service.sql("SELECT sender, list, count(*) FROM published.sendable GROUP BY 1, 2")
+    return {row[:4]: row[4] for row in told} | {("sendable", None, *row[:2]): row[2] for row in may}
+
+
+async def test_a_lookup_that_was_never_made_is_counted_and_not_guessed(
+    start: Start, database_url: str, mine: Path, tmp_path: Path
+) -> None:
+    """The other policy would have asked about whoever a carrier blocks."""
+    config = tmp_path / "sendable.toml"
+    config.write_text('[lookup]\nproviders = ["demo"]\n')
+    async with start() as service:
+        await opt_in(service, FIRST)
+        await hear(service, FIRST, "560")
+    mine.write_text('[rules.carrier_blocked_subscriber]\nstate = "held"\nlookup = true\nconsent = "keep"\n')
+    told = await simulated(database_url, mine, config=str(config))
+    assert (told["unanswered"], told["quarantined"]) == (1, 0)
+
+
+async def test_what_the_breaker_took_apart_is_left_out_and_counted(
+    service: Service, database_url: str, mine: Path
+) -> None:
+    for place in range(60):
+        number = f"+1555555{4000 + place}"
+        await opt_in(service, number)
+        await hear(service, number, "561")
+    assert await service.sql("SELECT count(*) FROM quarantines WHERE decision IS NULL") == [(1,)]
+    mine.write_text("")
+    told = await simulated(database_url, mine)
+    assert (told["receipts"], told["quarantined"], told["differ"]) == (60, 60, 0)
+    assert {row["what"] for row in told["rows"]} == {"sendable"}
+    said = await sendable("policy", "simulate", "--policy", str(mine), database_url=database_url)
+    assert "60 receipts that the breaker took apart and nobody released are left out of both" in said.err
+
+
+MANY_RECEIPTS = """
+INSERT INTO receipts (key, gateway, account, message_id, number, sender, status, code_space, code, reason, received_at)
+SELECT gen_random_uuid(), 'native', '', n::text, '+1415555' || lpad(n::text, 4, '0'), '12345', 'undeliverable',
+       'openmarket', '560', 'carrier_blocked_subscriber', now()
+FROM generate_series(CAST(:first AS int), CAST(:last AS int)) n RETURNING 1
+"""
+
+
+async def test_ten_times_the_numbers_cost_no_more_memory(
+    service: Service, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.past.AT_ONCE", 25)
+    old, peaks, now = meaning_of_shipped(), [], datetime.now(UTC) + timedelta(minutes=1)
+    engine = connect(database_url)
+    for first, last in ((1, 100), (1, 100), (101, 1_000)):  # the first one fills what is kept for ever
+        await service.sql(MANY_RECEIPTS, first=first, last=last)
+        tracemalloc.start()
+        told = await simulate(engine, Between(old.policy, old.policy, old), now - timedelta(days=1), now, print_nothing)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    await engine.dispose()
+    assert (told.numbers, told.receipts) == (1_000, 1_100)
+    assert peaks[2] < 1.5 * peaks[1]
+
+
+def print_nothing(_done: int, _total: int) -> None:
+    """Nobody watches."""
 
 
 async def test_only_the_time_asked_for_is_replayed(service: Service, database_url: str, mine: Path) -> None:

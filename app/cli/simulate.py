@@ -88,11 +88,16 @@ def _report(told: Simulated, *, json: bool, applied: str | None = None) -> None:
         for line in told.lines
     ]
     if json:
-        head = {"since": told.since, "numbers": told.numbers, "receipts": told.receipts, "differ": told.differ}
+        head = {"since": told.since, "numbers": told.numbers, "receipts": told.receipts, "differ": told.differ,
+                "quarantined": told.quarantined, "unanswered": told.unanswered}  # fmt: skip
         as_json(head | ({"file": applied} if applied else {}) | {"rows": rows})
         return
     say(f"{told.receipts:,} receipts of {told.numbers:,} numbers since {told.since:%Y-%m-%d %H:%M} UTC; "
         f"of {told.differ:,} numbers something differs")  # fmt: skip
+    if told.quarantined:
+        say(f"{told.quarantined:,} receipts that the breaker took apart and nobody released are left out of both")
+    if told.unanswered:
+        say(f"{told.unanswered:,} numbers would wait for a lookup that was never made: its answer is not foreseen")
     columns = ("what", "reason", "sender", "list", "only_old", "only_new", "both")
     as_table(columns, ([row[name] for name in columns] for row in rows))
 

@@ -81,18 +81,28 @@ def _day(year: int, month: int, day: int) -> date:
 # One number a line ---------------------------------------------------------------------------------------------------
 
 _WORDS = re.compile(r"[A-Za-z_ .-]{1,40}", re.ASCII)
+NO_HEADING = "a first line that names no column that is known, and nothing behind it"
+"""`null`, a page that says that there is none: only records behind it would make it a heading. Known names by
+themselves are a quiet day.
+"""
 
 
 def numbers(layout: Layout) -> RowReader:
     """One number a line. A first line that is a few words is a heading."""
     carrier = layout.carrier
-    first = True
+    first, doubtful = True, False
 
-    def read(line: str | None) -> Sequence[Deactivated]:
-        nonlocal first
-        text = (line or "").strip(' \t\r\n",;')
+    def read(line: str | None) -> Sequence[Deactivated | str]:
+        nonlocal first, doubtful
+        if line is None:
+            return (NO_HEADING,) if doubtful else ()
+        text = line.strip(' \t\r\n",;')
+        if not text:
+            return ()
         heading, first = first, False
-        if not text or (heading and _WORDS.fullmatch(text)):
+        doubtful = heading and _WORDS.fullmatch(text) is not None
+        if doubtful:
+            doubtful = _plain(text) not in ALIASES
             return ()
         return (Deactivated(text, carrier=carrier),)
 
@@ -138,12 +148,15 @@ def typed(layout: Layout) -> RowReader:
 def _table(layout: Layout, aliases: Names, needs: Sequence[str] = ()) -> RowReader:
     """A first line that holds a number is none of names: what stands where is then seen by what it looks like."""
     places: dict[str, int] = {}
-    delimiter = ","
+    delimiter, doubtful = ",", False
 
-    def read(line: str | None) -> Sequence[Deactivated]:
-        nonlocal delimiter
+    def read(line: str | None) -> Sequence[Deactivated | str]:
+        nonlocal delimiter, doubtful
+        if line is None:
+            return (NO_HEADING,) if doubtful else ()
         if not line or line.isspace():
             return ()
+        doubtful = False
         if not places:
             delimiter = next((sign for sign in _DELIMITERS if sign in line), ",")
             cells = _cells(line, delimiter)
@@ -153,6 +166,7 @@ def _table(layout: Layout, aliases: Names, needs: Sequence[str] = ()) -> RowRead
                 raise Unreadable(f"no column is known to hold the {lacking[0]}: name it, as `{lacking[0]}=…`")
             places.update(found)
             if heading:
+                doubtful = not {*map(_plain, cells)} & {*aliases, *map(_plain, layout.columns.values())}
                 return ()
         return (_record(_cells(line, delimiter), places, layout),)
 

@@ -6,7 +6,17 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 
 def _clean(text: str) -> str:
@@ -15,11 +25,17 @@ def _clean(text: str) -> str:
     return text
 
 
-def _written_out(value: object) -> object:
-    """Pydantic would also take a number, as seconds since 1970: nobody means that by a time here."""
-    if not (isinstance(value, str) and "-" in value):
-        raise ValueError("give a time with its zone, for example 2026-11-21T18:42:07Z")
-    return value
+def _written_out(value: object, read: ValidatorFunctionWrapHandler) -> datetime:
+    """Pydantic would also take a number, as seconds since 1970: nobody means that by a time here. Its own words for a
+    time without a zone do not say what to write.
+    """
+    try:
+        if isinstance(value, str) and "-" in value:
+            at: datetime = read(value)
+            return at
+    except ValidationError:
+        pass
+    raise ValueError("give a time with its zone, for example 2026-11-21T18:42:07Z")
 
 
 def _of_our_time(at: datetime) -> datetime:
@@ -37,7 +53,7 @@ def _plus_again(value: object) -> object:
 
 
 OLDEST, NEWEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_of_our_time)]
+Moment = Annotated[AwareDatetime, WrapValidator(_written_out), AfterValidator(_of_our_time)]
 InQuery = BeforeValidator(_plus_again)
 """For a moment in a query: a `+` that is not encoded arrives as a blank."""
 Words = Annotated[str, Field(max_length=1024), AfterValidator(_clean)]

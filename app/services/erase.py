@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -18,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.models.tables import metadata
 from app.services import decide, store
 from app.services.connection import Connection, transaction
+from app.services.deactivations import files
 
 BLOCK = 64
 """Bytes of SHA-256's block, to which HMAC pads its key."""
@@ -30,6 +32,9 @@ WITHOUT_NUMBERS = frozenset({
 })  # fmt: skip
 """Tables that hold no number. Every other one has a column `number`, or is searched below."""
 SEARCHED = frozenset({"unnamed", "unread", "refused"})
+"""Besides them the lines of files on their way, of which each file has a table of its own."""
+_EARLIER = ("import_lines", "messages", "breaker_hits")
+"""Locked before a number by whoever writes them, and looked through once more under its lock."""
 _LATER = ("numbers", "subscriptions", "changes")
 """Taken one by one, last: the number's lock covers the others, and roll-ups change with the latter two."""
 
@@ -38,12 +43,14 @@ async def erase(engine: AsyncEngine, number: str) -> dict[str, int]:
     """Erase a number in E.164. Returns how many rows went from which table, and how many about other numbers named it
     as their subscriber's new one. Locks are taken in the order of all.
     """
-    now = datetime.now(UTC)
     async with transaction(engine) as db:
+        lines = await files.erase(db, number)
+        now = datetime.now(UTC)
         await _keep_key(db)
-        gone = {"messages": await _delete(db, "messages", number), "unnamed": await _search(db, _UNNAMED, number)}
+        gone = Counter({"feed_lines": lines, "unnamed": await _search(db, _UNNAMED, number)})
+        gone.update({table: await _delete(db, table, number) for table in _EARLIER})
         unknown = await _lock(db, number)
-        gone |= {table: await _delete(db, table, number) for table in tables() if table not in {*_LATER, "messages"}}
+        gone.update({table: await _delete(db, table, number) for table in tables() if table not in _LATER})
         gone["unread"] = await _search(db, _UNREAD, written(number))
         gone["refused"] = await _search(db, _REFUSED, written(number))
         await db.execute("SELECT pg_advisory_xact_lock($1)", store.FEED_LOCK, timeout=WITHIN)

@@ -68,8 +68,37 @@ SELECT number FROM receipts WHERE number > $1 AND received_at >= $2 GROUP BY num
 
 async def numbers(db: Connection, since: datetime) -> AsyncIterator[list[str]]:
     """The numbers that have receipts since then, in pages, in their order."""
+    async for page in _pages(db, _NUMBERS, since):
+        yield page
+
+
+# Each side ends after a page of its own: in the order of its index, no history is read that is not asked for.
+_HEARD = """
+(SELECT number FROM receipts WHERE number > $1 AND received_at >= $2 GROUP BY number ORDER BY number LIMIT $3)
+UNION
+(SELECT number FROM changes WHERE number > $1 AND committed_at >= $2 AND cause->>'kind' = 'file'
+ GROUP BY number ORDER BY number LIMIT $3)
+ORDER BY number LIMIT $3
+"""
+_COUNT_HEARD = """
+SELECT count(*) FROM (SELECT number FROM receipts WHERE received_at >= $1
+    UNION SELECT number FROM changes WHERE committed_at >= $1 AND cause->>'kind' = 'file') AS heard
+"""
+
+
+async def many_heard_of(db: Connection, since: datetime) -> int:
+    return int(await db.fetchval(_COUNT_HEARD, since, timeout=WITHIN))
+
+
+async def heard_of(db: Connection, since: datetime) -> AsyncIterator[list[str]]:
+    """The same and those of whom a file has told since then."""
+    async for page in _pages(db, _HEARD, since):
+        yield page
+
+
+async def _pages(db: Connection, statement: str, since: datetime) -> AsyncIterator[list[str]]:
     after = ""
-    while page := [row[0] for row in await db.fetch(_NUMBERS, after, since, AT_ONCE, timeout=WITHIN)]:
+    while page := [row[0] for row in await db.fetch(statement, after, since, AT_ONCE, timeout=WITHIN)]:
         yield page
         after = page[-1]
 

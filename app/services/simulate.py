@@ -2,7 +2,8 @@
 arrival, once under the policy in force and once under the other, from the same beginning. Nothing is written.
 
 The beginning is what the feed had told of the number by then. Calls, files, lookups' answers and people's decisions of
-the time are heard in both. The breaker stands outside: what it held and nobody released is left out of both.
+the time are heard in both. The breaker stands outside: what it held and nobody released is left out of both, and
+counted. A lookup that only the other policy would have asked for has no answer: such numbers wait, and are counted.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from app.services.decide import Held, Registered, catch_up, consent, decide, hol
 from app.services.heard import Said
 from app.services.intake import Meaning
 from app.services.merge import latest
-from app.services.past import Dated, Past, looking, many, numbers, past
+from app.services.past import Dated, Past, heard_of, looking, many_heard_of, past
 from app.services.resolve import Moment, resolve
 from app.services.store import Arrival
 
@@ -53,13 +54,26 @@ class Line(NamedTuple):
 
 
 class Simulated(NamedTuple):
-    """What came of it. `numbers` had receipts in the time; `differ`: of how many of them anything differs."""
+    """What came of it. `numbers` had receipts in the time, or a file told of them; `differ`: of how many of them
+    anything differs. `quarantined`: receipts that the breaker took apart; `unanswered`: numbers that wait, under the
+    other policy alone, for a lookup that nobody has made.
+    """
 
     since: datetime
     numbers: int
     receipts: int
     differ: int
+    quarantined: int
+    unanswered: int
     lines: list[Line]
+
+
+class Ran(NamedTuple):
+    """What happened to one number under one policy."""
+
+    items: set[Item]
+    quarantined: int
+    unanswered: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +90,24 @@ class Between:
 async def simulate(engine: AsyncEngine, between: Between, since: datetime, now: datetime, tell: Tell) -> Simulated:
     """Replay what has arrived since then. One page of numbers is in memory at a time."""
     only_old, only_new, both = Counter[Item](), Counter[Item](), Counter[Item]()
-    done = receipts = differ = 0
+    done = receipts = differ = quarantined = unanswered = 0
     async with looking(engine) as db:
-        total = await many(db, since)
+        total = await many_heard_of(db, since)
         undone = await _undone(db, between.old.breaker.window, now)
-        async for page in numbers(db, since):
+        async for page in heard_of(db, since):
             for one in await past(db, page, since, between.meaning.carriers):
-                ones = [_run(one, policy, between, undone, (since, now)) for policy in (between.old, between.new)]
-                only_old.update(ones[0] - ones[1])
-                only_new.update(ones[1] - ones[0])
-                both.update(ones[0] & ones[1])
-                receipts, differ = receipts + len(one.receipts), differ + (ones[0] != ones[1])
+                old, new = (_run(one, policy, between, undone, (since, now)) for policy in (between.old, between.new))
+                only_old.update(old.items - new.items)
+                only_new.update(new.items - old.items)
+                both.update(old.items & new.items)
+                receipts, differ = receipts + len(one.receipts), differ + (old.items != new.items)
+                quarantined += max(old.quarantined, new.quarantined)
+                unanswered += new.unanswered and not old.unanswered
             done += len(page)
             tell(done, total)
     found = sorted(only_old.keys() | only_new.keys() | both.keys(), key=lambda item: tuple(map(str, item)))
-    return Simulated(since, done, receipts, differ, [Line(i, only_old[i], only_new[i], both[i]) for i in found])
+    lines = [Line(i, only_old[i], only_new[i], both[i]) for i in found]
+    return Simulated(since, done, receipts, differ, quarantined, unanswered, lines)
 
 
 # What the breaker took out -----------------------------------------------------------------------------------------
@@ -120,6 +137,7 @@ class _Life:
     undone: Undone
     parts: dict[tuple[str, str, str], set[int]] = field(default_factory=dict)
     asked: int = 0
+    quarantined: int = 0
 
     def hear(self, at: datetime, said: Heard) -> list[Change]:
         changes: list[Change] = []
@@ -147,6 +165,7 @@ class _Life:
             verdict = replace(verdict, delivered=None)
         key = breaker.key_of(arrival, verdict, self.policy) if arrival.receipt.status in FAILED else None
         if key and any(since <= arrival.arrived <= upto for since, upto in self.undone.get(str(key), ())):
+            self.quarantined += 1
             return []
         return [verdict]
 
@@ -168,7 +187,7 @@ class _Life:
         return resolve(self.held.number, said, moment, self.policy, self.between.meaning.carriers).verdicts
 
 
-def _run(one: Past, policy: Policy, between: Between, undone: Undone, time: tuple[datetime, datetime]) -> set[Item]:
+def _run(one: Past, policy: Policy, between: Between, undone: Undone, time: tuple[datetime, datetime]) -> Ran:
     """What happens to a number in the time, and on which lists it may be texted at its end."""
     since, now = time
     number, lists = beginning(one, since, between.old)
@@ -178,7 +197,8 @@ def _run(one: Past, policy: Policy, between: Between, undone: Undone, time: tupl
         changes += life.hear(at, said)
     held = hold(life.held.number, life.held.told, life.held.lists, policy, now)
     changes += catch_up(held, policy, now)
-    return {item for change in changes if (item := _item(change))} | {*_sendable(held)}
+    items = {item for change in changes if (item := _item(change))} | {*_sendable(held)}
+    return Ran(items, life.quarantined, held.shown.lookup is not None and not life.asked)
 
 
 def _item(change: Change) -> Item | None:

@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 EVERY = 3_600.0
 """Seconds between two looks of the service: a file that was not ready is there an hour later."""
 DAYS = 7
-"""How many days back are looked at, and further where the last file that was fetched is older."""
+"""How many days back are looked at; further back those days that lack."""
 LOCK = 7_316_005
 FAILED, STOPPED = "feed_failed", "feed_guard"
 
@@ -176,18 +176,19 @@ def _layout(wanted: Wanted) -> Layout:
     return Layout(carrier=wanted.carrier or (known.carrier if known else None))
 
 
-_LAST = "SELECT max(day) FROM feed_files WHERE feed = $1 AND fetched IS NOT NULL AND finished_at IS NOT NULL"
+_TAKEN = "SELECT DISTINCT day FROM feed_files WHERE feed = $1 AND fetched IS NOT NULL AND finished_at IS NOT NULL"
 
 
 async def _days(db: Connection, one: Subscription, today: date) -> list[date]:
-    """From the oldest day that may lack to yesterday."""
+    """The last days up to yesterday, and before them whatever lacks since the first one that was taken in: while nobody
+    looked, or since it waits for a person.
+    """
     assert one.feed.source is not None  # noqa: S101 - only such feeds are subscribed to
-    last: date | None = await db.fetchval(_LAST, one.feed.name)
+    taken = {row["day"] for row in await db.fetch(_TAKEN, one.feed.name)}
     back = int(one.options.get("days", DAYS))
-    if last is not None:
-        back = max(back, (today - last).days - 1)
-    back = min(back, one.feed.source.kept)
-    return [today - timedelta(days=ago) for ago in range(back, 0, -1)]
+    first = min(taken, default=today)
+    days = (today - timedelta(days=ago) for ago in range(one.feed.source.kept, 0, -1))
+    return [day for day in days if (today - day).days <= back or (day > first and day not in taken)]
 
 
 _KNOWN = """

@@ -6,18 +6,25 @@ acted on in parts of so many blocks, in the order in which it was written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
+from io import BytesIO
 from typing import Any, NamedTuple
 
 import orjson
+from asyncpg import UndefinedTableError
 
+from app.services import store
 from app.services.connection import Connection
 
 LONG = 600.0
 """Seconds that a statement over a whole file may take."""
 LEFT_FOR = timedelta(days=7)
 LOCK = 7_316_004
+ERASING = 7_316_006
+"""An advisory lock, the first of a transaction: shared by those that write what a file says, whole for an erasure. So
+no line that was read before an erasure acts after it.
+"""
 COLUMNS = ("line", "number", "kind", "at", "guard", "carrier", "new_number", "new_carrier")
 
 
@@ -121,13 +128,13 @@ WHERE id = $1
 async def finish(db: Connection, file: int, fetched: str | None) -> None:
     """All of it has been acted on. `fetched`: its feed's own name for it, by which it is not fetched again."""
     await db.execute(_FINISH, file, fetched)
-    await db.execute(f"DROP TABLE IF EXISTS {lines_of(file)}")
+    await db.execute(f"DROP TABLE IF EXISTS {lines_of(file)}", timeout=LONG)
 
 
 async def forget(db: Connection, file: int) -> None:
     """As if it had never come: of a file that was only tried, or that a person has to say yes to."""
     await db.execute("DELETE FROM feed_files WHERE id = $1 AND finished_at IS NULL", file)
-    await db.execute(f"DROP TABLE IF EXISTS {lines_of(file)}")
+    await db.execute(f"DROP TABLE IF EXISTS {lines_of(file)}", timeout=LONG)
 
 
 _LEFT = "SELECT id FROM feed_files WHERE finished_at IS NULL AND started_at < $1"
@@ -168,12 +175,33 @@ WHERE id = $1
 ERRORS_KEPT = 100
 
 
-async def stage(db: Connection, file: int, records: Sequence[Sequence[Any]], errors: Sequence[tuple[int, str]],
+async def stage(db: Connection, file: File, records: Sequence[Sequence[Any]], errors: Sequence[tuple[int, str]],
                 line: int) -> None:  # fmt: skip
-    """Records up to a line, and what was broken among them: with the progress, in one transaction of the caller."""
-    await db.copy_records_to_table(lines_of(file), records=records, columns=COLUMNS, timeout=LONG)
+    """Records up to a line, and what was broken among them, with the progress."""
     told = orjson.dumps([{"line": place, "error": why} for place, why in errors[:ERRORS_KEPT]]).decode()
-    await db.execute(_STAGED, file, line, len(records), len(errors), told, ERRORS_KEPT)
+    async with db.transaction():
+        gone = await erased_since(db, file, lambda: {n for row in records for n in (row[_NUMBER], row[_NEW_NUMBER])})
+        kept = [_without_hint(row, gone) for row in records if row[_NUMBER] not in gone] if gone else records
+        await _copy(db, lines_of(file.id), kept)
+        await db.execute(_STAGED, file.id, line, len(records), len(errors), told, ERRORS_KEPT)
+
+
+async def _copy(db: Connection, table: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Of most files there is nothing in a line but its number, and text is quicker to write than rows to encode."""
+    if any(row[_PLAIN:] != _NOTHING for row in rows):
+        await db.copy_records_to_table(table, records=rows, columns=COLUMNS, timeout=LONG)
+        return
+    text = "".join([f"{line}\t{number}\t{kind}\n" for line, number, kind, *_ in rows])
+    await db.copy_to_table(table, source=BytesIO(text.encode()), columns=COLUMNS[:_PLAIN], timeout=LONG)
+
+
+_PLAIN = COLUMNS.index("at")
+_NOTHING = (None,) * len(COLUMNS[_PLAIN:])
+_NUMBER, _NEW_NUMBER = COLUMNS.index("number"), COLUMNS.index("new_number")
+
+
+def _without_hint(row: Sequence[Any], gone: set[str]) -> Sequence[Any]:
+    return row if row[_NEW_NUMBER] not in gone else (*row[:_NEW_NUMBER], None, *row[_NEW_NUMBER + 1 :])
 
 
 _WHOLE = "UPDATE feed_files SET whole = true, cut = $2 WHERE id = $1"
@@ -182,6 +210,44 @@ _WHOLE = "UPDATE feed_files SET whole = true, cut = $2 WHERE id = $1"
 async def is_whole(db: Connection, file: int, *, cut: bool) -> None:
     await db.execute(_WHOLE, file, cut)
     await db.execute(f"ANALYZE {lines_of(file)}", timeout=LONG)
+
+
+# Erasures ------------------------------------------------------------------------------------------------------------
+
+_SHARE = "SELECT pg_advisory_xact_lock_shared($1)"
+_ANY_ERASED = "SELECT EXISTS (SELECT FROM erased WHERE at >= $1)"
+
+
+async def erased_since(db: Connection, file: File, numbers: Callable[[], Iterable[str | None]]) -> set[str]:
+    """Those of them that were erased since the file began to come in. No other is until the transaction ends."""
+    await db.execute(_SHARE, ERASING, timeout=LONG)
+    if not await db.fetchval(_ANY_ERASED, file.started_at):
+        return set()
+    erased = await store.erased(db, [number for number in numbers() if number])
+    return {number for number, at in erased.items() if at >= file.started_at}
+
+
+_STAGES = """
+SELECT relname FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname ~ '^feed_lines_[0-9]+$' ORDER BY 1
+"""
+
+
+async def erase(db: Connection, number: str) -> int:
+    """Take a number out of whatever file is on its way, and keep all of them from going on until the transaction ends.
+    How many lines named it. A file may end meanwhile, and its table with it.
+    """
+    await db.execute("SELECT pg_advisory_xact_lock($1)", ERASING, timeout=LONG)
+    lines = 0
+    for row in await db.fetch(_STAGES):
+        for statement in ("DELETE FROM {} WHERE number = $1", "UPDATE {} SET new_number = NULL WHERE new_number = $1"):
+            try:
+                async with db.transaction():
+                    done = await db.execute(statement.format(row["relname"]), number, timeout=LONG)
+            except UndefinedTableError:
+                continue
+            lines += int(done.rpartition(" ")[2])
+    return lines
 
 
 # What it would do ----------------------------------------------------------------------------------------------------
@@ -247,17 +313,28 @@ def _part(first: int) -> str:
 
 def _note(file: int, first: int) -> str:
     return f"""
-INSERT INTO numbers AS n (number, state, reason, dead_since, changed_at, noted_by, noted_guard)
-SELECT DISTINCT ON (number) number, 'deactivated', reason, happened, clock_timestamp(), $1, guarded
-FROM (SELECT l.number, CASE l.kind WHEN 'TRANSFER' THEN $2 ELSE $3 END AS reason, coalesce(l.at, $4) AS happened,
-          coalesce(l.guard, $5) AS guarded
-      FROM {lines_of(file)} l WHERE {_part(first)} AND l.kind = ANY($6::text[])) AS gone
-ORDER BY number, happened DESC, reason DESC
-ON CONFLICT (number) DO UPDATE SET state = excluded.state, reason = excluded.reason, dead_since = excluded.dead_since,
-    changed_at = excluded.changed_at, noted_by = excluded.noted_by, noted_guard = excluded.noted_guard
-WHERE n.facts IS NULL
-  AND (n.dead_since IS NULL OR (n.dead_since, n.reason) < (excluded.dead_since, excluded.reason))
+WITH part AS MATERIALIZED (SELECT * FROM {lines_of(file)} l WHERE {_part(first)}),
+noted AS (
+    INSERT INTO numbers AS n (number, state, reason, dead_since, changed_at, noted_by, noted_guard)
+    SELECT DISTINCT ON (number) number, 'deactivated', reason, happened, clock_timestamp(), $1, guarded
+    FROM (SELECT number, CASE kind WHEN 'TRANSFER' THEN $2 ELSE $3 END AS reason, coalesce(at, $4) AS happened,
+              coalesce(guard, $5) AS guarded
+          FROM part WHERE kind = ANY($6::text[])) AS gone
+    ORDER BY number, happened DESC, reason DESC
+    ON CONFLICT (number) DO UPDATE SET state = excluded.state, reason = excluded.reason,
+        dead_since = excluded.dead_since, changed_at = excluded.changed_at, noted_by = excluded.noted_by,
+        noted_guard = excluded.noted_guard
+    WHERE n.facts IS NULL
+      AND (n.dead_since IS NULL OR (n.dead_since, n.reason) < (excluded.dead_since, excluded.reason))
+    RETURNING number)
+SELECT told.many, l.* FROM (SELECT count(*) AS many FROM noted) AS told LEFT JOIN (
+    SELECT number, kind, at, guard, carrier, new_number, new_carrier, line FROM part
+    WHERE kind <> ALL ($6::text[]) OR number NOT IN (SELECT number FROM noted)) AS l ON true
+ORDER BY l.number, l.line
 """  # noqa: S608 - numbers
+
+
+_SPOKEN_OF = "SELECT number FROM numbers WHERE number = ANY($1::text[]) AND facts IS NOT NULL"
 
 
 class Default(NamedTuple):
@@ -271,25 +348,20 @@ class Default(NamedTuple):
     kinds: Sequence[str]
 
 
-async def note(db: Connection, file: int, first: int, default: Default) -> int:
-    """Note numbers that nobody has spoken of, in the order of their numbers."""
+async def note(db: Connection, file: int, first: int, default: Default) -> tuple[int, list[Any]]:
+    """Note numbers that nobody has spoken of, in the order of their numbers: how many. And the records of the part that
+    are about numbers somebody has spoken of, or that do more than note one.
+
+    Only what was not noted is looked for: to look for all of a part took as long as the whole table is, for each part.
+    """
+    await db.execute(_SHARE, ERASING, timeout=LONG)
     values = (file, *default.reasons, default.at, default.guard, [*default.kinds])
-    done = await db.execute(_note(file, first), *values, timeout=LONG)
-    return int(done.rpartition(" ")[2])
-
-
-def _held(file: int, first: int) -> str:
-    return f"""
-SELECT l.number, l.kind, l.at, l.guard, l.carrier, l.new_number, l.new_carrier FROM {lines_of(file)} l
-WHERE {_part(first)} AND (l.kind <> ALL ($1::text[])
-    OR EXISTS (SELECT FROM numbers n WHERE n.number = l.number AND n.facts IS NOT NULL))
-ORDER BY l.number, l.line
-"""  # noqa: S608 - numbers
-
-
-async def held(db: Connection, file: int, first: int, kinds: Sequence[str]) -> list[Any]:
-    """The records of a part that are about numbers somebody has spoken of, or that do more than note one."""
-    return [*await db.fetch(_held(file, first), [*kinds], timeout=LONG)]
+    rows = await db.fetch(_note(file, first), *values, timeout=LONG)
+    left = [row for row in rows if row["number"]]
+    asked = [row["number"] for row in left if row["kind"] in default.kinds]
+    spoken_of = {row[0] for row in await db.fetch(_SPOKEN_OF, asked, timeout=LONG)} if asked else set()
+    held = [row[1:-1] for row in left if row["kind"] not in default.kinds or row["number"] in spoken_of]
+    return rows[0]["many"], held
 
 
 _ACTED = """

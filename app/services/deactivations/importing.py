@@ -169,8 +169,7 @@ class _Taking:
         await files.clear_away(self.db, datetime.now(UTC))
         file = await files.prepare(self.db, file)
         if not file.whole:
-            await self._stage(file)
-            file = await files.state(self.db, file.id)
+            file = await self._whole(file)
         if why := _is_none(file):
             await files.forget(self.db, file.id)
             raise NotThis(why)
@@ -187,6 +186,15 @@ class _Taking:
         await files.finish(self.db, file.id, self.order.fetched)
         return _outcome(await files.state(self.db, file.id), lists, self.order)
 
+    async def _whole(self, file: File) -> File:
+        """With all of its lines staged. Of bytes that are no file nothing stays."""
+        try:
+            await self._stage(file)
+        except NotAFile:
+            await files.forget(self.db, file.id)
+            raise
+        return await files.state(self.db, file.id)
+
     async def _would(self, file: File, lists: list[Judged]) -> Outcome:
         held, unknown = await files.known(self.db, file.id)
         if not file.acted:
@@ -200,8 +208,7 @@ class _Taking:
         unpacked = Unpacked(self.order.file)
         parts = self._parts(file, unpacked)
         while part := await asyncio.to_thread(next, parts, None):
-            async with self.db.transaction():
-                await files.stage(self.db, file.id, part.records, part.errors, part.upto)
+            await files.stage(self.db, file, part.records, part.errors, part.upto)
             self.tell("reading", self.order.file.tell(), 0)
         await files.is_whole(self.db, file.id, cut=unpacked.cut)
 
@@ -226,36 +233,46 @@ class _Taking:
     # Acting ----------------------------------------------------------------------------------------------------------
 
     async def _act(self, file: File) -> None:
-        total = await files.blocks(self.db, file.id)
-        for first in range(file.acted, total, files.BLOCKS):
-            await self._note(file, first)
-            await self._apply(file, first)
-            self.tell("acting", min(first + files.BLOCKS, total), total)
+        """Until there are no more: an erasure may write some lines anew behind all others."""
+        first = file.acted
+        while first < (total := await files.blocks(self.db, file.id)):
+            await self._apply(file, first, await self._note(file, first))
+            first += files.BLOCKS
+            self.tell("acting", min(first, total), total)
 
-    async def _note(self, file: File, first: int) -> None:
-        """By itself: numbers that it adds and those that are applied would be locked in two orders in one."""
+    async def _note(self, file: File, first: int) -> Sequence[Any]:
+        """By itself: numbers that it adds and those that are applied would be locked in two orders in one. What is left
+        to be applied.
+        """
         kinds = noted_kinds(self.meaning)
         reasons = (reason_of("TRANSFER", self.meaning), reason_of("DEACT", self.meaning))
         default = files.Default(*when(file.day, "DEACT", file.started_at), reasons, kinds)
         async with transaction(self.engine) as db:
-            noted = await files.note(db, file.id, first, default)
+            noted, held = await files.note(db, file.id, first, default)
             if noted:
                 await files.acted(db, file.id, noted=noted)
+        return held
 
-    async def _apply(self, file: File, first: int) -> None:
-        rows = await files.held(self.db, file.id, first, noted_kinds(self.meaning))
+    async def _apply(self, file: File, first: int, rows: Sequence[Any]) -> None:
         groups = [rows[start : start + ACTED_AT_ONCE] for start in range(0, len(rows), ACTED_AT_ONCE)]
         for place, group in enumerate(groups or [[]], 1):
             now = datetime.now(UTC)
-            verdicts = [reported(self._event(file, row), self.meaning.policy) for row in group]
             async with transaction(self.engine) as db:
+                kept = await self._not_erased(db, file, group)
+                verdicts = [reported(self._event(file, row), self.meaning.policy) for row in kept]
                 applied = await apply(db, verdicts, self.meaning.policy, now)
                 changes = [change for changed in applied.changes for change in changed]
                 await store.count(db, opted_out(applied, changes))
                 outs = sum(change.kind == "list.opted_out" for change in changes)
                 await files.acted(db, file.id, first + files.BLOCKS if place >= len(groups) else None,
-                                  held=len(group), changes=len(changes), opted_out=outs)  # fmt: skip
+                                  held=len(kept), changes=len(changes), opted_out=outs)  # fmt: skip
                 await store.publish(db, changes)
+
+    async def _not_erased(self, db: Connection, file: File, group: Sequence[Any]) -> Sequence[Any]:
+        """Of records that were read before the transaction those that still lie there."""
+        gone = await files.erased_since(db, file, lambda: {number for row in group for number in (row[0], row[5])})
+        rows = (row for row in group if row[0] not in gone)
+        return [(*row[:5], None, row[6]) if row[5] in gone else row for row in rows] if gone else group
 
     def _event(self, file: File, row: Any) -> Event:  # noqa: ANN401 - a record of a driver without types
         number, kind, at, guard, carrier, new_number, new_carrier = row
@@ -299,6 +316,8 @@ def _row(file: File, carriers: Carriers) -> Callable[[int, Deactivated], tuple[A
 def _is_none(file: File) -> str | None:
     """Why it cannot be a file of its feed: a page of HTML, a picture, another feed's table are mostly broken lines."""
     lines = file.broken + file.records
+    if file.cut and not file.records:
+        return "the file is cut or broken before its first record: nothing was done; get the file again"
     if not file.broken or (file.records and (file.broken < MANY or file.broken <= MOST_BROKEN * lines)):
         return None
     first = file.errors[0]

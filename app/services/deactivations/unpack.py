@@ -11,7 +11,8 @@ PART = 1 << 16
 LINE_MOST = 1 << 20
 """Bytes of one line: a page of records may be one. A longer one is not kept."""
 _LEFT_OUT = {ord("\r"): None, 0: None}
-_ZIP, _GZIP = b"PK\x03\x04", b"\x1f\x8b"
+_ZIPS, _GZIP = (b"PK\x03\x04", b"PK\x05\x06"), b"\x1f\x8b"
+"""A zip begins with its first member, or, when it has none, with its end."""
 
 
 class NotAFile(ValueError):
@@ -51,7 +52,7 @@ class Unpacked:
         self._file.seek(0)
         head = self._file.read(4)
         self._file.seek(0)
-        parts = self._members() if head == _ZIP else self._inflated() if head[:2] == _GZIP else _read(self._file)
+        parts = self._members() if head in _ZIPS else self._inflated() if head[:2] == _GZIP else _read(self._file)
         first = next(parts, b"")
         yield first.removeprefix(b"\xef\xbb\xbf")
         yield from parts
@@ -81,6 +82,8 @@ class Unpacked:
             names = [one for one in archive.infolist() if not one.is_dir() and not one.filename.startswith("__MACOSX")]
         except (zipfile.BadZipFile, OSError) as error:
             raise NotAFile("the zip is cut or broken: get the file again") from error
+        if not names:
+            raise NotAFile("there is no file in the zip: get the file again")
         for name in names:
             try:
                 with archive.open(name) as member:
