@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 from urllib.parse import unquote
+
+from tests.loopback import Reply, Request, listening
 
 
 def telnyx(number: str, carrier: str, *, ported: str = "", on: str = "", line: str = "mobile") -> bytes:
@@ -24,25 +25,14 @@ def telnyx(number: str, carrier: str, *, ported: str = "", on: str = "", line: s
                                 "portability": portability}}).encode()  # fmt: skip
 
 
-@dataclass
-class Reply:
-    """One HTTP answer. `cut`: how many bytes of the body are sent before the connection ends; `after`: seconds of
-    silence before it.
-    """
-
-    body: bytes = b""
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
-    cut: int | None = None
-    after: asyncio.Event | None = None
-
-
 Says = Callable[[str], Reply]
 
 
 @dataclass
 class Provider:
-    """`says` answers for a number; `calls` counts by number; `busiest` is how many were under way at once."""
+    """`says` answers for a number; `calls` counts by number; `busiest` is how many were under way at once;
+    `connections` how many were accepted.
+    """
 
     says: Says
     url: str = ""
@@ -50,6 +40,7 @@ class Provider:
     bodies: list[bytes] = field(default_factory=list)
     under_way: int = 0
     busiest: int = 0
+    connections: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     def settings(self, name: str = "telnyx", **more: Any) -> dict[str, Any]:
@@ -61,38 +52,14 @@ class Provider:
 @asynccontextmanager
 async def answering(says: Says) -> AsyncIterator[Provider]:
     provider = Provider(says)
-    open_: set[asyncio.Task[Any]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        open_.add(task)
-        try:
-            while await _answer(provider, reader, writer):
-                pass
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            open_.discard(task)
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    provider.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
+    async with listening(lambda request: _answer(provider, request)) as provider.url:
         yield provider
-    finally:
-        server.close()
-        for task in open_:
-            task.cancel()
-        await asyncio.gather(*open_, return_exceptions=True)
 
 
-async def _answer(provider: Provider, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode()
-    path = head.split(" ", 2)[1].partition("?")[0]
-    length = re.search(r"content-length: *(\d+)", head, re.IGNORECASE)
-    provider.bodies.append(await reader.readexactly(int(length[1]) if length else 0))
-    number = unquote(path.rstrip("/").rpartition("/")[2])
+async def _answer(provider: Provider, request: Request) -> Reply:
+    provider.bodies.append(request.body)
+    provider.connections = max(provider.connections, request.connection)
+    number = unquote(request.path.rstrip("/").rpartition("/")[2])
     provider.calls[number] += 1
     provider.under_way += 1
     provider.busiest = max(provider.busiest, provider.under_way)
@@ -101,13 +68,9 @@ async def _answer(provider: Provider, reader: asyncio.StreamReader, writer: asyn
         reply = provider.says(number)
         if reply.after:
             await reply.after.wait()
+        return reply
     finally:
         provider.under_way -= 1
-    lines = [f"HTTP/1.1 {reply.status} Said", f"content-length: {len(reply.body)}"]
-    lines += [f"{name}: {value}" for name, value in reply.headers.items()]
-    writer.write("\r\n".join([*lines, "", ""]).encode() + reply.body[: reply.cut])
-    await writer.drain()
-    return reply.cut is None
 
 
 def today() -> str:
