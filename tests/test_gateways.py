@@ -34,6 +34,7 @@ from app.gateways.openmarket import status as openmarket_status
 from app.models.described import Description
 from app.models.receipt import NEVER, Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 from tests.bent import bent
+from tests.recorded import filled, one_by_one
 
 REPOSITORY = Path(__file__).parent.parent
 RECORDED = Path(__file__).parent / "gateways"
@@ -65,10 +66,8 @@ class Case:
 
 def cases_of(gateway: Gateway, path: Path, kind: str = "case") -> Iterator[Case]:
     recorded = tomllib.loads(path.read_text())
-    for plain in recorded.get(kind, []):
-        of = described(plain.pop("as"), path) if "as" in plain else gateway
-        for values in plain.pop("each", [{}]):
-            yield as_case(of, filled(plain, values))
+    for said in one_by_one(recorded.get(kind, [])):
+        yield as_case(described(said.pop("as"), path) if "as" in said else gateway, said)
 
 
 @cache
@@ -76,17 +75,6 @@ def described(name: str, path: Path) -> Gateway:
     """A gateway that a file of cases describes, as a settings file would."""
     table = tomllib.loads(path.read_text())["described"][name]
     return custom.described(name, Description.model_validate(table))
-
-
-def filled(value: Any, values: dict[str, str]) -> Any:
-    """The same with `{name}` replaced by what `each` says."""
-    if isinstance(value, str):
-        for name, text in values.items():
-            value = value.replace(f"{{{name}}}", text)
-        return value
-    if isinstance(value, dict):
-        return {filled(name, values): filled(inner, values) for name, inner in value.items()}
-    return [filled(inner, values) for inner in value] if isinstance(value, list) else value
 
 
 def as_case(gateway: Gateway, said: dict[str, Any]) -> Case:

@@ -31,6 +31,7 @@ from app.lookups import LARGEST_RAW, LONGEST_NAME, PROVIDERS, read
 from app.lookups._http import wait
 from app.models.lookup import ANSWERS, Call, Failed, Failure, Found, HttpAnswer, LineType, Provider
 from tests.bent import bent
+from tests.recorded import one_by_one
 
 REPOSITORY = Path(__file__).parent.parent
 RECORDED = Path(__file__).parent / "lookups"
@@ -68,20 +69,8 @@ def recorded(kind: str) -> list[Case]:
 
 def cases_of(provider: Provider, path: Path, kind: str) -> Iterator[Case]:
     file = tomllib.loads(path.read_text())
-    for plain in file.get(kind, []):
-        for values in plain.pop("each", [{}]):
-            yield as_case(provider, file.get("options", {}), filled(plain, values))
-
-
-def filled(value: Any, values: dict[str, str]) -> Any:
-    """The same with `{name}` replaced by what `each` says."""
-    if isinstance(value, str):
-        for name, text in values.items():
-            value = value.replace(f"{{{name}}}", text)
-        return value
-    if isinstance(value, dict):
-        return {name: filled(inner, values) for name, inner in value.items()}
-    return [filled(inner, values) for inner in value] if isinstance(value, list) else value
+    for said in one_by_one(file.get(kind, [])):
+        yield as_case(provider, file.get("options", {}), said)
 
 
 def as_case(provider: Provider, options: dict[str, Any], said: dict[str, Any]) -> Case:
