@@ -11,7 +11,6 @@ from random import Random
 from time import perf_counter
 
 import asyncpg
-import psutil
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -19,6 +18,7 @@ from app.services.migrate import upgrade
 from bench.ground import subscribe
 from bench.load import CannotMeasure
 from bench.traffic import number
+from tests.running import peak
 
 DATABASE = "deactivations"
 HELD = 100
@@ -73,7 +73,7 @@ async def whole(url: str, file: Path, lines: int) -> Taken:
         sys.executable, "-m", "app.cli", *given, env=clean | {"SENDABLE_DATABASE_URL": url},
         stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
-    peak = await _peak(process)
+    most = await peak(process)
     seconds = perf_counter() - began
     if process.returncode:
         raise CannotMeasure(f"the import of a deactivation file ended with status {process.returncode}")
@@ -83,23 +83,10 @@ async def whole(url: str, file: Path, lines: int) -> Taken:
     await session.close()
     if found != lines or sendable:
         raise CannotMeasure(f"of {lines} lines {found} were taken in, and its first is sendable {sendable} times")
-    return Taken(lines, seconds, peak)
+    return Taken(lines, seconds, most)
 
 
 _SENDABLE = "SELECT count(*) FROM published.sendable WHERE number = $1"
-
-
-async def _peak(process: asyncio.subprocess.Process) -> float:
-    most, watched = 0.0, psutil.Process(process.pid)
-    ending = asyncio.create_task(process.wait())
-    while not ending.done():
-        try:
-            most = max(most, watched.memory_info().rss / 2**20)
-        except psutil.NoSuchProcess:
-            break
-        await asyncio.wait([ending], timeout=0.1)
-    await ending
-    return most
 
 
 async def bare(url: str, file: Path, lines: int) -> Taken:

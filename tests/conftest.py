@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,13 +39,27 @@ NUMBER = re.compile(rb"(?:\+|%2B|%20)\d{8,15}\b")
 """Numbers as they are written everywhere here; plain digits would be times and ids too."""
 
 
-@pytest.fixture(scope="session")
-def server_dir() -> Iterator[Path]:
+@contextmanager
+def _data_dir() -> Iterator[Path]:
+    """Short, as a socket's path has a limit, and gone with its cluster when the block ends."""
     folder = Path(tempfile.mkdtemp(prefix="sendable-test-"))
     folder.chmod(0o711)  # else root's stand-in could not enter, and PostgreSQL would move to /var/lib/sendable
     yield folder
-    shutil.rmtree(locate(folder).path)
+    shutil.rmtree(locate(folder).path, ignore_errors=True)
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def server_dir() -> Iterator[Path]:
+    with _data_dir() as folder:
+        yield folder
+
+
+@pytest.fixture
+def own_dir() -> Iterator[Path]:
+    """For a test that has a cluster of its own."""
+    with _data_dir() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

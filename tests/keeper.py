@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import io
 import json
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs, urlsplit
 
-from tests.provider import Reply
-
-
-@dataclass(frozen=True)
-class Request:
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-
-    @property
-    def user(self) -> str:
-        """Whom its Basic credentials name."""
-        kind, _, code = self.headers.get("authorization", "").partition(" ")
-        return base64.b64decode(code).decode().partition(":")[0] if kind == "Basic" else ""
+from tests.loopback import Reply, Request, listening
 
 
 @dataclass
@@ -44,28 +28,12 @@ class Keeper:
 async def keeping(says: Callable[[Request], Reply]) -> AsyncIterator[Keeper]:
     keeper = Keeper(says)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            split = urlsplit(head[0].split(" ")[1])
-            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
-            request = Request(split.path, {k: v[0] for k, v in parse_qs(split.query).items()}, headers)
-            keeper.asked.append(request)
-            reply = keeper.says(request)
-            lines = [f"HTTP/1.1 {reply.status} Said", f"content-length: {len(reply.body)}", "connection: close"]
-            lines += [f"{name}: {value}" for name, value in reply.headers.items()]
-            writer.write("\r\n".join([*lines, "", ""]).encode() + reply.body[: reply.cut])
-            await writer.drain()
-        finally:
-            writer.close()
+    async def answer(request: Request) -> Reply:
+        keeper.asked.append(request)
+        return keeper.says(request)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    keeper.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
+    async with listening(answer) as keeper.url:
         yield keeper
-    finally:
-        server.close()
-        await server.wait_closed()
 
 
 def zipped(text: str) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 from urllib.parse import unquote
+
+from tests.loopback import Reply, Request, listening
 
 
 def telnyx(number: str, carrier: str, *, ported: str = "", on: str = "", line: str = "mobile") -> bytes:
@@ -22,20 +23,6 @@ def telnyx(number: str, carrier: str, *, ported: str = "", on: str = "", line: s
     return json.dumps({"data": {"country_code": "US", "phone_number": number, "record_type": "number_lookup",
                                 "fraud": None, "caller_name": None, "carrier": {"name": carrier, "type": line},
                                 "portability": portability}}).encode()  # fmt: skip
-
-
-@dataclass
-class Reply:
-    """One HTTP answer. `cut`: how many bytes of the body are sent before the connection ends; `after`: what it waits
-    for; `drips`: seconds between two of its bytes.
-    """
-
-    body: bytes = b""
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
-    cut: int | None = None
-    after: asyncio.Event | None = None
-    drips: float = 0.0
 
 
 Says = Callable[[str], Reply]
@@ -65,39 +52,14 @@ class Provider:
 @asynccontextmanager
 async def answering(says: Says) -> AsyncIterator[Provider]:
     provider = Provider(says)
-    open_: set[asyncio.Task[Any]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        open_.add(task)
-        provider.connections += 1
-        try:
-            while await _answer(provider, reader, writer):
-                pass
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            open_.discard(task)
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    provider.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
+    async with listening(lambda request: _answer(provider, request)) as provider.url:
         yield provider
-    finally:
-        server.close()
-        for task in open_:
-            task.cancel()
-        await asyncio.gather(*open_, return_exceptions=True)
 
 
-async def _answer(provider: Provider, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode()
-    path = head.split(" ", 2)[1].partition("?")[0]
-    length = re.search(r"content-length: *(\d+)", head, re.IGNORECASE)
-    provider.bodies.append(await reader.readexactly(int(length[1]) if length else 0))
-    number = unquote(path.rstrip("/").rpartition("/")[2])
+async def _answer(provider: Provider, request: Request) -> Reply:
+    provider.bodies.append(request.body)
+    provider.connections = max(provider.connections, request.connection)
+    number = unquote(request.path.rstrip("/").rpartition("/")[2])
     provider.calls[number] += 1
     provider.under_way += 1
     provider.busiest = max(provider.busiest, provider.under_way)
@@ -106,17 +68,9 @@ async def _answer(provider: Provider, reader: asyncio.StreamReader, writer: asyn
         reply = provider.says(number)
         if reply.after:
             await reply.after.wait()
+        return reply
     finally:
         provider.under_way -= 1
-    lines = [f"HTTP/1.1 {reply.status} Said", f"content-length: {len(reply.body)}"]
-    lines += [f"{name}: {value}" for name, value in reply.headers.items()]
-    writer.write("\r\n".join([*lines, "", ""]).encode())
-    for part in [bytes([one]) for one in reply.body] if reply.drips else [reply.body[: reply.cut]]:
-        writer.write(part)
-        await writer.drain()
-        if reply.drips:
-            await asyncio.sleep(reply.drips)
-    return reply.cut is None
 
 
 def today() -> str:

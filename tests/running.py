@@ -54,6 +54,20 @@ async def sendable(*args: str, **settings: str) -> Said:
         return Said(process.exitcode, out.read_text(), err.read_text())
 
 
+async def peak(process: asyncio.subprocess.Process) -> float:
+    """The most MiB that a process has had resident, until it ends."""
+    most, watched = 0.0, psutil.Process(process.pid)
+    ending = asyncio.create_task(process.wait())
+    while not ending.done():
+        try:
+            most = max(most, watched.memory_info().rss / 2**20)
+        except psutil.NoSuchProcess:
+            break
+        await asyncio.wait([ending], timeout=0.02)
+    await ending
+    return most
+
+
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["app.cli"])
 

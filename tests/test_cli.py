@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import signal
 import socket
-import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -361,15 +359,6 @@ async def test_a_start_is_given_up_at_ctrl_c(tmp_path):
 
 
 # With the embedded PostgreSQL --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def own_dir() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="sendable-test-"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(locate(folder).path, ignore_errors=True)
-    shutil.rmtree(folder)
 
 
 async def test_ctrl_c_leaves_no_process_and_commands_join_the_server_that_runs(own_dir, tmp_path):

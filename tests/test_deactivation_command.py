@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from running import environment, sendable
+from running import environment, peak, sendable
 
 from tests.conftest import Service
 
@@ -127,20 +126,6 @@ async def test_the_length_of_a_file_costs_no_memory(
     assert peaks[1] < 150
     assert peaks[1] < peaks[0] + 30
     assert (await told(service))["held"] == LISTED
-
-
-async def peak(process: asyncio.subprocess.Process) -> float:
-    """The most MiB that a process has had resident, until it ends."""
-    most, watched = 0.0, psutil.Process(process.pid)
-    ending = asyncio.create_task(process.wait())
-    while not ending.done():
-        try:
-            most = max(most, watched.memory_info().rss / 2**20)
-        except psutil.NoSuchProcess:
-            break
-        await asyncio.wait([ending], timeout=0.02)
-    await ending
-    return most
 
 
 async def test_it_asks_before_it_takes_much_and_a_dry_run_says_how_much(

@@ -20,8 +20,8 @@ from app.services.deactivations.fetching import Elsewhere, Fetched, Fetcher
 from app.services.deactivations.transport import Transport
 from tests import keeper
 from tests.conftest import Service, Start
-from tests.keeper import Files, Request, keeping
-from tests.provider import Reply
+from tests.keeper import Files, keeping
+from tests.loopback import Reply, Request
 
 WHO, OTHER, THIRD = "+15555551234", "+15555550142", "+15555550199"
 KEYS = {

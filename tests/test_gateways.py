@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import csv
 import importlib.util
-import json
 import re
 import time
 import tomllib
@@ -35,6 +34,8 @@ from app.gateways.openmarket import status as openmarket_status
 from app.models.described import Description
 from app.models.receipt import NEVER, Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 from app.services.unread import as_kept
+from tests.bent import bent
+from tests.recorded import filled, one_by_one
 
 REPOSITORY = Path(__file__).parent.parent
 RECORDED = Path(__file__).parent / "gateways"
@@ -66,10 +67,8 @@ class Case:
 
 def cases_of(gateway: Gateway, path: Path, kind: str = "case") -> Iterator[Case]:
     recorded = tomllib.loads(path.read_text())
-    for plain in recorded.get(kind, []):
-        of = described(plain.pop("as"), path) if "as" in plain else gateway
-        for values in plain.pop("each", [{}]):
-            yield as_case(of, filled(plain, values))
+    for said in one_by_one(recorded.get(kind, [])):
+        yield as_case(described(said.pop("as"), path) if "as" in said else gateway, said)
 
 
 @cache
@@ -77,17 +76,6 @@ def described(name: str, path: Path) -> Gateway:
     """A gateway that a file of cases describes, as a settings file would."""
     table = tomllib.loads(path.read_text())["described"][name]
     return custom.described(name, Description.model_validate(table))
-
-
-def filled(value: Any, values: dict[str, str]) -> Any:
-    """The same with `{name}` replaced by what `each` says."""
-    if isinstance(value, str):
-        for name, text in values.items():
-            value = value.replace(f"{{{name}}}", text)
-        return value
-    if isinstance(value, dict):
-        return {filled(name, values): filled(inner, values) for name, inner in value.items()}
-    return [filled(inner, values) for inner in value] if isinstance(value, list) else value
 
 
 def as_case(gateway: Gateway, said: dict[str, Any]) -> Case:
@@ -404,16 +392,6 @@ def altered(text: str) -> str:
 
 # -- bytes that nobody meant to send -----------------------------------------------------------------------------------
 
-JUNK = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.text(max_size=20),
-    st.sampled_from(["", " ", "\0", "+1", "ND", "9" * 400, "0x", "{", "1e999", "2026-13-45", "-1"]),
-    st.lists(st.integers(), max_size=2),
-    st.dictionaries(st.text(max_size=5), st.integers(), max_size=2),
-)
 LINKS = st.sampled_from([
     Link("any"),
     Link("any", timezone=ZoneInfo("America/New_York"), codes={"304": "3041"}, sender="12345", code_space="openmarket"),
@@ -427,35 +405,12 @@ def nearly_right(draw: st.DrawFn, gateway: Gateway) -> Callback:
     recordings = [case.callback for case in CASES if case.gateway is gateway and len(case.callback.body) < 4096]
     callback = draw(st.sampled_from(recordings))
     for _ in range(draw(st.integers(1, 3))):
-        callback = draw(st.sampled_from([bent_bytes, bent_json, bent_pairs]))(draw, callback)
+        callback = draw(st.sampled_from([bent_body, bent_body, bent_pairs]))(draw, callback)
     return callback
 
 
-def bent_bytes(draw: st.DrawFn, callback: Callback) -> Callback:
-    start, length = draw(st.integers(0, len(callback.body))), draw(st.integers(0, 8))
-    body = callback.body[:start] + draw(st.binary(max_size=8)) + callback.body[start + length :]
-    return replace(callback, body=body)
-
-
-def bent_json(draw: st.DrawFn, callback: Callback) -> Callback:
-    try:
-        value = json.loads(callback.body)
-    except ValueError:
-        return callback
-    return replace(callback, body=json.dumps(bent(draw, value)).encode())
-
-
-def bent(draw: st.DrawFn, value: Any) -> Any:
-    """The same value with something else in one place, or one place missing."""
-    if isinstance(value, dict | list) and value and draw(st.integers(0, 4)):
-        place = draw(st.sampled_from(list(value) if isinstance(value, dict) else range(len(value))))
-        copy = value.copy()
-        if draw(st.booleans()):
-            copy[place] = bent(draw, copy[place])
-        else:
-            del copy[place]
-        return copy
-    return draw(JUNK)
+def bent_body(draw: st.DrawFn, callback: Callback) -> Callback:
+    return replace(callback, body=bent(draw, callback.body))
 
 
 def bent_pairs(draw: st.DrawFn, callback: Callback) -> Callback:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -95,15 +93,6 @@ def test_frames_of_our_code_are_named_by_file_line_and_function():
 
 
 # Everything that is written ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def own_dir() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="sendable-test-"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(locate(folder).path, ignore_errors=True)
-    shutil.rmtree(folder)
 
 
 async def test_nothing_written_holds_a_number_a_token_or_a_body(own_dir, tmp_path):

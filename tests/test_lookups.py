@@ -30,6 +30,8 @@ from app import lookups
 from app.lookups import LARGEST_RAW, LONGEST_NAME, PROVIDERS, read
 from app.lookups._http import wait
 from app.models.lookup import ANSWERS, Call, Failed, Failure, Found, HttpAnswer, LineType, Provider
+from tests.bent import bent
+from tests.recorded import one_by_one
 
 REPOSITORY = Path(__file__).parent.parent
 RECORDED = Path(__file__).parent / "lookups"
@@ -67,20 +69,8 @@ def recorded(kind: str) -> list[Case]:
 
 def cases_of(provider: Provider, path: Path, kind: str) -> Iterator[Case]:
     file = tomllib.loads(path.read_text())
-    for plain in file.get(kind, []):
-        for values in plain.pop("each", [{}]):
-            yield as_case(provider, file.get("options", {}), filled(plain, values))
-
-
-def filled(value: Any, values: dict[str, str]) -> Any:
-    """The same with `{name}` replaced by what `each` says."""
-    if isinstance(value, str):
-        for name, text in values.items():
-            value = value.replace(f"{{{name}}}", text)
-        return value
-    if isinstance(value, dict):
-        return {name: filled(inner, values) for name, inner in value.items()}
-    return [filled(inner, values) for inner in value] if isinstance(value, list) else value
+    for said in one_by_one(file.get(kind, [])):
+        yield as_case(provider, file.get("options", {}), said)
 
 
 def as_case(provider: Provider, options: dict[str, Any], said: dict[str, Any]) -> Case:
@@ -421,16 +411,6 @@ def echoing(value: Any, echo: str) -> Any:
 
 # -- bytes that nobody meant to send -----------------------------------------------------------------------------------
 
-JUNK = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.text(max_size=20),
-    st.sampled_from(["", " ", "\0", "null", "OK", "9" * 400, "2026-13-45", "0001-01-01", "9999-12-31T23:59:59-12:00"]),
-    st.lists(st.integers(), max_size=2),
-    st.dictionaries(st.text(max_size=5), st.integers(), max_size=2),
-)
 STATUSES = st.sampled_from([200, 200, 200, 200, 201, 202, 204, 301, 400, 401, 403, 404, 422, 429, 500, 503])
 
 
@@ -440,34 +420,8 @@ def nearly_right(draw: st.DrawFn, provider: Provider) -> tuple[Case, HttpAnswer]
     case = draw(st.sampled_from([case for case in CASES if case.provider is provider]))
     body = case.answer.body
     for _ in range(draw(st.integers(1, 3))):
-        body = draw(st.sampled_from([bent_bytes, bent_json]))(draw, body)
+        body = bent(draw, body)
     return case, HttpAnswer(draw(STATUSES), {"retry-after": draw(st.text(max_size=5))}, body, cut=False)
-
-
-def bent_bytes(draw: st.DrawFn, body: bytes) -> bytes:
-    start, length = draw(st.integers(0, len(body))), draw(st.integers(0, 8))
-    return body[:start] + draw(st.binary(max_size=8)) + body[start + length :]
-
-
-def bent_json(draw: st.DrawFn, body: bytes) -> bytes:
-    try:
-        value = json.loads(body)
-    except ValueError:
-        return body
-    return json.dumps(bent(draw, value)).encode()
-
-
-def bent(draw: st.DrawFn, value: Any) -> Any:
-    """The same value with something else in one place, or one place missing."""
-    if isinstance(value, dict | list) and value and draw(st.integers(0, 4)):
-        place = draw(st.sampled_from(list(value) if isinstance(value, dict) else range(len(value))))
-        copy = value.copy()
-        if draw(st.booleans()):
-            copy[place] = bent(draw, copy[place])
-        else:
-            del copy[place]
-        return copy
-    return draw(JUNK)
 
 
 # A recorded answer is read in some 50 microseconds; a second is room for a busy machine and for nothing that grows.

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from app.cli.attach import with_database
-from app.cli.show import Json, Refused, as_json, as_table, busy, say
+from app.cli.show import Json, as_json, as_table, busy, refusing, say
 from app.config import read_settings
 from app.models.phone import e164
 from app.services import erase as erasure
@@ -21,10 +21,8 @@ def erase(
     json: Json = False,
 ) -> None:
     """Erase everything of a number but a keyed hash, which keeps it opted out when an old list is imported again."""
-    try:
+    with refusing():
         who = e164(number, read_settings().region)
-    except ValueError as error:
-        raise Refused(str(error)) from error
     if not yes and sys.stdin.isatty():
         typer.confirm("Everything of this number will be gone for good. Go on?", abort=True, err=True)
     with busy("everything of this number is erased"):

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.catalogue.policy import load_policy
 from app.cli.attach import with_database
-from app.cli.show import Json, Refused, as_json, as_table, say
+from app.cli.show import Json, Refused, as_json, as_table, refusing, say
 from app.config import Settings, read_settings
 from app.main import meaning_of
 from app.models.phone import e164, sender_id
@@ -104,11 +104,9 @@ def show_number(
     if list_ and not sender:
         raise Refused("--list asks for a list of a sender: name it with --sender")
     region = read_settings().region
-    try:
+    with refusing():
         asked = Asked(sender and sender_id(sender, region), list_)
         wanted = e164(number, region)
-    except ValueError as error:
-        raise Refused(str(error)) from error
 
     async def look(engine: AsyncEngine, _: Settings) -> dict[str, Any]:
         return told((await read_many(engine, [wanted]))[wanted], asked)

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from typer.core import TyperGroup
 
 from app.cli.attach import with_database
-from app.cli.show import Json, Refused, as_json, as_table, console, say
+from app.cli.show import Json, Refused, as_json, as_table, console, refusing, say
 from app.config import Settings, read_settings
 from app.lookups import PROVIDERS
 from app.main import meaning_of, plan_of
@@ -54,10 +54,8 @@ def look_up_number(
     json: Json = False,
 ) -> None:
     """Ask a provider now, within the budget, and act on the answer as on any lookup's."""
-    try:
+    with refusing():
         who = e164(number, read_settings().region)
-    except ValueError as error:
-        raise Refused(str(error)) from error
 
     async def ask(engine: AsyncEngine, settings: Settings) -> tuple[Outcome, dict[str, Any]]:
         async with _lookups(engine, settings).open() as lookups:

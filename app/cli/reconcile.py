@@ -10,7 +10,7 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cli.attach import a_gateway, with_database
-from app.cli.show import Json, Refused, as_json, as_table, progress, say
+from app.cli.show import Json, Refused, as_json, as_table, progress, refusing, say
 from app.config import Settings
 from app.gateways import GATEWAYS
 from app.main import inquirers_of, meaning_of
@@ -33,10 +33,8 @@ def reconcile(
     It keeps to a pace, may be stopped at any time and goes on where it was. Ends with 1 when a gateway refuses.
     """
     a_gateway(gateway)
-    try:
+    with refusing():
         older = duration(older_than)
-    except ValueError as error:
-        raise Refused(str(error)) from error
 
     async def act(engine: AsyncEngine, settings: Settings) -> list[dict[str, Any]]:
         inquirers = [one for (name, _), one in inquirers_of(settings).items() if gateway in {None, name}]

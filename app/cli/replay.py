@@ -9,7 +9,7 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cli.attach import with_database
-from app.cli.show import Json, Refused, as_json, progress, say
+from app.cli.show import Json, Refused, as_json, progress, refusing, say
 from app.cli.simulate import span
 from app.config import Settings, read_settings
 from app.main import meaning_of
@@ -53,10 +53,8 @@ def replay(
 def _which(number: str | None, since: str | None) -> Which:
     if number and since:
         raise Refused("say --number or --since, not both: of one number everything is derived")
-    try:
+    with refusing():
         who = number and e164(number, read_settings().region)
-    except ValueError as error:
-        raise Refused(str(error)) from error
     return Which(who or None, datetime.now(UTC) - span(since) if since else None)
 
 

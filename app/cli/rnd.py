@@ -13,7 +13,7 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cli.attach import with_database
-from app.cli.show import Json, Refused, as_json, as_table, busy, say
+from app.cli.show import Json, Refused, as_json, as_table, busy, refusing, say
 from app.config import Settings, read_settings
 from app.lookups import rnd as database
 from app.main import meaning_of
@@ -142,10 +142,8 @@ def _parts(lines: TextIO, counts: Counter[str]) -> Iterator[dict[database.Asked,
 
 
 def _number(text: str, settings: Settings) -> str:
-    try:
+    with refusing():
         who = e164(text, settings.region)
-    except ValueError as error:
-        raise Refused(str(error)) from error
     if not database.covers(who):
         raise Refused("the database holds numbers of the North American plan only (+1…)")
     return who

@@ -28,6 +28,15 @@ class Refused(Exception):
         self.status = status
 
 
+@contextmanager
+def refusing() -> Iterator[None]:
+    """A value that cannot be taken ends the command with what is wrong with it."""
+    try:
+        yield
+    except ValueError as error:
+        raise Refused(str(error)) from error
+
+
 def console(*, error: bool = False) -> Console:
     stream = sys.stderr if error else sys.stdout
     width = None if stream.isatty() else _WIDE

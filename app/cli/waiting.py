@@ -12,7 +12,7 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cli.attach import a_gateway, with_database
-from app.cli.show import Json, Refused, as_json, as_table, busy, progress, say
+from app.cli.show import Json, Refused, as_json, as_table, busy, progress, refusing, say
 from app.config import Settings, read_settings
 from app.main import every_link, links_of, meaning_of
 from app.models.phone import e164
@@ -98,10 +98,8 @@ def _which(number: str | None, code: str | None, space: str | None, reason: str 
         raise Refused("name a number, --code or --reason: all held numbers at once are never meant")
     if code and not space:
         raise Refused("a code means something only inside its space: name it too, for example --space openmarket")
-    try:
+    with refusing():
         return Which(number and e164(number, read_settings().region), code, space, reason)
-    except ValueError as error:
-        raise Refused(str(error)) from error
 
 
 def _words(which: Which) -> str:

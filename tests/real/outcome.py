@@ -3,15 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import httpx
 
-from tests.running import WITHIN
+from tests.real.smsc import centre
+from tests.running import WITHIN, serving, until
 from tests.test_twelve_codes import OURS, Expected, lookup_first, number
 
 TWELVE = lookup_first(provider=False)
+
+
+class Between(NamedTuple):
+    """A real gateway between a message centre and a real service. `send` is where the gateway takes messages; `url` is
+    the service's own.
+    """
+
+    send: str
+    url: str
+    service: httpx.AsyncClient
+    sender: httpx.AsyncClient
+
+
+Gateway = Callable[[Path, int], AbstractAsyncContextManager[str]]
+"""From a folder and the message centre's port to where it takes messages."""
+
+
+@asynccontextmanager
+async def between(gateway: Gateway, folder: Path, *, database_url: str, settings: str) -> AsyncIterator[Between]:
+    config = folder / "sendable.toml"
+    config.write_text(settings)
+    async with (
+        centre() as here,
+        serving(folder / "sendable.log", database_url=database_url, config=str(config), auth="off") as served,
+        gateway(folder, here.port) as send,
+        httpx.AsyncClient(base_url=served.url, timeout=60) as service,
+        httpx.AsyncClient(timeout=60) as sender,
+    ):
+        await until(lambda: here._links)
+        yield Between(send, served.url, service, sender)
+
+
+def a_month_ago() -> datetime:
+    return datetime.now(UTC) - timedelta(days=30)
 
 
 async def subscribed(service: httpx.AsyncClient, place: int, opted_in: datetime) -> None:

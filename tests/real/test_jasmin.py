@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 
 from tests.real.jasmin import jasmin
-from tests.real.outcome import TWELVE, ended_as_the_policy_says, final, subscribed
-from tests.real.smsc import centre
-from tests.running import serving, until
+from tests.real.outcome import TWELVE, a_month_ago, between, ended_as_the_policy_says, final, subscribed
 from tests.test_twelve_codes import Expected, number
 
 SETTINGS = """
@@ -32,22 +30,12 @@ MENDED = len(TWELVE)
 async def test_each_of_the_twelve_codes_comes_through_jasmin_and_does_what_the_policy_says(
     database_url: str, tmp_path: Path
 ) -> None:
-    settings = tmp_path / "sendable.toml"
-    settings.write_text(SETTINGS)
-    async with (
-        centre() as here,
-        serving(tmp_path / "sendable.log", database_url=database_url, config=str(settings), auth="off") as served,
-        jasmin(tmp_path, here.port) as send,
-        httpx.AsyncClient(base_url=served.url, timeout=60) as service,
-        httpx.AsyncClient(timeout=60) as sender,
-    ):
-        await until(lambda: here._links)
-        opted_in = datetime.now(UTC) - timedelta(days=30)
-        ids = []
+    async with between(jasmin, tmp_path, database_url=database_url, settings=SETTINGS) as (send, url, service, sender):
+        opted_in, ids = a_month_ago(), []
         for place, code in enumerate([*TWELVE, "3041"]):
             account = "mended" if place == MENDED else ""
             await subscribed(service, place, opted_in)
-            ids.append(await sent(sender, send, f"{served.url}/v1/receipts/jasmin/{account}".rstrip("/"), place, code))
+            ids.append(await sent(sender, send, f"{url}/v1/receipts/jasmin/{account}".rstrip("/"), place, code))
             await registered(service, ids[-1], place, account)
         await asyncio.gather(*(final(service, one) for one in ids))
         for place, (code, expected) in enumerate(TWELVE.items()):

@@ -5,16 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
-import httpx
-
-from tests.real.outcome import TWELVE, ended_as_the_policy_says, final, subscribed
+from tests.real.outcome import TWELVE, a_month_ago, between, ended_as_the_policy_says, final, subscribed
 from tests.real.programs import answers, free_port, installed, running
-from tests.real.smsc import Centre, centre
-from tests.running import serving, until
 
 TEMPLATE = "{service}/v1/receipts/kannel?id={id}&st=%d&a=%A&fid=%F&to=%p&from=%P&smsc=%i&ts=%T&token=between-us"
 SETTINGS = """
@@ -56,11 +51,11 @@ password = secret
 
 
 @asynccontextmanager
-async def kannel(folder: Path, here: Centre) -> AsyncIterator[str]:
-    """A Kannel bound to the message centre; the URL of its sendsms."""
+async def kannel(folder: Path, centre: int) -> AsyncIterator[str]:
+    """A Kannel bound to the message centre at that port; the URL of its sendsms."""
     admin, boxes, sendsms = free_port(), free_port(), free_port()
     config = folder / "kannel.conf"
-    config.write_text(CONFIG.format(admin=admin, boxes=boxes, sendsms=sendsms, centre=here.port))
+    config.write_text(CONFIG.format(admin=admin, boxes=boxes, sendsms=sendsms, centre=centre))
     async with running(folder / "bearerbox.log", installed("bearerbox", "kannel"), str(config)):
         await answers(boxes)
         async with running(folder / "smsbox.log", installed("smsbox", "kannel"), str(config)):
@@ -71,22 +66,13 @@ async def kannel(folder: Path, here: Centre) -> AsyncIterator[str]:
 async def test_each_of_the_twelve_codes_comes_through_kannel_whole_and_does_what_the_policy_says(
     database_url: str, tmp_path: Path
 ) -> None:
-    settings = tmp_path / "sendable.toml"
-    settings.write_text(SETTINGS)
-    async with (
-        centre() as here,
-        serving(tmp_path / "sendable.log", database_url=database_url, config=str(settings), auth="off") as served,
-        kannel(tmp_path, here) as sendsms,
-        httpx.AsyncClient(base_url=served.url, timeout=60) as service,
-        httpx.AsyncClient(timeout=60) as sender,
-    ):
-        await until(lambda: here._links)
-        opted_in = datetime.now(UTC) - timedelta(days=30)
+    async with between(kannel, tmp_path, database_url=database_url, settings=SETTINGS) as (send, ours, service, sender):
+        opted_in = a_month_ago()
         for place, code in enumerate(TWELVE):
             await subscribed(service, place, opted_in)
-            sent = await sender.get(sendsms, params={
+            sent = await sender.get(send, params={
                 "username": "us", "password": "secret", "to": number_as_given(place), "from": "12345",
-                "text": f"UNDELIV {code}", "dlr-mask": "31", "dlr-url": url(served.url, f"ours-{code}"),
+                "text": f"UNDELIV {code}", "dlr-mask": "31", "dlr-url": url(ours, f"ours-{code}"),
             })  # fmt: skip
             assert sent.status_code == 202, sent.text
         await asyncio.gather(*(final(service, f"ours-{code}") for code in TWELVE))

@@ -1,0 +1,65 @@
+"""What codes mean, and which words no table knows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.models.api.fields import When
+from app.models.number import State
+
+
+class Rule(BaseModel):
+    """What a reason does in the policy in force. Keys at their default are left out; without any it is only counted."""
+
+    model_config = ConfigDict(extra="allow")
+
+    state: State | None = Field(None, description="The state that the number takes")
+    lapse: str | None = Field(None, description="For how long at most", examples=["30d"])
+    block: bool = Field(default=False, description="Whether the sender is blocked")
+    consent: Literal["keep", "sender", "everyone"] = Field("keep", description="Whose lists it ends at once")
+    lookup: bool = Field(default=False, description="Whether a carrier lookup decides or refreshes")
+
+
+class Code(BaseModel):
+    """What one vendor's code means, and what we do about it. A code means something only inside its space."""
+
+    space: str = Field(examples=["openmarket"])
+    code: str = Field(examples=["3041"])
+    meaning: str
+    level: Literal["message", "number", "carrier", "network", "account"]
+    permanence: Literal["permanent", "temporary", "unknown"]
+    reason: str = Field(examples=["deactivated"])
+    rule: Rule
+    confidence: Literal["verified", "unverified"]
+    source: str
+
+
+class Codes(BaseModel):
+    """The catalogue, or one space of it."""
+
+    items: list[Code]
+
+
+class UnknownWord(BaseModel):
+    """A code or a status word that no table knows."""
+
+    gateway: str = Field(examples=["kannel"])
+    account: str | None
+    kind: Literal["code", "status"]
+    space: str | None = Field(
+        description="The code's space; null where the settings name none", examples=["openmarket"]
+    )
+    word: str = Field(description="As it came", examples=["9999"])
+    status: str = Field(description="What the last one was taken for", examples=["undeliverable"])
+    message_id: str | None = Field(description="Of one message that had it")
+    first_at: When
+    last_at: When
+    count: int
+
+
+class UnknownWords(BaseModel):
+    """The last seen first."""
+
+    items: list[UnknownWord]

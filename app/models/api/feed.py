@@ -1,0 +1,69 @@
+"""What happened to numbers: their changes, what checks have said of them, their erasure."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from app.models.api.fields import NextPlace, Number, When
+
+CAUSE = {
+    "kind": "receipt", "gateway": "openmarket", "code_space": "openmarket", "code": "3041", "message_id": "0d8f1c2e",
+}  # fmt: skip
+
+
+class Change(BaseModel):
+    """What truly changed, why, and when."""
+
+    seq: int = Field(description="Its place in the feed: commit order", examples=[4711])
+    number: Number
+    sender: str | None = Field(None, examples=["12345"])
+    list: str | None = Field(None, examples=["spring"])
+    kind: Literal[
+        "number.state", "number.carrier", "sender.blocked", "sender.unblocked", "list.opted_in", "list.opted_out"
+    ]
+    from_: str | None = Field(alias="from", examples=["active"])
+    to: str | None = Field(examples=["deactivated"])
+    reason: str | None = Field(description="Of an opt-in: why the opt-out had been that the breaker takes back",
+                               examples=["deactivated"])  # fmt: skip
+    cause: dict[str, Any] = Field(description="What it rests on: `kind` is receipt, register, lookup, call, person, "
+                                              "lapse or policy; the rest names it", examples=[CAUSE])  # fmt: skip
+    occurred_at: When
+    committed_at: When
+
+
+class ChangePage(BaseModel):
+    """Changes in commit order. `next` leads to the following page; of an empty page it is the cursor that was given."""
+
+    items: list[Change]
+    next: int = Field(examples=[4711])
+
+
+class RndCheck(BaseModel):
+    """A question to the Reassigned Numbers Database: was the number disconnected on this day or later?"""
+
+    consented_on: date = Field(description="The date of consent that was asked about", examples=["2025-03-01"])
+    asked_at: When
+    via: Literal["api", "file"]
+    answer: Literal["yes", "no", "no_data"] | None = Field(description="Null: none, or none yet")
+    answered_at: When | None
+    detail: str | None = Field(description="Why there is none")
+
+
+class HistoryPage(BaseModel):
+    """A number's changes, newest first, and with the first page what checks have said."""
+
+    items: list[Change]
+    next: NextPlace
+    checks: list[RndCheck] = []
+
+
+class Erased(BaseModel):
+    """How many rows went, by table."""
+
+    erased: dict[str, int] = Field(
+        description="Rows by table; `hints`: rows about others that named it as their new number, and do no more",
+        examples=[{"numbers": 1, "receipts": 4, "subscriptions": 1}],
+    )

@@ -1,0 +1,117 @@
+"""What people watch, decide and bring in."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from app.models.api.fields import Given, Next, NextPlace, Number, When
+from app.models.number import Waiting
+
+
+class Alive(BaseModel):
+    alive: Literal[True]
+
+
+class Ready(BaseModel):
+    """Requests may be sent here. `schema`: the version of the database's."""
+
+    ready: Literal[True]
+    schema_: str = Field(alias="schema", examples=["0001"])
+
+
+class Alarm(BaseModel):
+    """What a person should look at."""
+
+    kind: str = Field(examples=["unknown_code"])
+    key: str = Field(description="What it is about", examples=["openmarket/openmarket/9999"])
+    since: When
+    last_at: When
+    count: int
+    cleared: When | None = Field(description="When it ended; null while it stands")
+
+
+class Alarms(BaseModel):
+    """Those that stand first, newest first."""
+
+    items: list[Alarm]
+
+
+class HeldNumber(BaseModel):
+    """A number that waits, and for what."""
+
+    number: Number
+    reason: str | None = Field(examples=["carrier_unknown"])
+    waiting_for: Waiting | None
+    until: When | None
+    since: When | None
+    gateway: str | None
+    code_space: str | None = Field(examples=["openmarket"])
+    code: str | None = Field(examples=["345"])
+
+
+class HeldPage(BaseModel):
+    """Held numbers in order of number."""
+
+    items: list[HeldNumber]
+    next: Next
+
+
+class Decided(BaseModel):
+    """How many numbers a person's decision let go."""
+
+    numbers: int
+
+
+class Quarantine(BaseModel):
+    """A mass event. `seen`: distinct numbers when it was noticed, of `allowed` ones; `waiting`: how many wait now."""
+
+    id: int
+    gateway: str = Field(examples=["openmarket"])
+    code_space: str = Field(examples=["openmarket"])
+    code: str = Field(examples=["561"])
+    reason: str = Field(examples=["content_blocked_for_subscriber"])
+    sender: str = Field(examples=["12345"])
+    carrier: str = Field(examples=["T-Mobile"])
+    opened_at: When
+    seen: int
+    allowed: int
+    waiting: int
+    decision: Literal["release", "discard"] | None
+    decided_at: When | None
+    decided_by: str | None
+
+
+class QuarantinePage(BaseModel):
+    """Mass events, newest first."""
+
+    items: list[Quarantine]
+    next: NextPlace
+
+
+_DAY = datetime(2026, 11, 20, tzinfo=UTC).date()
+
+
+class DeactivationOutcome(BaseModel):
+    """What has come of a deactivation file, or would. `held`: of its records those about numbers that somebody has
+    spoken of; `remembered`: numbers that nobody has, so that an older opt-in does not opt them in; `lists`: whom it
+    takes; `already`: the same file had been taken in before; `cut`: it ended before it should have.
+    """
+
+    feed: str = Field(examples=["twilio"])
+    day: date | None = Field(examples=[_DAY])
+    records: int
+    broken: int
+    errors: Given = Field(description="The first hundred broken lines", examples=[[{"line": 7, "error": "…"}]])
+    held: int
+    remembered: int
+    changes: int
+    opted_out: int
+    lists: Annotated[
+        Given, Field(examples=[[{"sender": "12345", "list": "spring", "subscribers": 900, "affected": 4}]])
+    ]
+    cut: bool
+    already: bool
+    dry_run: bool
