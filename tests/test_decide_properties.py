@@ -17,21 +17,10 @@ from app.models.feed import GONE, Event, Kind
 from app.models.number import Cause, Change, Consent, Fact, Number, OptIn, Scope, Step, Subscription, Verdict
 from app.models.policy import Mode, Policy
 from app.models.receipt import FAILED, Receipt, Status
-from app.services.decide import (
-    Held,
-    Registered,
-    Shown,
-    catch_up,
-    consent,
-    decide,
-    hold,
-    merge,
-    merge_list,
-    network_of,
-    reported,
-    settle,
-    show,
-)
+from app.services.decide import Registered, decide, reported
+from app.services.merge import merge, merge_list
+from app.services.settle import Held, catch_up, hold, settle
+from app.services.shown import Shown, consent, network_of, show
 
 NUMBER, SENDERS = "+15555551234", ("12345", "67890")
 LISTS = tuple((sender, name) for sender in SENDERS for name in ("spring", "summer"))

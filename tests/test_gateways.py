@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import csv
 import importlib.util
+import json
 import re
 import time
 import tomllib

@@ -12,21 +12,22 @@ import pytest
 from app.catalogue.policy import PolicyError, load_policy
 from app.models.lookup import Found
 from app.models.number import Verdict
-from app.services.decide import Held, show
 from app.services.resolve import Moment, Said, resolve
+from app.services.settle import Held
+from app.services.shown import show
 from tests.conftest import Service, Start
-from tests.test_decide import (
+from tests.test_decide import NO_DETAIL, SOFT
+from tests.test_resolve import CARRIERS, STORED, found
+from tests.verdicts import (
     ALONE,
     DAY,
     EVENT,
     HERE,
     HOUR,
     LOOKUPS,
-    NO_DETAIL,
     NOBODY,
     NUMBER,
     OURS,
-    SOFT,
     THERE,
     delivered,
     ended,
@@ -36,7 +37,6 @@ from tests.test_decide import (
     state,
     subscriber,
 )
-from tests.test_resolve import CARRIERS, STORED, found
 
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
 

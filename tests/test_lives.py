@@ -30,8 +30,10 @@ from app.models.receipt import FAILED, Receipt, Status
 from app.services import breaker
 from app.services.consent import Place, agreed
 from app.services.deactivations.events import when
-from app.services.decide import Held, catch_up, consent, decide, hold, questions, reported, settle
+from app.services.decide import decide, reported
 from app.services.resolve import Moment, Said, resolve
+from app.services.settle import Held, catch_up, hold, settle
+from app.services.shown import consent, questions
 from app.services.store import Arrival
 from tests.conftest import Service, Start
 

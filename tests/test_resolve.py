@@ -11,10 +11,11 @@ from msgspec.structs import replace
 from app.catalogue import carriers
 from app.models.lookup import Failed, Failure, Found
 from app.models.number import Carrier, Cause, State, Verdict
-from app.services.decide import Held, known_carrier, settle
 from app.services.heard import Kind, Said, best, kind_of, suffices
 from app.services.resolve import Moment, Resolved, resolve
-from tests.test_decide import (
+from app.services.settle import Held, settle
+from app.services.shown import known_carrier
+from tests.verdicts import (
     DAY,
     EVENT,
     EVERYBODY,

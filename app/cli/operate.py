@@ -15,7 +15,7 @@ from sqlalchemy import URL, make_url
 from app.catalogue import CatalogueError
 from app.catalogue.policy import PolicyError
 from app.cli.attach import attached, is_refusal, why_not, with_database
-from app.cli.show import Json, Refused, as_json, as_table, busy, say
+from app.cli.show import Json, Refused, as_json, as_table, busy, refusing, say
 from app.config import Settings, SettingsError, read_settings
 from app.main import every_link, inquirers_of, links_of, meaning_of, plan_of, url_of
 from app.models.duration import duration
@@ -127,10 +127,8 @@ def create_key(
     json: Json = False,
 ) -> None:
     """Make a key. It is printed once, alone on standard output; only its digest is kept."""
-    try:
+    with refusing():
         lasts: timedelta | None = duration(expires) if expires else None
-    except ValueError as error:
-        raise Refused(str(error)) from error
     if not name.strip() or not name.isprintable():
         raise Refused("the key needs a name that can be read: say who will use it")
     if lasts == timedelta(0):

@@ -1,4 +1,4 @@
-"""What is held of a number: dated conditions, the reach of senders, consent. Values; services/decide.py reads them.
+"""What is held of a number: dated conditions, the reach of senders, consent. Values; services/shown.py reads them.
 
 Every part keeps its newest event by event time, so any order and any repetition of the same events ends the same.
 """

@@ -14,9 +14,9 @@ from app.models.number import Cause, Change, Fact, Verdict
 from app.models.policy import Policy
 from app.services import store
 from app.services.connection import Connection
-from app.services.decide import Held, settle
 from app.services.ladders import ENDS_CONSENT
 from app.services.merge import merge
+from app.services.settle import Held, settle
 
 
 class Applied(NamedTuple):

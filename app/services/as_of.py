@@ -17,8 +17,8 @@ from app.models.number import Cause, Fact, Number, OptIn, Reach, Step, Subscript
 from app.services import store
 from app.services.aside import acting
 from app.services.connection import Connection, transaction
-from app.services.decide import DEAD
 from app.services.merge import later, merge
+from app.services.shown import DEAD
 from app.services.status import Asked, Told, answer
 
 _CHANGES = """

@@ -18,7 +18,8 @@ from msgspec.structs import replace
 from app.models.number import Cause, Change, Verdict
 from app.models.policy import Breaker, Policy
 from app.services.connection import Connection
-from app.services.decide import Held, network_of
+from app.services.settle import Held
+from app.services.shown import network_of
 from app.services.store import OPTED_OUT, Arrival, CountKey, columns
 
 ALARM = "quarantine"

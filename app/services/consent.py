@@ -12,7 +12,7 @@ from app.models.policy import Policy
 from app.services import store
 from app.services.apply import apply
 from app.services.connection import transaction
-from app.services.decide import consent
+from app.services.shown import consent
 
 
 class Stands(NamedTuple):

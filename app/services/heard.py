@@ -11,7 +11,7 @@ import phonenumbers
 from app.models.catalogue import Carriers
 from app.models.lookup import Failed, Found, LineType
 from app.models.number import Carrier, Fact
-from app.services.decide import network_of
+from app.services.shown import network_of
 
 AROUND = timedelta(days=14)
 """How far a port may lie from a deactivation and still explain it."""

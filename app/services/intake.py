@@ -30,7 +30,8 @@ from app.services import breaker, metrics, store
 from app.services.apply import apply
 from app.services.breaker import Guard, Tally
 from app.services.connection import Busy, Connection, is_lost, transaction
-from app.services.decide import Registered, decide, network_of, reason_of
+from app.services.decide import Registered, decide, reason_of
+from app.services.shown import network_of
 from app.services.store import Arrival, CountKey, Kept
 
 log = structlog.get_logger(__name__)

@@ -15,6 +15,8 @@ from msgspec.structs import replace
 from app.models.number import Cause, Fact, Number, Reach, Strike, Verdict
 from app.models.policy import Ladder, LadderName, Policy
 
+TO_UNREACHABLE = frozenset({"soft", "no_detail"})
+"""Ladders whose top makes a number unreachable: until then its failures are kept, and not in force."""
 ENDS_CONSENT: LadderName = "unknown_subscriber"
 DAYS_KEPT = 32
 """Of how many days strikes are kept: no ladder asks for more than 30."""

@@ -17,8 +17,8 @@ from app.models.catalogue import Carriers
 from app.models.lookup import Found
 from app.models.number import Carrier, Cause, Fact, Number, Stalled, Verdict, Waiting
 from app.models.policy import Policy
-from app.services.decide import DEAD, Question, known_carrier, questions
 from app.services.heard import NOT_MOBILE, Kind, Said, carrier_of, foreign, kind_of, named, proven, words
+from app.services.shown import DEAD, Question, known_carrier, questions
 
 AGAIN = timedelta(days=7)
 BURST = timedelta(hours=1)

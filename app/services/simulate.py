@@ -23,12 +23,14 @@ from app.models.policy import Policy
 from app.models.receipt import FAILED, Status
 from app.services import breaker, store
 from app.services.connection import Connection
-from app.services.decide import Held, Registered, catch_up, consent, decide, hold, reported, settle, show
+from app.services.decide import Registered, decide, reported
 from app.services.heard import Said
 from app.services.intake import Meaning
 from app.services.merge import latest
 from app.services.past import Dated, Past, heard_of, looking, many_heard_of, past
 from app.services.resolve import Moment, resolve
+from app.services.settle import Held, catch_up, hold, settle
+from app.services.shown import consent, show
 from app.services.store import Arrival
 
 Tell = Callable[[int, int], None]

@@ -23,9 +23,11 @@ from app.models.number import Carrier, Cause, Change, Fact, Number, OptIn, Step,
 from app.models.policy import Policy
 from app.models.receipt import Receipt
 from app.services.connection import Connection
-from app.services.decide import Held, Registered, consent, hold, reported
+from app.services.decide import Registered, reported
 from app.services.logs import masked
 from app.services.merge import merge
+from app.services.settle import Held, hold
+from app.services.shown import consent
 
 log = structlog.get_logger(__name__)
 FEED_LOCK = 7_316_002

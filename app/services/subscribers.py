@@ -21,8 +21,8 @@ from app.services import store
 from app.services.apply import Applied, apply, foresee
 from app.services.connection import Connection, transaction
 from app.services.consent import Place, agreed
-from app.services.decide import consent
 from app.services.roster import Given, Roster, Wrong
+from app.services.shown import consent
 
 AT_ONCE = 5_000
 """Lines in one transaction: the feed's order is the order of commits, so none may last long."""

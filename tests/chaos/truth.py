@@ -22,9 +22,11 @@ from app.models.number import Fact as Dated
 from app.models.receipt import FAILED, Broken, Receipt, Status
 from app.services.aside import acting
 from app.services.decide import Registered as Known
-from app.services.decide import consent, decide, merge, merge_list, reason_of, show
+from app.services.decide import decide, reason_of
 from app.services.intake import Meaning
+from app.services.merge import merge, merge_list
 from app.services.register import Sent
+from app.services.shown import consent, show
 from tests.chaos.facts import Fact, OptedIn, OptedOut, Posted, Registered
 from tests.chaos.load import Log
 

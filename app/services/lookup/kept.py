@@ -10,13 +10,13 @@ from app.models.lookup import Failed, Failure
 from app.models.number import Carrier, Number
 from app.services import store
 from app.services.connection import Connection
-from app.services.decide import DEAD, Question, known_carrier, questions
 from app.services.heard import DEAF, kind_of
 from app.services.intake import Meaning
 from app.services.lookup import claims
 from app.services.lookup.ask import Answer
 from app.services.lookup.claims import Claim
 from app.services.resolve import BURST
+from app.services.shown import DEAD, Question, known_carrier, questions
 
 MOVED, FIXED, UNKNOWN = timedelta(days=30), timedelta(days=90), timedelta(days=1)
 REFUSED = timedelta(days=3_650)

@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple
 from app.models.lookup import Failed, Failure, Found
 from app.models.number import Cause, Change, Number, Stalled, Verdict
 from app.services.apply import Applied
-from app.services.decide import known_carrier, network_of, questions
 from app.services.heard import Said, best, kind_of
 from app.services.intake import Meaning
 from app.services.lookup.ask import Answer, Source
@@ -23,6 +22,7 @@ from app.services.lookup.claims import Claim, Next
 from app.services.lookup.kept import REFUSALS, kept_until
 from app.services.lookup.panel import Told
 from app.services.resolve import Moment, resolve
+from app.services.shown import known_carrier, network_of, questions
 from app.services.store import OPTED_OUT, CountKey
 
 NOBODY_ANSWERS = timedelta(minutes=1)

@@ -1,0 +1,100 @@
+"""Settles, purely: a verdict joined to what is held of a number, and what has truly changed by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from app.models.number import Cause, Change, Number, Step, Subscription, Verdict
+from app.models.policy import Policy
+from app.services import aside
+from app.services.merge import merge, merge_list
+from app.services.shown import Shown, consent, network_of, show
+
+
+class Held(Struct, frozen=True, gc=False):
+    """All of one number that a verdict may touch. `told`: the step that the feed was last told of; `lists`: its
+    subscriptions, as far as the verdict concerns them (all of them for an opt-out of every sender).
+    """
+
+    number: Number
+    shown: Shown
+    told: Step
+    lists: Mapping[tuple[str, str], Subscription]
+
+
+def settle(held: Held, verdict: Verdict, policy: Policy, now: datetime) -> tuple[Held, list[Change]]:
+    """One event applied: what is held afterwards, and what truly changed, in order."""
+    changes = [*catch_up(held, policy, now)]
+    merged = merge(held.number, verdict)
+    after = show(merged, policy, now)
+    changes += _changes(merged, held.shown, after, verdict)
+    lists = dict(held.lists)
+    if verdict.list and verdict.sender:
+        key = (verdict.sender, verdict.list)
+        lists[key] = merge_list(lists.get(key) or Subscription(merged.number, *key), verdict)
+    changes += _consent_changes(held, merged, lists, verdict)
+    return Held(merged, after, after.steps[0], lists), changes
+
+
+def hold(number: Number, told: Step, lists: Mapping[tuple[str, str], Subscription], policy: Policy,
+         now: datetime) -> Held:  # fmt: skip
+    """A number as it was loaded, with what is to be shown of it now."""
+    number = aside.settled(number, now - policy.breaker.window, merge)
+    return Held(number, show(number, policy, now), told, lists)
+
+
+def catch_up(held: Held, policy: Policy, now: datetime) -> Iterator[Change]:
+    """What time, or a change of policy, has altered since the feed was told: each lapse is dated at its moment. What a
+    file had said of a number before anybody spoke of it is told now, dated as it was.
+    """
+    step = held.told
+    if step.state == "unseen" and (noted := held.shown.steps[0].fact):
+        yield from _moved(held.number.number, step, held.shown.steps[0], noted.cause, noted.at)
+        return
+    while step.until and step.until <= now:
+        following = show(held.number, policy, step.until).steps[0]
+        yield from _moved(held.number.number, step, following, Cause("lapse"), step.until)
+        step = following
+    yield from _moved(held.number.number, step, held.shown.steps[0], Cause("policy"), now)
+
+
+def _moved(number: str, old: Step, new: Step, cause: Cause, at: datetime) -> Iterator[Change]:
+    if (old.state, old.reason) != (new.state, new.reason):
+        yield Change(number, "number.state", old.state, new.state, new.reason or old.reason, cause, at)
+
+
+def _changes(number: Number, before: Shown, after: Shown, verdict: Verdict) -> Iterator[Change]:
+    yield from _moved(number.number, before.steps[0], after.steps[0], verdict.cause, verdict.at)
+    was, now = network_of(before.carrier), network_of(after.carrier)
+    if was != now:
+        yield _change(number, "number.carrier", verdict, (was, now), None)
+    for sender in sorted(before.blocks.keys() | after.blocks.keys()):
+        gone, come = before.blocks.get(sender), after.blocks.get(sender)
+        if come and not gone:
+            yield _change(number, "sender.blocked", verdict, ("open", "blocked"), come.reason, sender=sender)
+        if gone and not come:
+            yield _change(number, "sender.unblocked", verdict, ("blocked", "open"), gone.reason, sender=sender)
+
+
+def _consent_changes(held: Held, merged: Number, lists: Mapping[tuple[str, str], Subscription],
+                     verdict: Verdict) -> Iterator[Change]:  # fmt: skip
+    """An opt-out that the breaker takes back is told with its own reason and date: who counts can undo it."""
+    for key, subscription in sorted(lists.items()):
+        known = held.lists.get(key)
+        was, had = consent(held.number, known) if known else (None, None)
+        now, out = consent(merged, subscription)
+        if was != now:
+            kind = "list.opted_in" if now == "opted_in" else "list.opted_out"
+            about = out.reason if out else None
+            change = _change(merged, kind, verdict, (was, now), about, sender=key[0], list=key[1])
+            undone = had if verdict.apart and now == "opted_in" else None
+            yield replace(change, reason=undone.reason, occurred_at=undone.at) if undone else change
+
+
+def _change(number: Number, kind: str, verdict: Verdict, step: tuple[str | None, str | None], reason: str | None,
+            **of: str) -> Change:  # fmt: skip
+    return Change(number.number, kind, *step, reason, verdict.cause, verdict.at, **of)  # type: ignore[arg-type]
