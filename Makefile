@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile pyproject.toml --quiet \
         --universal --python-version 3.11 --generate-hashes --no-emit-index-url
+# Auth is off for who tries Sendable out, unless the environment or the settings file speaks of it.
+OPEN = grep -qs '^ *auth *=' "$${SENDABLE_CONFIG:-/dev/null}" || export SENDABLE_AUTH="$${SENDABLE_AUTH:-off}"
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -15,10 +17,10 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
 
 run: $(VENV)/.run ## set up and serve on http://127.0.0.1:8000 (Ctrl-C stops all of it)
-	@SENDABLE_AUTH=$${SENDABLE_AUTH:-off} exec $(BIN)/sendable serve
+	@$(OPEN); exec $(BIN)/sendable serve
 
 demo: $(VENV)/.run ## a running service, fed a realistic day of traffic
-	@SENDABLE_AUTH=$${SENDABLE_AUTH:-off} exec $(BIN)/sendable demo $(ARGS)
+	@$(OPEN); exec $(BIN)/sendable demo $(ARGS)
 
 test: $(VENV)/.dev ## the whole test suite, each of three processes against a real PostgreSQL of its own
 	@exec $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)

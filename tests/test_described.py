@@ -141,7 +141,7 @@ HERE = "`gateways.custom.acme"
 WRONG = {
     "an unknown key": ({"read": "json"}, f"{HERE}.read` is no setting of Sendable: remove it, or see docs/gate"),
     "an unknown field": ({"fields": {"status": "s", "id": "i"}}, f"{HERE}.fields.id` is no setting of Sendable"),
-    "no fields": ({"fields": None}, f"{HERE}.fields` Input should be"),
+    "no fields": ({"fields": None}, f"{HERE}.fields` must be a table"),
     "no status": ({"fields": {"message_id": "id"}}, f"{HERE}.fields.status` is missing: docs/gateways/custom.md says"),
     "no id": ({"fields": {"status": "s"}}, f"{HERE}.fields` must say where `message_id` lies, or `number`"),
     "no way to read": ({"reads": "yaml"}, f"{HERE}.reads` Input should be 'json', 'lines', 'form', 'query' or 'xml'"),
