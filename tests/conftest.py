@@ -34,6 +34,9 @@ from app.services.database import serving
 from app.services.embedded.home import locate
 from app.services.migrate import upgrade
 
+SHARED = Path("/dev/shm")
+ROOM = 3 << 30
+"""Bytes that a server of tests may come to."""
 _numbers = count(1)
 NUMBER = re.compile(rb"(?:\+|%2B|%20)\d{8,15}\b")
 """Numbers as they are written everywhere here; plain digits would be times and ids too."""
@@ -42,7 +45,7 @@ NUMBER = re.compile(rb"(?:\+|%2B|%20)\d{8,15}\b")
 @contextmanager
 def _data_dir() -> Iterator[Path]:
     """Short, as a socket's path has a limit, and gone with its cluster when the block ends."""
-    folder = Path(tempfile.mkdtemp(prefix="sendable-test-"))
+    folder = Path(tempfile.mkdtemp(prefix="sendable-test-", dir=_roomy_memory()))
     folder.chmod(0o711)  # else root's stand-in could not enter, and PostgreSQL would move to /var/lib/sendable
     yield folder
     shutil.rmtree(locate(folder).path, ignore_errors=True)
@@ -60,6 +63,12 @@ def own_dir() -> Iterator[Path]:
     """For a test that has a cluster of its own."""
     with _data_dir() as folder:
         yield folder
+
+
+def _roomy_memory() -> Path | None:
+    """A third of a run's time goes to the disk's directory: each database is 400 files that soon go again."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return SHARED if SHARED.is_dir() and shutil.disk_usage(SHARED).free > processes * ROOM else None
 
 
 @pytest.fixture(scope="session")
