@@ -21,11 +21,11 @@ def cut(raw: bytes, names: frozenset[str]) -> bytes:
     """The same bytes with nothing under these names (in lower case): of JSON, of a form, of XML."""
     for pattern in _patterns(names - {RECEIPT_TEXT, NO_RECEIPT}):
         raw = pattern.sub(rb"\1", raw)
-    if NO_RECEIPT in names:
-        raw = _NO_STAT.sub(rb"\1", raw)
     if RECEIPT_TEXT in names:
         is_json = raw.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[", b'"')
         raw = (_IN_JSON if is_json else _IN_FORM).sub(rb"\1", raw)
+    if NO_RECEIPT in names:  # last: a `stat:` among the words makes no receipt
+        raw = _NO_STAT.sub(rb"\1", raw)
     return raw
 
 
