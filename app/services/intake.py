@@ -42,6 +42,10 @@ GROUP_MOST = 2_000
 """Receipts in one transaction; a larger callback is committed in parts, and answered after the last."""
 COMMIT_WITHIN = 10.0
 """Seconds after which a database that does not answer counts as away. Gateways give up after 15."""
+ANSWERED_AT_ONCE = 3
+"""Callers that are woken between two looks at the database. Woken all together they would keep it waiting for as long
+as their answers and their next requests take, while it has the next group's statements to answer.
+"""
 PARTS_WITHIN = timedelta(days=14)
 
 
@@ -107,12 +111,13 @@ class Intake:
         await (parts[0].done if len(parts) == 1 else asyncio.gather(*(part.done for part in parts)))
 
     async def run(self) -> None:
-        """Commit until `stop`; everything that was waiting then is still committed."""
-        while not (self._stopping and not self._waiting):
-            await self._some.wait()
-            self._some.clear()
-            while self._waiting:
-                await self._settle(self._gather())
+        """Commit until `stop`; everything that was waiting then is still committed, and answered."""
+        async with asyncio.TaskGroup() as answers:
+            while not (self._stopping and not self._waiting):
+                await self._some.wait()
+                self._some.clear()
+                while self._waiting:
+                    await self._settle(self._gather(), answers)
 
     def stop(self) -> None:
         self._stopping = True
@@ -127,9 +132,9 @@ class Intake:
         self._depth -= size
         return group
 
-    async def _settle(self, group: list[Batch]) -> None:
-        """Commit a group and wake its callers. If its *data* is refused, each is tried alone, so that one bad receipt
-        cannot fail its neighbours; if the database is away, all are told to come back, without trying each.
+    async def _settle(self, group: list[Batch], answers: asyncio.TaskGroup) -> None:
+        """Commit a group and have its callers woken. If its *data* is refused, each is tried alone, so that one bad
+        receipt cannot fail its neighbours; if the database is away, all are told to come back, without trying each.
         """
         started = perf_counter()
         try:
@@ -139,14 +144,12 @@ class Intake:
             _fail(group, Busy())
             raise
         except Exception as error:  # noqa: BLE001 - whatever it was, the callers must hear of it
-            await self._refused(group, error)
+            await self._refused(group, error, answers)
         else:
             metrics.committed(sum(map(len, group)), perf_counter() - started)
-            for batch in group:
-                if not batch.done.done():
-                    batch.done.set_result(None)
+            answers.create_task(_answer(group))
 
-    async def _refused(self, group: list[Batch], error: Exception) -> None:
+    async def _refused(self, group: list[Batch], error: Exception, answers: asyncio.TaskGroup) -> None:
         lost = is_lost(error)
         log.warning("group not committed", lost=lost, size=len(group), error=type(error).__name__)
         if isinstance(error, TimeoutError):  # who waited for this group has no time left to wait for another
@@ -157,10 +160,18 @@ class Intake:
             _fail(group, Busy())
             return
         for batch in group:
-            await self._settle([batch])
+            await self._settle([batch], answers)
 
 
 FINAL = FAILED | {Status.DELIVERED}
+
+
+async def _answer(group: list[Batch]) -> None:
+    for place, batch in enumerate(group, 1):
+        if not batch.done.done():
+            batch.done.set_result(None)
+        if place % ANSWERED_AT_ONCE == 0:
+            await asyncio.sleep(0)
 
 
 def _fail(group: list[Batch], error: Exception) -> None:
