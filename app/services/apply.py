@@ -57,12 +57,10 @@ async def _remembered(db: Connection, before: dict[str, Held], verdicts: Sequenc
     """Numbers that were erased once: an opt-in must be newer. Only opt-ins ask for it."""
     opting = sorted({v.number for v in verdicts if v.opted_in})
     erased = await store.erased(db, opting) if opting else {}
-    return before | {
-        number: replace(before[number], number=merge(before[number].number, _erased(number, at)))
-        for number, at in erased.items()
-    }
+    return before | {number: _erased(before[number], at) for number, at in erased.items()}
 
 
-def _erased(number: str, at: datetime) -> Verdict:
+def _erased(held: Held, at: datetime) -> Held:
     cause = Cause("person", source="erasure")
-    return Verdict(number, at, cause, out=Fact(at, at, "erased", cause), scope="all")
+    verdict = Verdict(held.number.number, at, cause, out=Fact(at, at, "erased", cause), scope="all")
+    return replace(held, number=merge(held.number, verdict), acting=merge(held.acting, verdict))

@@ -246,13 +246,16 @@ async def act(db: Connection, pairs: Sequence[tuple[Arrival, Registered | None]]
     verdicts = [decide(a.receipt, a.reason, a.arrived, policy, entry, brand=a.brand) for a, entry in pairs]
     partial = {store.id_of(a.receipt) for a, _ in pairs if a.receipt.segment and (a.receipt.segments or 1) > 1}
     whole = await store.whole_messages(db, partial, now - PARTS_WITHIN) if partial else set()
-    for place, (a, _) in enumerate(pairs):
-        verdict = verdicts[place]
-        if store.id_of(a.receipt) in partial - whole:
-            verdict = replace(verdict, delivered=None)
-        if named:
-            verdict = replace(verdict, named=f"held/{a.reason}/{a.receipt.message_id}")
-        verdicts[place] = verdict
+    if incomplete := partial - whole:
+        verdicts = [
+            replace(verdict, delivered=None) if store.id_of(a.receipt) in incomplete else verdict
+            for (a, _), verdict in zip(pairs, verdicts, strict=True)
+        ]
+    if named:
+        verdicts = [
+            replace(verdict, named=f"held/{a.reason}/{a.receipt.message_id}")
+            for (a, _), verdict in zip(pairs, verdicts, strict=True)
+        ]
     watched = await breaker.watch(db, [a for a, _ in pairs], verdicts, Guard(policy, meaning.tally), now)
     applied = await apply(db, watched.verdicts + watched.undoing, policy, now, lacking=lacking)
     rows = zip(pairs, verdicts, applied.changes, strict=False)

@@ -16,11 +16,13 @@ from app.services.shown import Shown, consent, network_of, show
 
 
 class Held(Struct, frozen=True, gc=False):
-    """All of one number that a verdict may touch. `told`: the step that the feed was last told of; `lists`: its
-    subscriptions, as far as the verdict concerns them (all of them for an opt-out of every sender).
+    """All of one number that a verdict may touch. `acting`: the number with what is aside merged; `told`: the step that
+    the feed was last told of; `lists`: its subscriptions, as far as the verdict concerns them (all of them for an
+    opt-out of every sender).
     """
 
     number: Number
+    acting: Number
     shown: Shown
     told: Step
     lists: Mapping[tuple[str, str], Subscription]
@@ -30,21 +32,23 @@ def settle(held: Held, verdict: Verdict, policy: Policy, now: datetime) -> tuple
     """One event applied: what is held afterwards, and what truly changed, in order."""
     changes = [*catch_up(held, policy, now)]
     merged = merge(held.number, verdict)
-    after = show(merged, policy, now)
+    acting = aside.acting(merged, merge)
+    after = show(acting, policy, now)
     changes += _changes(merged, held.shown, after, verdict)
     lists = dict(held.lists)
     if verdict.list and verdict.sender:
         key = (verdict.sender, verdict.list)
         lists[key] = merge_list(lists.get(key) or Subscription(merged.number, *key), verdict)
-    changes += _consent_changes(held, merged, lists, verdict)
-    return Held(merged, after, after.steps[0], lists), changes
+    changes += _consent_changes(held, acting, lists, verdict)
+    return Held(merged, acting, after, after.steps[0], lists), changes
 
 
 def hold(number: Number, told: Step, lists: Mapping[tuple[str, str], Subscription], policy: Policy,
          now: datetime) -> Held:  # fmt: skip
     """A number as it was loaded, with what is to be shown of it now."""
     number = aside.settled(number, now - policy.breaker.window, merge)
-    return Held(number, show(number, policy, now), told, lists)
+    acting = aside.acting(number, merge)
+    return Held(number, acting, show(acting, policy, now), told, lists)
 
 
 def catch_up(held: Held, policy: Policy, now: datetime) -> Iterator[Change]:
@@ -80,17 +84,17 @@ def _changes(number: Number, before: Shown, after: Shown, verdict: Verdict) -> I
             yield _change(number, "sender.unblocked", verdict, ("blocked", "open"), gone.reason, sender=sender)
 
 
-def _consent_changes(held: Held, merged: Number, lists: Mapping[tuple[str, str], Subscription],
+def _consent_changes(held: Held, acting: Number, lists: Mapping[tuple[str, str], Subscription],
                      verdict: Verdict) -> Iterator[Change]:  # fmt: skip
     """An opt-out that the breaker takes back is told with its own reason and date: who counts can undo it."""
     for key, subscription in sorted(lists.items()):
         known = held.lists.get(key)
-        was, had = consent(held.number, known) if known else (None, None)
-        now, out = consent(merged, subscription)
+        was, had = consent(held.acting, known) if known else (None, None)
+        now, out = consent(acting, subscription)
         if was != now:
             kind = "list.opted_in" if now == "opted_in" else "list.opted_out"
             about = out.reason if out else None
-            change = _change(merged, kind, verdict, (was, now), about, sender=key[0], list=key[1])
+            change = _change(acting, kind, verdict, (was, now), about, sender=key[0], list=key[1])
             undone = had if verdict.apart and now == "opted_in" else None
             yield replace(change, reason=undone.reason, occurred_at=undone.at) if undone else change
 

@@ -44,10 +44,7 @@ def show(number: Number, policy: Policy, now: datetime) -> Shown:
         return Shown(_SEEN if number.seen else _UNSEEN, {}, number.carrier, None, None)
     standing = [*_standing(number, policy, now)]
     blocks = {sender: fact for sender, reach in number.senders.items() if (fact := block(number, reach, policy))}
-    wanted = [c.fact for c in standing if c.fact.lookup and c.waiting != "person"]
-    wanted += [f for reach in number.senders.values() for f in _blocks(number, reach, policy) if _asks(number, f)]
-    wanted += [asked.fact for asked in _of_ladders(number, policy)]
-    wanted = wanted if policy.lookups else []
+    wanted = [*_wanted(number, standing, policy)] if policy.lookups else []
     return Shown(
         steps=tuple(_steps(standing, seen=number.seen)),
         blocks=blocks,
@@ -59,6 +56,14 @@ def show(number: Number, policy: Policy, now: datetime) -> Shown:
 
 
 _SEEN, _UNSEEN = (Step("active"),), (Step("unseen"),)
+
+
+def _wanted(number: Number, standing: list[_Standing], policy: Policy) -> Iterator[Fact]:
+    """What a lookup is to decide."""
+    yield from (c.fact for c in standing if c.fact.lookup and c.waiting != "person")
+    for reach in number.senders.values():
+        yield from (fact for fact in _blocks(number, reach, policy) if _asks(number, fact))
+    yield from (asked.fact for asked in _of_ladders(number, policy))
 
 
 class _Standing(NamedTuple):
@@ -223,9 +228,11 @@ def block(number: Number, reach: Reach, policy: Policy) -> Fact | None:
 def known_carrier(number: Number, policy: Policy) -> Carrier | None:
     number = aside.acting(number, merge)
     carrier = number.carrier
+    if carrier is None:
+        return None
     forgotten = [f.at for key, f in number.conditions.items()
                  if policy.rule(f.reason).forgets_carrier and not key.startswith(aside.QUARANTINE)]  # fmt: skip
-    return carrier if carrier and all(carrier.at > at for at in forgotten) else None
+    return carrier if all(carrier.at > at for at in forgotten) else None
 
 
 def _dead_since(number: Number) -> datetime | None:

@@ -474,9 +474,8 @@ async def save_lists(db: Connection, before: Mapping[str, Held], after: Mapping[
         was = before[number]
         for key, subscription in held.lists.items():
             known = was.lists.get(key)
-            row = list_row(held.number, subscription)
-            if known is None or row != list_row(was.number, known):
-                rows.append(row)
+            if known != subscription or consent(was.acting, known) != consent(held.acting, subscription):
+                rows.append(list_row(held.acting, subscription))
     if rows:
         await db.execute(_SAVE_LISTS, *columns(rows))
 
