@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Number, Step, Subscription, Verdict
@@ -177,8 +177,8 @@ def _words(step: Step) -> tuple[object, ...]:
 def _consents(row: Any, number: Number, lists: Sequence[Subscription]) -> Iterator[Pair]:  # noqa: ANN401
     stands = {(sender, name): tuple(rest) for sender, name, *rest in row["lists"]}
     for held in lists:
-        _, _, _, _, *should = store.list_row(number, held)
-        yield f"consent {held.sender}/{held.list}", stands[held.sender, held.list], tuple(should)
+        should = astuple(store.list_row(number, held))[4:]
+        yield f"consent {held.sender}/{held.list}", stands[held.sender, held.list], should
 
 
 def _told(row: Any, one: Past) -> Iterator[Pair]:  # noqa: ANN401 - a driver's row

@@ -3,7 +3,8 @@ transaction that its caller opened with `connection.transaction`. Locks are take
 messages, the breaker's hits, quarantines, numbers, unread, refused, counts, alarms, unknown words, and last the feed;
 within each by key. So processes cannot deadlock.
 
-Rows go in as one array a column; `$1::text[]` and so on stand in the columns' order.
+Narrow rows go in as one array a column; `$1::text[]` and so on stand in the columns' order. Wide ones go in as one
+JSON array of objects, named as their columns: an element of an array costs this side 0.3 µs, a member a tenth of it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,25 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
+from msgspec import Struct
 from msgspec.json import Decoder, Encoder
 from pydantic import TypeAdapter
 
 from app.models.feed import Event
 from app.models.lookup import Found
-from app.models.number import Carrier, Cause, Change, Fact, Number, OptIn, Step, Subscription
+from app.models.number import (
+    Carrier,
+    Cause,
+    Change,
+    Consent,
+    Fact,
+    Number,
+    OptIn,
+    State,
+    Step,
+    Subscription,
+    Waiting,
+)
 from app.models.policy import Policy
 from app.models.receipt import Receipt
 from app.services.connection import Connection
@@ -98,6 +112,11 @@ def id_of(receipt: Receipt) -> MessageId:
 def columns(rows: Iterable[Sequence[Any]]) -> Iterable[Sequence[Any]]:
     """Rows turned into one array a column, as `unnest` takes them."""
     return zip(*rows, strict=True)
+
+
+def objects(rows: Sequence[Struct]) -> str:
+    """Rows as one JSON array of objects, as `json_to_recordset` takes them. What is at its default may be left out."""
+    return _json(rows)
 
 
 def cause_json(cause: Cause) -> str:
@@ -390,13 +409,26 @@ async def lists(db: Connection, numbers: list[str]) -> dict[str, dict[tuple[str,
 _SAVE_NUMBERS = """
 UPDATE numbers n SET facts = v.facts, steps = v.steps, state = v.state, reason = v.reason, waiting_for = v.waiting_for,
     until = v.until, dead_since = v.dead_since, carrier = v.carrier, last_receipt_at = v.last_receipt_at,
-    changed_at = CASE WHEN v.moved THEN $12 ELSE n.changed_at END, noted_by = NULL, noted_guard = NULL
-FROM unnest($1::text[], $2::json[], $3::jsonb[], $4::text[], $5::text[], $6::text[], $7::timestamptz[],
-    $8::timestamptz[], $9::jsonb[], $10::timestamptz[], $11::boolean[])
-    AS v (number, facts, steps, state, reason, waiting_for, until, dead_since, carrier, last_receipt_at, moved)
+    changed_at = CASE WHEN v.moved THEN $2 ELSE n.changed_at END, noted_by = NULL, noted_guard = NULL
+FROM json_to_recordset($1::json) AS v (number text, facts json, steps jsonb, state text, reason text, waiting_for text,
+    until timestamptz, dead_since timestamptz, carrier jsonb, last_receipt_at timestamptz, moved boolean)
 WHERE n.number = v.number
 """
 _NO_STEPS = ((Step("active"),), (Step("unseen"),))
+
+
+class _NumberRow(Struct, frozen=True, gc=False):
+    number: str
+    facts: Number
+    steps: tuple[Step, ...]
+    state: State
+    reason: str | None
+    waiting_for: Waiting | None
+    until: datetime | None
+    dead_since: datetime | None
+    carrier: Carrier | None
+    last_receipt_at: datetime | None
+    moved: bool
 
 
 async def save_numbers(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held], now: datetime) -> None:
@@ -407,22 +439,22 @@ async def save_numbers(db: Connection, before: Mapping[str, Held], after: Mappin
         if held.number != (was := before[number]).number or held.told != was.told
     ]
     if rows:
-        await db.execute(_SAVE_NUMBERS, *columns(rows), now)
+        await db.execute(_SAVE_NUMBERS, objects(rows), now)
     await _save_blocks(db, before, after)
 
 
-def _number_row(held: Held, was: Held) -> tuple[Any, ...]:
+def _number_row(held: Held, was: Held) -> _NumberRow:
     number, shown, step = held.number, held.shown, held.told
-    return (
+    return _NumberRow(
         number.number,
-        _json(number),
-        "[]" if shown.steps in _NO_STEPS else _json(shown.steps),
+        number,
+        () if shown.steps in _NO_STEPS else shown.steps,
         step.state,
         step.reason,
         step.waiting_for,
         step.until,
         shown.dead_since,
-        _json(shown.carrier) if shown.carrier else None,
+        shown.carrier,
         number.last_receipt_at,
         (step.state, step.reason) != (was.told.state, was.told.reason),
     )
@@ -459,12 +491,27 @@ async def _save_blocks(db: Connection, before: Mapping[str, Held], after: Mappin
 
 _SAVE_LISTS = """
 INSERT INTO subscriptions AS s (number, sender, list, facts, consent, opted_in_at, reason, code_space, code, at)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::json[], $5::text[], $6::timestamptz[], $7::text[],
-    $8::text[], $9::text[], $10::timestamptz[])
+SELECT * FROM json_to_recordset($1::json) AS v (number text, sender text, list text, facts json, consent text,
+    opted_in_at timestamptz, reason text, code_space text, code text, at timestamptz)
 ON CONFLICT (number, sender, list) DO UPDATE SET facts = excluded.facts, consent = excluded.consent,
     opted_in_at = excluded.opted_in_at, reason = excluded.reason, code_space = excluded.code_space,
     code = excluded.code, at = excluded.at
 """
+
+
+class ListRow(Struct, frozen=True, gc=False):
+    """One list of one number, as it is stored."""
+
+    number: str
+    sender: str
+    list: str
+    facts: ListFacts
+    consent: Consent
+    opted_in_at: datetime | None
+    reason: str | None
+    code_space: str | None
+    code: str | None
+    at: datetime | None
 
 
 async def save_lists(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held]) -> None:
@@ -477,17 +524,19 @@ async def save_lists(db: Connection, before: Mapping[str, Held], after: Mapping[
             if known != subscription or consent(was.acting, known) != consent(held.acting, subscription):
                 rows.append(list_row(held.acting, subscription))
     if rows:
-        await db.execute(_SAVE_LISTS, *columns(rows))
+        await db.execute(_SAVE_LISTS, objects(rows))
 
 
-def list_row(number: Number, held: Subscription) -> tuple[Any, ...]:
+def list_row(number: Number, held: Subscription) -> ListRow:
     now, out = consent(number, held)
-    facts = _json(ListFacts(held.opted_in, held.out))
+    facts = ListFacts(held.opted_in, held.out)
     opted_in_at = held.opted_in.at if held.opted_in else None
     at = out.at if out else opted_in_at
     cause = out.cause if out else Cause("call")
     reason = out.reason if out else None
-    return (number.number, held.sender, held.list, facts, now, opted_in_at, reason, cause.code_space, cause.code, at)
+    return ListRow(
+        number.number, held.sender, held.list, facts, now, opted_in_at, reason, cause.code_space, cause.code, at
+    )
 
 
 # Lookups, counts, alarms, unread -----------------------------------------------------------------------------------
@@ -632,8 +681,8 @@ _PUBLISH = f"""
 WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock({FEED_LOCK})),
 added AS (
     INSERT INTO changes (number, sender, list, kind, before, after, reason, cause, occurred_at, committed_at)
-    SELECT v.*, clock_timestamp() FROM turn, unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
-        $6::text[], $7::text[], $8::jsonb[], $9::timestamptz[]) AS v
+    SELECT v.*, clock_timestamp() FROM turn, json_to_recordset($1::json) AS v (number text, sender text, list text,
+        kind text, before text, after text, reason text, cause jsonb, occurred_at timestamptz)
     RETURNING sender, list, kind, before, after, reason, occurred_at){{roll_ups}}
 SELECT pg_notify('{CHANNEL}', '') FROM (SELECT count(*) FROM added) AS _
 """  # noqa: S608 - two constants of this file
@@ -661,9 +710,5 @@ _PUBLISH_ALONE, _PUBLISH_COUNTED = _PUBLISH.format(roll_ups=""), _PUBLISH.format
 async def publish(db: Connection, changes: Sequence[Change]) -> None:
     """The last statement of a transaction, and only when something truly changed."""
     if changes:
-        rows = (
-            (c.number, c.sender, c.list, c.kind, c.before, c.after, c.reason, cause_json(c.cause), c.occurred_at)
-            for c in changes
-        )
         counted = any(c.list is not None for c in changes)
-        await db.fetch(_PUBLISH_COUNTED if counted else _PUBLISH_ALONE, *columns(rows))
+        await db.fetch(_PUBLISH_COUNTED if counted else _PUBLISH_ALONE, objects(changes))
