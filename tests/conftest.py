@@ -34,6 +34,8 @@ from app.services.database import serving
 from app.services.embedded.home import locate
 from app.services.migrate import upgrade
 
+pytest.register_assert_rewrite("tests.gateway_cases", "tests.deactivation_steps")  # they check: tell what differs
+
 SHARED = Path("/dev/shm")
 ROOM = 3 << 30
 """Bytes that a server of tests may come to."""

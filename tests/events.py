@@ -1,4 +1,4 @@
-"""Something that happens to a number, by HTTP: what random traffic is made of."""
+"""What random traffic is made of: some people, senders, lists and codes, and what happens to a number, by HTTP."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import random
 from datetime import UTC, datetime, timedelta
 
 from tests.conftest import Service
-from tests.test_lives import CODES, LISTS
+
+SENDERS = ("12345", "67890")
+LISTS = tuple((sender, name) for sender in SENDERS for name in ("spring", "summer"))
+CODES = ("341", "345", "560", "561", "565", "568", "569", "573", "592", "603", "629", "3041", "514", None)
+PEOPLE = [f"+1555555{place:04}" for place in range(12)]
 
 
 async def some_event(service: Service, chance: random.Random, number: str) -> None:
@@ -30,3 +34,8 @@ async def some_event(service: Service, chance: random.Random, number: str) -> No
             body |= {"status": "delivered", "code": None}
         for _ in range(chance.choice([1, 1, 2])):
             assert (await service.client.post("/v1/receipts/native", json=body)).status_code == 200
+
+
+async def some_decision(service: Service, chance: random.Random) -> None:
+    for one in (await service.client.get("/v1/quarantine", params={"open": True})).json()["items"]:
+        await service.client.post(f"/v1/quarantine/{one['id']}/{chance.choice(['release', 'discard'])}")

@@ -28,6 +28,19 @@ def telnyx(number: str, carrier: str, *, ported: str = "", on: str = "", line: s
 Says = Callable[[str], Reply]
 
 
+def says(carrier: str, **told: str) -> Says:
+    return lambda number: Reply(telnyx(number, carrier, **told))
+
+
+def says_as_plivo(carrier: str) -> Says:
+    def reply(number: str) -> Reply:
+        said = {"api_id": "x", "phone_number": number, "carrier": {"mobile_country_code": "310", "name": carrier,
+                "mobile_network_code": "260", "type": "mobile", "ported": "yes"}}  # fmt: skip
+        return Reply(json.dumps(said).encode())
+
+    return reply
+
+
 @dataclass
 class Provider:
     """`says` answers for a number; `calls` counts by number; `busiest` is how many were under way at once;

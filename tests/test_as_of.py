@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Service, Start
-from tests.events import some_event
+from tests.events import PEOPLE, some_event
 from tests.provider import Reply, answering, telnyx, today
-from tests.test_lives import PEOPLE
 
 WHO, SENDER = "+15555551234", "12345"
 UNKNOWN = ("waiting_for", "until", "evidence", "changed_at", "last_receipt_at")

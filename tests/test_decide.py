@@ -17,6 +17,7 @@ from app.models.policy import Mode, Policy
 from app.models.receipt import FAILED, Receipt, Status
 from app.services.decide import Registered, decide, reason_of
 from app.services.settle import Held, settle
+from tests.reasons import BLOCKING, COUNTED, NO_DETAIL, SOFT
 from tests.verdicts import (
     ALONE,
     DAY,
@@ -171,16 +172,6 @@ def test_a_deactivation_is_final_for_everybody_when_the_register_says_that_we_se
 
 # Every other reason -------------------------------------------------------------------------------------------------
 
-SOFT = frozenset({
-    "barred", "absent_subscriber", "handset_full", "handset_busy", "handset_error", "prepaid_no_credit",
-    "roaming_not_allowed", "expired", "not_acknowledged",
-})  # fmt: skip
-NO_DETAIL = frozenset({"unknown", "rejected_unspecified", "deleted", "cancelled"})
-COUNTED = frozenset({
-    "sender_blocked", "sender_not_registered", "throughput_exceeded", "quota_exceeded", "content_blocked",
-    "network_error", "gateway_error", "mms_not_supported", "partial_failure", "flood_control", "fraud_blocked",
-    "no_route", "quota_warning", "request_error", "account_error", "billing", "invalid_message", "invalid_sender",
-})  # fmt: skip
 OTHERS = {
     "wrong_carrier": HELD,
     "porting_in_progress": Row("porting", lookup=True, waits="lookup", until=14 * DAY, alone_until=14 * DAY),
@@ -195,7 +186,6 @@ OTHERS = {
 }
 MEANT = {code.reason for key in TWELVE if (code := CODES.find("openmarket", key))}
 NOT_NAMED = REASONS - OTHERS.keys() - MEANT - {"disconnected"}  # that one comes from lookups and files
-BLOCKING = sorted({reason for reason in MEANT | OTHERS.keys() if LOOKUPS.rule(reason).block})
 
 
 @pytest.mark.parametrize("reason", OTHERS)

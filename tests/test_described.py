@@ -17,7 +17,7 @@ from app.main import gateways_of, links_of
 from app.models.described import Fields
 from app.models.receipt import Broken, Gateway, Receipt
 from tests.conftest import Service, Start
-from tests.test_gateways import RECORDED, Case, cases_of, described
+from tests.gateway_cases import RECORDED, Case, cases_of, described
 
 PAGE = (Path(__file__).parents[1] / "docs" / "gateways" / "custom.md").read_text()
 CUSTOM = RECORDED / "custom.toml"

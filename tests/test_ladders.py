@@ -16,10 +16,10 @@ from app.services.resolve import Moment, Said, resolve
 from app.services.settle import Held
 from app.services.shown import show
 from tests.conftest import Service, Start
-from tests.test_decide import NO_DETAIL, SOFT
-from tests.test_resolve import CARRIERS, STORED, found
+from tests.reasons import NO_DETAIL, SOFT
 from tests.verdicts import (
     ALONE,
+    CARRIERS,
     DAY,
     EVENT,
     HERE,
@@ -28,10 +28,12 @@ from tests.verdicts import (
     NOBODY,
     NUMBER,
     OURS,
+    STORED,
     THERE,
     delivered,
     ended,
     failed,
+    found,
     live,
     opted_in,
     state,

@@ -36,9 +36,9 @@ from app.services.settle import Held, catch_up, hold, settle
 from app.services.shown import consent, questions
 from app.services.store import Arrival
 from tests.conftest import Service, Start
+from tests.events import CODES, LISTS, PEOPLE, SENDERS, some_decision
 
-NUMBER, SENDERS = "+15555551234", ("12345", "67890")
-LISTS = tuple((sender, name) for sender in SENDERS for name in ("spring", "summer"))
+NUMBER = "+15555551234"
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 CARRIERS = carriers()
 POLICIES = [load_policy(mode=mode, lookups=asked) for mode in ("lookup_first", "strict") for asked in (True, False)]
@@ -354,9 +354,6 @@ def test_who_follows_the_feed_knows_what_is_shown(policy: Policy, life: list[Eve
 
 # Against the database ----------------------------------------------------------------------------------------------
 
-CODES = ("341", "345", "560", "561", "565", "568", "569", "573", "592", "603", "629", "3041", "514", None)
-PEOPLE = [f"+1555555{place:04}" for place in range(12)]
-
 
 @dataclass
 class World:
@@ -439,11 +436,6 @@ class World:
         if body["code"] in {"573", "603"} and "sender" in body and key not in self.told:
             self.left.append((number, sender, None, sent))
         self.told.add(key)
-
-
-async def some_decision(service: Service, chance: random.Random) -> None:
-    for one in (await service.client.get("/v1/quarantine", params={"open": True})).json()["items"]:
-        await service.client.post(f"/v1/quarantine/{one['id']}/{chance.choice(['release', 'discard'])}")
 
 
 async def by_http(service: Service) -> list[Any]:

@@ -1,13 +1,11 @@
-"""Lookups as they are made: a real HTTP server on loopback answers as a provider does, well or badly."""
+"""Lookups as they are made: a real HTTP server on loopback answers as a provider does."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
 
 import asyncpg
 import orjson
@@ -18,43 +16,14 @@ from app.services.lookup import ask
 from app.services.lookup import service as making
 from app.services.lookup.budget import Budget
 from tests.conftest import Service, Start
-from tests.provider import Provider, Reply, answering, telnyx, today
-
-WHO = "+15555551234"
-LONG_AGO = "2025-01-02T09:00:00Z"
+from tests.lookup_steps import WHO, looked_up, opt_in, receipt, served_by, status
+from tests.provider import Provider, Reply, answering, says, says_as_plivo, telnyx, today
 
 
-async def opt_in(service: Service, who: str = WHO, sender: str = "12345", name: str = "spring") -> None:
-    body = {"consented_at": LONG_AGO, "source": "form"}
-    answer = await service.client.put(f"/v1/senders/{sender}/lists/{name}/subscribers/{who}", json=body)
-    assert answer.status_code == 200, answer.text
-
-
-async def receipt(service: Service, code: str = "3041", who: str = WHO, message: str = "m1", **more: Any) -> None:
-    body = {"message_id": message, "number": who, "sender": "12345", "status": "undeliverable", "code": code, **more}
-    answer = await service.client.post("/v1/receipts/native", json=body)
-    assert (answer.status_code, "sendable-unread" in answer.headers) == (200, False)
-
-
-async def served_by(service: Service, carrier: str = "AT&T", who: str = WHO) -> None:
-    entry = {"gateway": "native", "message_id": f"sent-{who}", "number": who, "sender": "12345", "carrier": carrier,
-             "sent_at": LONG_AGO}  # fmt: skip
-    assert (await service.client.post("/v1/messages", json=[entry])).status_code == 200
-
-
-async def status(service: Service, who: str = WHO, **asked: str) -> Any:
-    return (await service.client.get(f"/v1/numbers/{who}", params=asked)).json()
-
-
-async def looked_up(service: Service) -> None:
-    """Wait until nothing is due and nothing is under way."""
-    async with asyncio.timeout(30):
-        while await service.sql("SELECT 1 FROM lookups WHERE due_at <= clock_timestamp() OR lease_until IS NOT NULL"):
-            await asyncio.sleep(0.02)
-
-
-def says(carrier: str, **told: str) -> Callable[[str], Reply]:
-    return lambda number: Reply(telnyx(number, carrier, **told))
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "LOOKS_EVERY", 0.05)
+    monkeypatch.setattr(ask, "_spread", lambda _: 0.0)
 
 
 # The story ----------------------------------------------------------------------------------------------------------
@@ -96,9 +65,6 @@ async def test_a_number_that_left_att_is_found_on_t_mobile_with_all_its_opt_ins(
             ("number.carrier", "AT&T", "T-Mobile", "lookup"),
         ]
         assert provider.calls == {WHO: 1}
-
-
-PORTED = ("T-Mobile USA, Inc.", "Y")
 
 
 @pytest.mark.parametrize(("code", "space", "state"), [
@@ -166,184 +132,6 @@ async def test_the_last_step_of_the_timetable_ends_consent_and_the_ones_before_d
             assert gaps == [4, 20]
             assert await service.sql("SELECT 1 FROM lookups") == []
             assert provider.calls == {WHO: 3}
-
-
-# Providers that misbehave -------------------------------------------------------------------------------------------
-
-BAD: dict[str, Callable[[asyncio.Event], Callable[[str], Reply]]] = {
-    "slow": lambda never: lambda number: Reply(telnyx(number, "AT&T Mobility"), after=never),
-    "down": lambda _: lambda _number: Reply(b"oops", 503),
-    "rate-limiting": lambda _: lambda _number: Reply(b"{}", 429, {"retry-after": "3600"}),
-    "lying about its content type": lambda _: lambda _number: Reply(b"<html>sign in</html>", 200,
-                                                                   {"content-type": "application/json"}),
-    "cutting its bodies": lambda _: lambda number: Reply(telnyx(number, "AT&T Mobility"), cut=40),
-    "refusing our key": lambda _: lambda _number: Reply(b'{"errors": [{"code": "10009"}]}', 401),
-    "closing at once": lambda _: lambda _number: Reply(b"x", 200, {}, cut=0),
-}  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(making, "LOOKS_EVERY", 0.05)
-    monkeypatch.setattr(ask, "_spread", lambda _: 0.0)
-
-
-@pytest.mark.parametrize("how", BAD)
-async def test_a_provider_that_fails_hands_over_to_the_next(start: Start, how: str) -> None:
-    never = asyncio.Event()
-    async with answering(BAD[how](never)) as bad, answering(says_as_plivo("T-Mobile USA, Inc.")) as good:
-        both = good.settings("plivo") | {"telnyx": bad.settings(timeout="1s")["telnyx"]}
-        async with start(lookup=both | {"providers": ["telnyx", "plivo"]}) as service:
-            await served_by(service)
-            await opt_in(service)
-            await receipt(service, "3041")
-            await looked_up(service)
-            told = await status(service)
-            assert (told["state"], told["carrier"]["source"], told["lists"][0]["consent"]) == (
-                "active",
-                "plivo",
-                "opted_in",
-            )
-            kept = (await service.client.get("/v1/lookups", params={"number": WHO})).json()["items"]
-            assert {one["provider"]: one["outcome"] == "ok" for one in kept} == {"plivo": True, "telnyx": False}
-
-
-def says_as_plivo(carrier: str) -> Callable[[str], Reply]:
-    def reply(number: str) -> Reply:
-        said = {"api_id": "x", "phone_number": number, "carrier": {"mobile_country_code": "310", "name": carrier,
-                "mobile_network_code": "260", "type": "mobile", "ported": "yes"}}  # fmt: skip
-        return Reply(orjson.dumps(said))
-
-    return reply
-
-
-@pytest.mark.parametrize("how", BAD)
-async def test_nobody_is_opted_out_by_an_outage_and_no_step_is_lost(start: Start, how: str) -> None:
-    never = asyncio.Event()
-    async with answering(BAD[how](never)) as bad:
-        async with start(lookup=bad.settings(timeout="1s") | {"timetable": ["0s"]}) as service:
-            await served_by(service)
-            await opt_in(service)
-            await receipt(service, "3041")
-            async with asyncio.timeout(30):
-                while not await service.sql("SELECT 1 FROM lookups WHERE tries > 0 AND lease_until IS NULL"):
-                    await asyncio.sleep(0.02)
-            told = await status(service)
-            assert (told["state"], told["waiting_for"], told["lists"][0]["consent"]) == (
-                "deactivated",
-                "lookup",
-                "opted_in",
-            )
-            [(step, waits)] = await service.sql("SELECT step, waiting_for FROM lookups")
-            assert (step, waits) == (0, "lookup")
-            alarms = (await service.client.get("/v1/alarms")).json()["items"]
-            refused = {("lookup_stopped", "telnyx")} if how == "refusing our key" else set()
-            assert {(one["kind"], one["key"]) for one in alarms} == {("lookup_outage", "telnyx"), *refused}
-            bad.says = says("T-Mobile USA, Inc.", ported="Y", on=today())
-            if refused:
-                assert (await service.client.post("/v1/lookups/providers/telnyx/resume")).json()["resumed"]
-            for asker in service.app.state.lookups.panel.askers:
-                asker.breaker.open_until = asker.pace._next = asker.pace._rests_until = 0.0
-            await service.sql("UPDATE lookups SET due_at = now()")
-            await looked_up(service)
-            assert (await status(service))["state"] == "active"
-            assert await service.sql("SELECT kind FROM alarms WHERE cleared_at IS NULL") == []
-
-
-async def test_what_a_provider_asks_us_to_wait_is_waited_and_then_asked_again(start: Start) -> None:
-    replies = iter([Reply(b"{}", 429, {"retry-after": "1"}), Reply(b"{}", 502)])
-    async with answering(lambda number: next(replies, Reply(telnyx(number, "T-Mobile USA", ported="Y")))) as provider:
-        async with start(lookup=provider.settings()) as service:
-            began = asyncio.get_running_loop().time()
-            told = (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()
-            assert (told["outcome"], told["errors"], told["carrier"]["name"]) == ("ok", [], "T-Mobile")
-            assert asyncio.get_running_loop().time() - began >= 1
-            assert provider.calls == {WHO: 3}
-            assert told["price"] == "0.02"  # the 429 was not billed; the 502 may have been
-
-
-async def test_metrics_count_each_provider_by_itself(start: Start) -> None:
-    async def counted(service: Service) -> dict[str, float]:
-        lines = (await service.client.get("/metrics")).text.splitlines()
-        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)
-                if name.startswith("sendable_lookup") and "_bucket" not in name}  # fmt: skip
-
-    async with answering(lambda _: Reply(b"", 503)) as bad, answering(says_as_plivo("T-Mobile USA, Inc.")) as good:
-        both = good.settings("plivo") | {"telnyx": bad.settings()["telnyx"]}
-        async with start(lookup=both | {"providers": ["telnyx", "plivo"], "budget_per_day": "1"}) as service:
-            before = await counted(service)
-            await receipt(service, "345")
-            await looked_up(service)
-            await receipt(service, "345", message="m2")
-            await looked_up(service)
-            after = await counted(service)
-    more = {name: round(value - before.get(name, 0), 6) for name, value in after.items()}
-    calls = bad.calls.total()
-    assert more['sendable_lookup_calls_total{provider="telnyx"}'] == calls == 3
-    assert more['sendable_lookups_total{outcome="provider_error",provider="telnyx"}'] == 3
-    assert more['sendable_lookups_total{outcome="ok",provider="plivo"}'] == 1
-    assert more['sendable_lookup_seconds_count{provider="plivo"}'] == 1
-    assert more['sendable_lookup_spend_total{provider="telnyx"}'] == 0.03  # they may have been billed
-    assert more['sendable_lookup_spend_total{provider="plivo"}'] == 0.01
-    assert more["sendable_lookup_cache_hits_total"] == 1  # the second receipt asked nobody
-    assert after["sendable_lookup_budget_left"] == 0.96
-
-
-# Stopped ------------------------------------------------------------------------------------------------------------
-
-REFUSED = {"auth": Reply(b'{"errors": [{"code": "10009"}]}', 401), "quota": Reply(b'{"errors": []}', 402)}
-
-
-def gauge(metrics: str, name: str) -> str:
-    [value] = [line.rpartition(" ")[2] for line in metrics.splitlines() if line.startswith(f"{name}{{")]
-    return value
-
-
-@pytest.mark.parametrize("why", REFUSED)
-async def test_a_provider_that_refuses_our_account_is_asked_by_no_process_until_a_person_resumes_it(
-    start: Start, why: str
-) -> None:
-    async with answering(lambda _: REFUSED[why]) as bad:
-        async with start(lookup=bad.settings()) as one, start(lookup=bad.settings()) as two:
-            told = (await one.client.post(f"/v1/numbers/{WHO}/lookup")).json()
-            assert (told["outcome"], Decimal(told["price"]), bad.calls.total()) == (why, 0, 1)
-            for service in (one, two):
-                told = (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()
-                assert (told["outcome"], bad.calls.total()) == (why, 1)
-                assert gauge((await service.client.get("/metrics")).text, "sendable_lookup_stopped") == "1.0"
-            await receipt(two, "345", "+15555550001")
-            alarms = (await two.client.get("/v1/alarms", params={"cleared": False})).json()["items"]
-            assert [one["count"] for one in alarms if (one["kind"], one["key"]) == ("lookup_stopped", "telnyx")] == [1]
-
-            bad.says = says("T-Mobile USA, Inc.", ported="Y")
-            answer = (await two.client.post("/v1/lookups/providers/telnyx/resume")).json()
-            assert (answer["provider"], answer["resumed"], answer["error"]) == ("telnyx", True, why)
-            async with asyncio.timeout(20):
-                while await one.sql("SELECT 1 FROM lookups"):
-                    await asyncio.sleep(0.02)
-            assert (await status(one, "+15555550001"))["state"] == "active"
-            assert (await one.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "ok"
-            assert await one.sql("SELECT kind FROM alarms WHERE cleared_at IS NULL") == []
-            assert gauge((await one.client.get("/metrics")).text, "sendable_lookup_stopped") == "0.0"
-            answer = (await two.client.post("/v1/lookups/providers/telnyx/resume")).json()
-            assert (answer["resumed"], answer["error"], answer["since"]) == (False, None, None)
-
-
-async def test_a_restart_or_another_key_lifts_a_stop(start: Start) -> None:
-    async with answering(lambda _: REFUSED["auth"]) as bad:
-        async with start(lookup=bad.settings()) as service:
-            assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "auth"
-            bad.says = says("T-Mobile USA, Inc.", ported="Y")
-            async with start(lookup=bad.settings()) as again:
-                assert await again.sql("SELECT 1 FROM lookup_stops") == []
-                assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "ok"
-            await service.sql("INSERT INTO lookup_stops SELECT 'telnyx', 'other', 'auth', now()")
-            assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "ok"
-
-
-async def test_only_a_provider_that_is_one_can_be_resumed(service: Service) -> None:
-    answer = await service.client.post("/v1/lookups/providers/telnix/resume")
-    assert (answer.status_code, "telnyx" in answer.json()["detail"]) == (404, True)
 
 
 # Budget -------------------------------------------------------------------------------------------------------------

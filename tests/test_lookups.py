@@ -1,7 +1,6 @@
-"""Every lookup provider against its recorded answers, against broken HTTP, and against bytes that nobody meant to send.
+"""Every lookup provider against its recorded requests and answers, and against its page.
 
-The cases are data: `tests/lookups/<name>.toml` (docs/lookups.md says how to write them). This is the one driver for all
-of them; no provider has test code of its own.
+This is the one driver for all of them; no provider has test code of its own. The cases are data (`lookup_cases.py`).
 """
 
 from __future__ import annotations
@@ -9,107 +8,34 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import httpx
 import jwt
-import orjson
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from app import lookups
-from app.lookups import LARGEST_RAW, LONGEST_NAME, PROVIDERS, read
-from app.lookups._http import wait
-from app.models.lookup import ANSWERS, Call, Failed, Failure, Found, HttpAnswer, LineType, Provider
-from tests.bent import bent
-from tests.recorded import one_by_one
+from app.lookups import PROVIDERS, read
+from app.models.lookup import Call, Failed, Found, HttpAnswer, Provider
+from tests.lookup_cases import (
+    CASES,
+    GOOD,
+    NUMBER,
+    RECORDED,
+    Case,
+    each_build,
+    each_case,
+    each_that_sends,
+    rsa_key,
+    told,
+)
 
 REPOSITORY = Path(__file__).parent.parent
-RECORDED = Path(__file__).parent / "lookups"
-NUMBER = "+15555551234"
-
-
-@cache
-def rsa_key() -> str:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
-
-
-# -- the recorded cases ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is sent for some numbers, or what an answer says about them."""
-
-    provider: Provider
-    name: str
-    numbers: list[str]
-    options: dict[str, Any]
-    said: dict[str, Any]
-    answer: HttpAnswer
-    wanted: dict[str, Found | Failed] = field(default_factory=dict)
-
-
-def recorded(kind: str) -> list[Case]:
-    there = [(provider, RECORDED / f"{name.replace('-', '_')}.toml") for name, provider in PROVIDERS.items()]
-    return [case for provider, path in there if path.exists() for case in cases_of(provider, path, kind)]
-
-
-def cases_of(provider: Provider, path: Path, kind: str) -> Iterator[Case]:
-    file = tomllib.loads(path.read_text())
-    for said in one_by_one(file.get(kind, [])):
-        yield as_case(provider, file.get("options", {}), said)
-
-
-def as_case(provider: Provider, options: dict[str, Any], said: dict[str, Any]) -> Case:
-    options = options | said.get("options", {})
-    if "private_key" in options:
-        options["private_key"] = rsa_key()
-    found = [as_found(one) for one in said.get("found", [])]
-    failed = [Failed(**{"number": NUMBER, **one}) for one in said.get("failed", [])]
-    return Case(
-        provider=provider,
-        name=f"{provider.name}: {said['name']}",
-        numbers=said.get("numbers", [NUMBER]),
-        options=options,
-        said=said,
-        answer=HttpAnswer(int(said.get("status", 200)), said.get("headers", {}), said.get("body", "").encode()),
-        wanted={one.number: one for one in [*found, *failed]},
-    )
-
-
-def as_found(said: dict[str, Any]) -> Found:
-    """What the case names, and nothing else told. In a row of `each` yes, no and "" are true, false and not told."""
-    flags = {"yes": True, "no": False, "": None}
-    values = {key: flags.get(value, value) if key == "active" else value for key, value in said.items()}
-    if "price" in values:
-        values["price"] = Decimal(values["price"])
-    return Found(**{"number": NUMBER, **values})
-
-
-BUILDS, CASES = recorded("build"), recorded("case")
-GOOD = {case.provider.name: case for case in reversed(CASES) if isinstance(next(iter(case.wanted.values())), Found)}
-SENT = [provider for provider in PROVIDERS.values() if provider.name != "demo"]
-each_build = pytest.mark.parametrize("case", BUILDS, ids=lambda case: case.name)
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-each_provider = pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.name)
-each_that_sends = pytest.mark.parametrize("provider", SENT, ids=lambda provider: provider.name)
-
-
-def told(case: Case, answer: HttpAnswer | None = None) -> dict[str, Found | Failed]:
-    return read(case.provider, answer or case.answer, case.numbers, case.options)
 
 
 # -- what is asked -----------------------------------------------------------------------------------------------------
@@ -273,217 +199,6 @@ def plant(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: plant(inner) for name, inner in value.items()} | PRIVATE
     return [plant(inner) for inner in value] if isinstance(value, list) else value
-
-
-# -- broken HTTP, the same for all -------------------------------------------------------------------------------------
-
-
-def failed(provider: Provider, answer: HttpAnswer) -> Failed:
-    case = GOOD[provider.name]
-    (one, *_) = read(provider, answer, case.numbers, case.options).values()
-    assert isinstance(one, Failed)
-    return one
-
-
-@each_that_sends
-@pytest.mark.parametrize(
-    ("status", "error"),
-    [
-        (202, "pending"),
-        (301, "bad_request"),
-        (400, "bad_request"),
-        (401, "auth"),
-        (402, "quota"),
-        (403, "auth"),
-        (405, "bad_request"),
-        (408, "provider_error"),
-        (415, "bad_request"),
-        (422, "bad_request"),
-        (429, "rate_limited"),
-        (500, "provider_error"),
-        (502, "provider_error"),
-        (503, "provider_error"),
-        (599, "provider_error"),
-    ],
-)
-@pytest.mark.parametrize("body", [b"", b"<html>", b"null", b"{}", b"[]", b'{"code":'])
-def test_a_status_means_the_same_whatever_stands_in_the_body(
-    provider: Provider, status: int, error: str, body: bytes
-) -> None:
-    assert failed(provider, HttpAnswer(status, {}, body)).error == error
-
-
-@each_that_sends
-def test_a_page_of_a_proxy_is_never_an_answer_about_a_number(provider: Provider) -> None:
-    for status in range(300, 600):
-        page = HttpAnswer(status, {"content-type": "text/html"}, b"<html><title>404 Not Found</title></html>")
-        assert failed(provider, page).error not in ANSWERS
-
-
-@each_that_sends
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"retry-after": "30"}, 30.0),
-        ({"retry-after": "0.5"}, 0.5),
-        ({"retry-after": "Sat, 21 Nov 2026 12:00:42 GMT", "date": "Sat, 21 Nov 2026 12:00:00 GMT"}, 42.0),
-        ({"retry-after": "Sat, 21 Nov 2026 12:00:42 GMT"}, None),
-        ({"retry-after": "soon", "x-ratelimit-reset": "9"}, 9.0),
-        ({"x-ratelimit-reset": "1795262460", "date": "Sat, 21 Nov 2026 12:00:00 GMT"}, 60.0),
-        ({"x-ratelimit-reset": "1795262460"}, None),
-        ({"ratelimit-reset": "3"}, 3.0),
-        ({"retry-after": "-1"}, None),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "inf"}, None),
-        ({"retry-after": "1e999"}, None),
-        ({"retry-after": ""}, None),
-        ({}, None),
-    ],
-)
-def test_how_long_to_wait_is_what_the_provider_says(
-    provider: Provider, headers: dict[str, str], seconds: float | None
-) -> None:
-    for status in (429, 503):
-        assert failed(provider, HttpAnswer(status, headers, b"")).retry_after == seconds
-
-
-@given(st.dictionaries(st.sampled_from(["retry-after", "x-ratelimit-reset", "date"]), st.text(max_size=40)))
-def test_no_header_makes_us_wait_forever_or_fail(headers: dict[str, str]) -> None:
-    seconds = wait(headers)
-    assert seconds is None or 0 <= seconds < 1e10
-
-
-@each_that_sends
-def test_an_answer_that_was_cut_is_malformed_and_so_is_never_held_against_a_number(provider: Provider) -> None:
-    whole = GOOD[provider.name].answer
-    for length in range(len(whole.body)):
-        assert failed(provider, replace(whole, body=whole.body[:length])).error == "malformed"
-    assert failed(provider, replace(whole, cut=True)) == Failed(
-        GOOD[provider.name].numbers[0], "malformed", "cut short"
-    )
-
-
-@each_that_sends
-@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"7", b'"ok"', b"<html>", b"\xff\xfe", b"{}", b'{"data": []}'])
-def test_a_200_that_is_no_answer_is_malformed_or_says_nothing(provider: Provider, body: bytes) -> None:
-    assert failed(provider, HttpAnswer(200, {"content-type": "application/json"}, body)).error in {
-        "malformed",
-        "partial",
-    }
-
-
-@each_that_sends
-@pytest.mark.parametrize("content_type", ["text/html", "text/plain; charset=latin-1", "", "image/png"])
-def test_a_good_answer_is_read_whatever_its_content_type_claims(provider: Provider, content_type: str) -> None:
-    case = GOOD[provider.name]
-    for body in (case.answer.body, b"\xef\xbb\xbf" + case.answer.body):
-        lying = HttpAnswer(200, {"content-type": content_type}, body)
-        assert told(case, lying) == told(case)
-
-
-@each_provider
-@pytest.mark.parametrize("error", [KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError])
-def test_a_reader_that_trips_never_puts_what_it_read_into_its_words(provider: Provider, error: type[Exception]) -> None:
-    def trip(*_: object) -> Mapping[str, Found | Failed]:
-        raise error(NUMBER)
-
-    found = read(replace(provider, read=trip), HttpAnswer(200, {}, b""), [NUMBER], {})
-    assert found == {NUMBER: Failed(NUMBER, "malformed", f"unexpected shape ({error.__name__})")}
-
-
-@each_case
-def test_neither_a_secret_nor_a_number_that_is_echoed_gets_into_the_words_of_a_failure(case: Case) -> None:
-    secrets = [value for value in case.options.values() if isinstance(value, str) and len(value) > 7]
-    if not case.answer.body.startswith(b"{"):
-        return
-    for echo in [*secrets, *case.numbers, case.numbers[0][1:]]:
-        for status in (200, 400, 401, 404, 422, 429, 500):
-            body = json.dumps(echoing(json.loads(case.answer.body), echo)).encode()
-            words = [one.detail for one in told(case, HttpAnswer(status, {}, body)).values() if isinstance(one, Failed)]
-            assert not any(echo in word for word in words), echo
-
-
-def echoing(value: Any, echo: str) -> Any:
-    if isinstance(value, dict):
-        return {name: echoing(inner, echo) for name, inner in value.items()}
-    return [echoing(inner, echo) for inner in value] if isinstance(value, list) else echo
-
-
-# -- bytes that nobody meant to send -----------------------------------------------------------------------------------
-
-STATUSES = st.sampled_from([200, 200, 200, 200, 201, 202, 204, 301, 400, 401, 403, 404, 422, 429, 500, 503])
-
-
-@st.composite
-def nearly_right(draw: st.DrawFn, provider: Provider) -> tuple[Case, HttpAnswer]:
-    """A recorded answer of the provider, bent in one to three places."""
-    case = draw(st.sampled_from([case for case in CASES if case.provider is provider]))
-    body = case.answer.body
-    for _ in range(draw(st.integers(1, 3))):
-        body = bent(draw, body)
-    return case, HttpAnswer(draw(STATUSES), {"retry-after": draw(st.text(max_size=5))}, body, cut=False)
-
-
-# A recorded answer is read in some 50 microseconds; a second is room for a busy machine and for nothing that grows.
-SOON = timedelta(seconds=1)
-
-
-@each_provider
-@settings(max_examples=150, deadline=SOON)
-@given(data=st.data())
-def test_an_answer_that_is_nearly_right_is_read_or_refused(provider: Provider, data: st.DataObject) -> None:
-    case, answer = data.draw(nearly_right(provider))
-    check_sound(case, told(case, answer))
-
-
-@each_provider
-@settings(max_examples=60, deadline=SOON)
-@given(body=st.binary(max_size=2048), status=st.integers(100, 599), header=st.text(max_size=20))
-def test_any_bytes_are_read_or_refused(provider: Provider, body: bytes, status: int, header: str) -> None:
-    case = GOOD[provider.name]
-    check_sound(case, told(case, HttpAnswer(status, {"retry-after": header, "date": header}, body)))
-
-
-@each_that_sends
-@pytest.mark.parametrize(
-    "body",
-    [b"[" * 2_000_000, b'{"a":' * 500 + b"1" + b"}" * 500, b'{"data":"' + b"9" * 4_000_000 + b'"}', b"x" * 4_000_000],
-    ids=["lists in lists", "objects in objects", "an endless text", "an endless line"],
-)
-def test_megabytes_of_malice_are_refused(provider: Provider, body: bytes) -> None:
-    check_sound(GOOD[provider.name], told(GOOD[provider.name], HttpAnswer(200, {}, body)))
-
-
-def check_sound(case: Case, found: Mapping[str, Found | Failed]) -> None:
-    """Whatever came: an answer for every number that was asked, and nothing in it that could not be kept."""
-    assert list(found) == case.numbers
-    for number, one in found.items():
-        assert one.number == number
-        check_failed(one) if isinstance(one, Failed) else check_found(one)
-
-
-def check_failed(one: Failed) -> None:
-    assert one.error in get_args(Failure)
-    assert len(one.detail) <= 100
-    assert one.number[1:] not in one.detail
-
-
-def check_found(one: Found) -> None:
-    assert one.line_type is None or one.line_type in get_args(LineType)
-    assert one.mcc is None or re.fullmatch(r"\d{3}", one.mcc, re.ASCII)
-    assert one.mnc is None or re.fullmatch(r"\d{2,3}", one.mnc, re.ASCII)
-    assert one.porting in {True, False}
-    assert one.price is None or 0 <= one.price < 1000
-    for flag in (one.ported, one.active):
-        assert flag in {True, False, None}
-    for at in (one.ported_at, one.deactivated_at):
-        assert at is None or (at.tzinfo is UTC and 1990 <= at.year < 2100)
-    for name in (one_field.name for one_field in fields(one)):
-        value = getattr(one, name)
-        assert not isinstance(value, str) or (0 < len(value) <= LONGEST_NAME and "\0" not in value)
-    kept = orjson.dumps(one.raw)
-    assert len(kept) <= LARGEST_RAW
-    assert b"\\u0000" not in kept
 
 
 # -- nothing missing ---------------------------------------------------------------------------------------------------

@@ -12,11 +12,10 @@ import pytest
 
 from app.services import upkeep
 from tests.conftest import Service, Start
-from tests.events import some_event
+from tests.events import PEOPLE, some_decision, some_event
 from tests.provider import Reply, answering, telnyx, today
+from tests.rows import contents
 from tests.running import Said, sendable
-from tests.test_lives import PEOPLE, some_decision
-from tests.test_simulate import contents
 
 WHO = "+15555551234"
 SPRING = f"/v1/senders/12345/lists/spring/subscribers/{WHO}"

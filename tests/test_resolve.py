@@ -8,7 +8,6 @@ from typing import NamedTuple
 import pytest
 from msgspec.structs import replace
 
-from app.catalogue import carriers
 from app.models.lookup import Failed, Failure, Found
 from app.models.number import Carrier, Cause, State, Verdict
 from app.services.heard import Kind, Said, best, kind_of, suffices
@@ -16,6 +15,7 @@ from app.services.resolve import Moment, Resolved, resolve
 from app.services.settle import Held, settle
 from app.services.shown import known_carrier
 from tests.verdicts import (
+    CARRIERS,
     DAY,
     EVENT,
     EVERYBODY,
@@ -27,24 +27,19 @@ from tests.verdicts import (
     NUMBER,
     OURS,
     SIGNED_UP,
+    STORED,
     THERE,
     delivered,
     ended,
     failed,
+    found,
     opted_in,
     state,
     subscriber,
 )
 
-CARRIERS = carriers()
 ANSWERED = NOW + timedelta(minutes=1)
-ATT = Carrier(SIGNED_UP, "register", "AT&T", "AT&T")
-STORED = Verdict(NUMBER, SIGNED_UP, Cause("register"), carrier=ATT)
 NO_CARRIER = Verdict(NUMBER, SIGNED_UP, Cause("register"))
-
-
-def found(carrier: str | None = "T-Mobile USA, Inc.", **told: object) -> Found:
-    return Found(NUMBER, **{"carrier": carrier, "line_type": "mobile", **told})  # type: ignore[arg-type]
 
 
 def lost(error: Failure) -> Failed:

@@ -12,7 +12,7 @@ from app.models.number import Change, State, Verdict
 from app.models.policy import Policy
 from app.services.settle import Held, catch_up, hold, settle
 from app.services.shown import show
-from tests.test_decide import BLOCKING
+from tests.reasons import BLOCKING
 from tests.verdicts import (
     ALONE,
     DAY,

@@ -21,6 +21,7 @@ from app.services.past import Dated, Past, past
 from app.services.simulate import Between, beginning, simulate
 from tests.conftest import Service, Start
 from tests.provider import Reply, answering, telnyx, today
+from tests.rows import contents
 from tests.running import Said, sendable
 
 FIRST, SECOND = "+15555551001", "+15555551002"
@@ -56,19 +57,6 @@ def rows(told: Any) -> dict[tuple[Any, ...], tuple[int, int, int]]:
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
     return tmp_path / "new.toml"
-
-
-async def contents(service: Service) -> dict[str, tuple[int, str]]:
-    """Every row of every table, the catalogue's own included."""
-    tables = await service.sql("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' "
-                               "AND table_type = 'BASE TABLE' ORDER BY 1")  # fmt: skip
-    found = {}
-    for (table,) in tables:
-        statement = f"SELECT count(*), md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM {table} t"  # noqa: S608
-        ((many, digest),) = await service.sql(statement)
-        found[table] = (many, digest)
-    assert len(found) > 25
-    return found
 
 
 async def test_what_another_policy_changes_is_told_by_reason_sender_and_list(

@@ -5,48 +5,12 @@ short code and one list of another. Expectations are policy.md's table, read bac
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from tests.conftest import Service, Start
-
-OURS = ["spring", "summer", "winter"]
-KEPT, OUT = "opted_in", "opted_out"
-
-
-class Expected(NamedTuple):
-    """One row of policy.md: what the receipt does to the number, to this sender, to its lists, and to another's."""
-
-    state: str
-    waiting_for: str | None = None
-    until: timedelta | None = None
-    blocked: bool = False
-    ours: str = KEPT
-    other: str = KEPT
-    lookup: bool = False
-
-
-def lookup_first(*, provider: bool) -> dict[str, Expected]:
-    waiting = "lookup" if provider else "no_lookup_provider"
-    held = Expected("held", waiting, lookup=provider)
-    stale = held if provider else Expected("held", until=timedelta(hours=24))
-    blocked = Expected("active", blocked=True, ours=OUT)
-    incapable = Expected("not_sms_capable", ours=OUT)
-    gone = Expected("deactivated", waiting, lookup=True) if provider else Expected("deactivated", ours=OUT, other=OUT)
-    return {
-        "341": stale, "345": held, "349": held, "560": blocked, "561": blocked, "565": blocked, "568": incapable,
-        "573": blocked, "592": Expected("active", blocked=True, lookup=provider), "603": blocked, "629": incapable,
-        "3041": gone,
-    }  # fmt: skip
-
-
-def strict(*, provider: bool) -> dict[str, Expected]:
-    """Listrak's rule changes only the consent column: all lists of the short code end on the first receipt."""
-    rows = {code: row._replace(ours=OUT) for code, row in lookup_first(provider=provider).items()}
-    waiting = "lookup" if provider else "no_lookup_provider"
-    return rows | {"3041": Expected("deactivated", waiting, ours=OUT, lookup=provider)}
-
+from tests.twelve import KEPT, OURS, OUT, Expected, lookup_first, number, strict
 
 MODES: dict[str, tuple[dict[str, Any], dict[str, Expected]]] = {
     "lookup first, with a provider": ({"lookup": {}}, lookup_first(provider=True)),
@@ -78,10 +42,6 @@ async def test_each_of_the_twelve_codes_ends_in_what_the_policy_says(start: Star
             assert (answer.status_code, answer.text, "sendable-unread" in answer.headers) == (200, "OK", False), code
             await by_http(service, number(place), code, at, row)
             await by_the_views(service, number(place), code, row)
-
-
-def number(place: int) -> str:
-    return f"+1415555{place:04}"
 
 
 async def subscribed_and_sent(service: Service, who: str, ticket: str) -> None:

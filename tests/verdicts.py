@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from app.catalogue import carriers
 from app.catalogue.policy import load_policy
-from app.models.number import Cause, Fact, Number, OptIn, Scope, State, Step, Verdict
+from app.models.lookup import Found
+from app.models.number import Carrier, Cause, Fact, Number, OptIn, Scope, State, Step, Verdict
 from app.models.policy import Policy
 from app.models.receipt import Receipt, Status
 from app.services.decide import Registered, decide
@@ -79,6 +81,17 @@ PRECEDENCE: tuple[State, ...] = (
     "reassigned", "deactivated", "disconnected", "invalid", "not_sms_capable",
     "suspended", "porting", "held", "unreachable",
 )  # fmt: skip
+
+
+# What a lookup says -------------------------------------------------------------------------------------------------
+
+CARRIERS = carriers()
+ATT = Carrier(SIGNED_UP, "register", "AT&T", "AT&T")
+STORED = Verdict(NUMBER, SIGNED_UP, Cause("register"), carrier=ATT)
+
+
+def found(carrier: str | None = "T-Mobile USA, Inc.", **told: object) -> Found:
+    return Found(NUMBER, **{"carrier": carrier, "line_type": "mobile", **told})  # type: ignore[arg-type]
 
 
 # What is read back --------------------------------------------------------------------------------------------------

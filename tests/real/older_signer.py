@@ -5,21 +5,13 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-import sys
 import warnings
-from traceback import format_exc
-from typing import Any
-from urllib.parse import urlencode
 
 import vonage
+from line_by_line import JSON, Asked, Signed, answer_all, by_vonage
 from telesign.util import verify_telesign_callback_signature as telesign_takes
 
 warnings.simplefilter("ignore")  # Vonage's library of then is no longer kept
-
-Asked = dict[str, Any]
-Signed = dict[str, Any]
-FORM = {"content-type": "application/x-www-form-urlencoded"}
-JSON = {"content-type": "application/json"}
 
 
 def vonage_sms(asked: Asked) -> Signed:
@@ -28,11 +20,7 @@ def vonage_sms(asked: Asked) -> Signed:
     client = vonage.Client(key="key", secret=asked["secret"], signature_secret=asked["secret"], signature_method=None)
     params["sig"] = client.signature(dict(params))
     assert client.check_signature(dict(params))
-    if asked["how"] == "query":
-        return {"url": f"{asked['url']}?{urlencode(params)}", "headers": {}, "body": ""}
-    if asked["how"] == "form":
-        return {"url": asked["url"], "headers": FORM, "body": urlencode(params)}
-    return {"url": asked["url"], "headers": JSON, "body": json.dumps(params, ensure_ascii=asked["ascii"])}
+    return by_vonage(asked, params)
 
 
 def telesign(asked: Asked) -> Signed:
@@ -49,16 +37,5 @@ def telesign(asked: Asked) -> Signed:
 WAYS = {"vonage-sms, MD5 and the secret": vonage_sms, "telesign": telesign}
 
 
-def answer(asked: Asked) -> Signed:
-    try:
-        return WAYS[asked["way"]](asked)
-    except Exception:  # noqa: BLE001 - the test shows it
-        return {"error": format_exc()}
-
-
 if __name__ == "__main__":
-    for line in sys.stdin:
-        asked = json.loads(line)
-        asked["pairs"] = [(name, value) for name, value in asked["pairs"]]
-        sys.stdout.write(json.dumps(answer(asked)) + "\n")
-        sys.stdout.flush()
+    answer_all(WAYS)

@@ -13,7 +13,7 @@ import httpx
 
 from tests.real.smsc import centre
 from tests.running import WITHIN, serving, until
-from tests.test_twelve_codes import OURS, Expected, lookup_first, number
+from tests.twelve import OURS, Expected, lookup_first, number
 
 TWELVE = lookup_first(provider=False)
 

@@ -1,8 +1,6 @@
 """Signs requests as the vendors do, by their own libraries: run by the Python of an environment that holds them.
 
-A line of JSON in, a line of JSON out. In: `way`, `secret`, `at` (seconds), `method`, `url`, `pairs` (names and values
-in their order) and what else a way needs. Out: the finished `url`, `headers` and `body`. What a library can check
-itself it has checked here.
+What is asked and answered stands in `line_by_line.py`. What a library can check itself it has checked here.
 """
 
 from __future__ import annotations
@@ -11,16 +9,14 @@ import base64
 import hashlib
 import hmac
 import json
-import sys
 import warnings
-from collections.abc import Callable, Iterable
-from traceback import format_exc
-from typing import Any
+from collections.abc import Iterable
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from line_by_line import FORM, JSON, Asked, Signed, Ways, answer_all, by_vonage
 from messagebird.request_validator import RequestValidator as MessageBirdValidator
 from messagebird.signed_request import SignedRequest
 from plivo.utils import validate_signature as plivo_takes_v2
@@ -31,11 +27,6 @@ from vonage_http_client.auth import Auth
 from vonage_jwt.verify_jwt import verify_signature as vonage_takes
 
 warnings.simplefilter("ignore")  # of keys that are short, and of a way of MessageBird that is deprecated and still met
-
-Asked = dict[str, Any]
-Signed = dict[str, Any]
-FORM = {"content-type": "application/x-www-form-urlencoded"}
-JSON = {"content-type": "application/json"}
 
 
 class Values(dict[str, list[str]]):
@@ -85,11 +76,7 @@ def vonage_sms(asked: Asked) -> Signed:
     auth = Auth(api_key="key", signature_secret=asked["secret"], signature_method=asked["method_of_account"])
     params["sig"] = auth.sign_params(dict(params))
     assert auth.check_signature(dict(params))
-    if asked["how"] == "query":
-        return {"url": f"{asked['url']}?{urlencode(params)}", "headers": {}, "body": ""}
-    if asked["how"] == "form":
-        return {"url": asked["url"], "headers": FORM, "body": urlencode(params)}
-    return {"url": asked["url"], "headers": JSON, "body": json.dumps(params, ensure_ascii=asked["ascii"])}
+    return by_vonage(asked, params)
 
 
 def vonage_messages(asked: Asked) -> Signed:
@@ -181,7 +168,7 @@ def _base64(signature: bytes) -> str:
     return base64.b64encode(signature).decode()
 
 
-WAYS: dict[str, Callable[[Asked], Signed]] = {
+WAYS: Ways = {
     "twilio": twilio, "twilio, a shared key": twilio_shared_key, "twilio, a JSON body": twilio_json,
     "vonage-sms": vonage_sms, "vonage-messages": vonage_messages, "plivo, V3": plivo_v3, "plivo, V2": plivo_v2,
     "messagebird, a token": messagebird_token, "messagebird, an HMAC": messagebird_hmac, "sinch": sinch_events,
@@ -189,16 +176,5 @@ WAYS: dict[str, Callable[[Asked], Signed]] = {
 }  # fmt: skip
 
 
-def answer(asked: Asked) -> Signed:
-    try:
-        return WAYS[asked["way"]](asked)
-    except Exception:  # noqa: BLE001 - the test shows it
-        return {"error": format_exc()}
-
-
 if __name__ == "__main__":
-    for line in sys.stdin:
-        asked = json.loads(line)
-        asked["pairs"] = [(name, value) for name, value in asked["pairs"]]
-        sys.stdout.write(json.dumps(answer(asked)) + "\n")
-        sys.stdout.flush()
+    answer_all(WAYS)

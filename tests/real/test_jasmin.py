@@ -11,7 +11,7 @@ import httpx
 
 from tests.real.jasmin import jasmin
 from tests.real.outcome import TWELVE, a_month_ago, between, ended_as_the_policy_says, final, subscribed
-from tests.test_twelve_codes import Expected, number
+from tests.twelve import Expected, number
 
 SETTINGS = """
 [gateways.jasmin]

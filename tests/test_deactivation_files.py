@@ -1,0 +1,273 @@
+"""Deactivation files as they are taken in: whole, cut, twice, tried first, or refused in words."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zipfile
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+
+from app.feeds import FEEDS
+from app.models.feed import Layout
+from app.services.deactivations import files, importing
+from app.services.deactivations.importing import Guard, Order, UnderWay, take_in
+from tests.conftest import Service, Start
+from tests.deactivation_steps import DAY, OTHER, WHO, changes, opt_in, post, status
+
+
+def zipped(**members: str) -> bytes:
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return raw.getvalue()
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+PACKED = {
+    "twilio": b"15555551234\n",
+    "vonage": zipped(list="15555551234\n"),
+    "vibes": gzip.compress(b"MDN\tCarrier Code\n5555551234\t77\n"),
+    "govdelivery": b"15555551234",
+    "aws": b"phone number,carrier\n+15555551234,AT&T\n",
+    "infobip": orjson.dumps({"results": [{"destination": "15555551234", "type": "DEACTIVATION"}]}),
+    "telesign": zipped(list="15555551234\n"),
+    "records": b"15555551234,DEACT,2026-11-20\n",
+    "generic": b"a,b\nx,15555551234\n",
+    "carrier": zipped(list="5555551234\n"),
+}
+
+
+@pytest.mark.parametrize("feed", FEEDS)
+async def test_every_feed_is_taken_in_as_it_is_packed(service: Service, feed: str) -> None:
+    asked = {"columns": "number=b"} if feed == "generic" else {}
+    await opt_in(service)
+    told = await post(service, PACKED[feed], feed, date=DAY, **asked)
+    assert (told["feed"], told["day"], told["records"], told["held"], told["broken"]) == (feed, DAY, 1, 1, 0)
+    assert (await status(service))["state"] == "deactivated"
+
+
+async def test_a_broken_line_is_told_with_its_number_and_skipped(service: Service) -> None:
+    told = await post(service, "15555551234\nrubbish\n\n12\n15555550142\n", date=DAY)
+    assert (told["records"], told["broken"]) == (2, 2)
+    assert [one["line"] for one in told["errors"]] == [2, 4]
+    assert (await status(service, OTHER))["state"] == "deactivated"
+
+
+async def test_the_same_file_again_changes_nothing(service: Service) -> None:
+    await opt_in(service)
+    first = await post(service, "15555551234\n15555550142\n", date=DAY)
+    before, feed = await service.sql("SELECT * FROM numbers ORDER BY number"), await changes(service)
+    for asked in ({"date": DAY}, {}):
+        again = await post(service, "15555551234\n15555550142\n", **asked)
+        assert (again["already"], again["records"]) == (True, first["records"])
+    assert await service.sql("SELECT * FROM numbers ORDER BY number") == before
+    assert await changes(service) == feed
+
+
+async def test_a_file_without_a_day_counts_from_its_arrival_and_is_known_again(service: Service) -> None:
+    await opt_in(service, at=datetime.now(UTC).isoformat())
+    assert (await post(service, "15555551234\n"))["opted_out"] == 1
+    assert (await opt_in(service, at=datetime.now(UTC).isoformat())).status_code == 200
+    assert (await post(service, "15555551234\n"))["already"] is True
+    assert (await status(service))["state"] == "active"
+
+
+async def test_a_file_that_was_cut_is_used_as_far_as_it_goes_and_the_whole_one_adds_the_rest(service: Service) -> None:
+    numbers = [f"+1415555{place:04}" for place in range(3_000)]
+    whole = gzip.compress("".join(f"{number}\n" for number in numbers).encode(), 0)
+    told = await post(service, whole[:20_000], date=DAY)
+    assert told["cut"]
+    assert 0 < told["remembered"] < 3_000
+    more = await post(service, whole, date=DAY)
+    assert (more["cut"], more["remembered"]) == (False, 3_000 - told["remembered"])
+
+
+@pytest.mark.parametrize("body", ["<html><body>Not found</body></html>", b"PK\x03\x04 but no zip"])
+async def test_what_is_no_file_of_the_feed_is_refused_in_words(service: Service, body: str | bytes) -> None:
+    answer = await service.client.post("/v1/deactivations/twilio", content=body)
+    assert answer.status_code == 422
+    assert "get the file again" in answer.text or "nothing was done" in answer.text
+    assert await service.sql("SELECT count(*)::int FROM feed_files WHERE finished_at IS NOT NULL") == [(0,)]
+
+
+NO_LINE = {
+    "a word for a table": ("vibes", gzip.compress(b"null")),
+    "a word that is no name of a column": ("vibes", b"null\n\n"),
+    "an error in JSON": ("aws", b'{"error": "not found"}'),
+    "a page of one line": ("vonage", b"<html>Access denied</html>"),
+    "a word for a list": ("twilio", b"null"),
+    "words for a list": ("govdelivery", b"Not available yet\n"),
+    "a word where the call tells the place": ("generic", b"null"),
+    "nothing in JSON": ("infobip", b"null"),
+    "a word for records": ("records", b"null"),
+    "a gzip that is cut in its first bytes": ("vibes", gzip.compress(b"MDN\tCarrier Code\n5555551234\t77\n")[:12]),
+    "a zip of nothing": ("carrier", zipped()),
+    "a zip of folders": ("carrier", zipped(**{"att/": "", "__MACOSX/x": "x"})),
+}
+
+
+@pytest.mark.parametrize(("feed", "body"), NO_LINE.values(), ids=NO_LINE)
+async def test_a_file_in_which_no_line_can_be_read_is_refused_and_told_how_to_be_mended(
+    service: Service, feed: str, body: bytes
+) -> None:
+    asked = {"columns": "number=1"} if feed == "generic" else {}
+    for more in ({"dry_run": True}, {}):
+        answer = await service.client.post(f"/v1/deactivations/{feed}", content=body, params=asked | more)
+        assert answer.status_code == 422, answer.text
+        detail = answer.json()["detail"]
+        assert ("name the feed that wrote the file" in detail) or ("get the file again" in detail)
+    assert await service.sql("SELECT count(*)::int FROM feed_files") == [(0,)]
+
+
+QUIET = {
+    "vibes": gzip.compress(b"MDN\tCarrier Code\n"),
+    "aws": b"Destination Phone Number\n",
+    "govdelivery": b"phone_number\n",
+    "generic": b"handy\n",
+    "infobip": b'{"results": [], "paging": {"page": 0, "totalPages": 0}}',
+    "twilio": b"MDN",
+}
+
+
+@pytest.mark.parametrize("feed", QUIET)
+async def test_a_heading_of_known_names_and_nothing_more_is_a_quiet_day(service: Service, feed: str) -> None:
+    asked = {"columns": "number=Handy"} if feed == "generic" else {}
+    told = await post(service, QUIET[feed], feed, **asked)
+    assert (told["records"], told["broken"], told["already"]) == (0, 0, False)
+
+
+async def test_a_file_that_is_being_taken_in_is_not_begun_a_second_time(service: Service) -> None:
+    engine, meaning = service.app.state.engine, service.app.state.meaning
+    file = io.BytesIO(b"15555551234\n")
+    given = importing._given(Order(FEEDS["twilio"], file))
+    async with importing._own_connection(engine) as db:
+        begun = await files.begin(db, given, datetime.now(UTC))
+        assert await files.take_alone(db, begun.id)
+        answer = await service.client.post("/v1/deactivations/twilio", content=b"15555551234\n")
+        assert answer.status_code == 409
+        with pytest.raises(UnderWay):
+            await take_in(engine, meaning, Order(FEEDS["twilio"], file), Guard())
+        await files.give_back(db, begun.id)
+    assert (await post(service, "15555551234\n"))["remembered"] == 1
+
+
+async def test_lines_that_a_crash_of_the_server_took_are_read_again(service: Service) -> None:
+    engine = service.app.state.engine
+    raw = b"15555551234\n15555550142\n"
+    async with importing._own_connection(engine) as db:
+        begun = await files.begin(db, importing._given(Order(FEEDS["twilio"], io.BytesIO(raw))), datetime.now(UTC))
+        begun = await files.prepare(db, begun)
+        await files.stage(db, begun, [(1, WHO, "DEACT", None, None, None, None, None)], [(9, "rubbish")], 1)
+        await db.execute(f"TRUNCATE {files.lines_of(begun.id)}")
+    told = await post(service, raw)
+    assert (told["records"], told["broken"], told["remembered"]) == (2, 0, 2)
+
+
+# Trying, and asking --------------------------------------------------------------------------------------------------
+
+
+async def test_a_dry_run_tells_what_it_would_do_and_does_nothing(service: Service) -> None:
+    await opt_in(service)
+    before = await service.sql("SELECT * FROM numbers"), await changes(service)
+    told = await post(service, "15555551234\n15555550142\nx\n", date=DAY, dry_run=True)
+    assert (told["dry_run"], told["held"], told["remembered"], told["broken"]) == (True, 1, 1, 1)
+    assert told["lists"] == [{"sender": "12345", "list": "spring", "subscribers": 1, "affected": 1}]
+    assert (await service.sql("SELECT * FROM numbers"), await changes(service)) == before
+    assert await service.sql("SELECT count(*)::int FROM feed_files") == [(0,)]
+    assert (await post(service, "15555551234\n15555550142\nx\n", date=DAY))["already"] is False
+
+
+async def test_a_file_that_takes_too_much_of_a_list_is_not_done_before_somebody_says_yes(service: Service) -> None:
+    people = [f"+1555556{place:04}" for place in range(40)]
+    for one in people:
+        await opt_in(service, one)
+    body = "".join(f"{one}\n" for one in people[:3])
+    answer = await service.client.post("/v1/deactivations/twilio", content=body, params={"date": DAY})
+    assert answer.status_code == 409
+    problem = answer.json()
+    assert "3 of the 40 subscribers" in problem["detail"]
+    assert "yes=true" in problem["detail"]
+    assert problem["lists"] == [{"sender": "12345", "list": "spring", "subscribers": 40, "affected": 3}]
+    assert (await status(service, people[0]))["state"] == "active"
+    told = await post(service, body, date=DAY, yes=True)
+    assert told["opted_out"] == 3
+
+
+@pytest.mark.parametrize(("feeds", "code"), [
+    ({"guard": 0.5}, 200), ({"guard_at_least": 4}, 200), ({"guard": 0.02, "guard_at_least": 1}, 409), ({}, 409),
+])  # fmt: skip
+async def test_how_much_is_too_much_is_a_setting(start: Start, feeds: dict[str, Any], code: int) -> None:
+    async with start(feeds=feeds) as service:
+        for place in range(40):
+            await opt_in(service, f"+1555556{place:04}")
+        body = "".join(f"+1555556{place:04}\n" for place in range(3))
+        assert (await service.client.post("/v1/deactivations/twilio", content=body)).status_code == code
+
+
+async def test_those_who_are_gone_already_do_not_count_again(service: Service) -> None:
+    people = [f"+1555556{place:04}" for place in range(40)]
+    for one in people:
+        await opt_in(service, one)
+    body = "".join(f"{one}\n" for one in people[:10])
+    await post(service, body, date="2026-11-19", yes=True)
+    told = await post(service, body + "15555550142\n", date=DAY)
+    assert told["lists"] == []
+
+
+# The edge ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("feed", "asked", "code"), [
+    ("nobody", {}, 404), ("generic", {}, 422), ("generic", {"columns": "colour=red"}, 422),
+    ("twilio", {"date": "soon"}, 422), ("generic", {"columns": "number=Nowhere"}, 422),
+])  # fmt: skip
+async def test_a_wrong_question_is_told_how_to_be_mended(service: Service, feed: str, asked: Any, code: int) -> None:
+    answer = await service.client.post(f"/v1/deactivations/{feed}", content=b"a,b\n1,2\n", params=asked)
+    assert (answer.status_code, answer.headers["content-type"]) == (code, "application/problem+json")
+
+
+async def test_an_empty_body_is_a_mistake_and_no_empty_day(service: Service) -> None:
+    answer = await service.client.post("/v1/deactivations/twilio")
+    assert (answer.status_code, "send the file itself" in answer.text) == (422, True)
+
+
+async def test_it_takes_a_key_with_its_own_scope(start: Start) -> None:
+    async with start(auth="on", first_key="k" * 30) as service:
+        answer = await service.client.post("/v1/deactivations/twilio", content=b"15555551234\n")
+        assert answer.status_code == 401
+        key = {"authorization": f"Bearer {'k' * 30}"}
+        answer = await service.client.post("/v1/deactivations/twilio", content=b"15555551234\n", headers=key)
+        assert answer.status_code == 200
+
+
+async def test_a_file_of_many_parts_keeps_the_order_of_its_lines_and_counts_them_all(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "STAGED_AT_ONCE", 7)
+    monkeypatch.setattr(importing, "ACTED_AT_ONCE", 3)
+    monkeypatch.setattr(files, "BLOCKS", 1)
+    people = [f"+1555556{place:04}" for place in range(30)]
+    for one in people:
+        await opt_in(service, one)
+    strangers = [f"+1415555{place:04}" for place in range(500)]
+    lines = [*people, "rubbish", *strangers]
+    told = await post(service, "\n".join(lines), date=DAY, yes=True)
+    assert (told["records"], told["held"], told["remembered"], told["opted_out"]) == (530, 30, 500, 30)
+    assert told["errors"] == [{"line": 31, "error": "not a possible phone number"}]
+    assert await service.sql("SELECT count(*)::int FROM published.sendable") == [(0,)]
+    tables = await service.sql("SELECT relname FROM pg_class WHERE relname LIKE 'feed_lines%'")
+    assert tables == []
+
+
+def test_a_layout_is_part_of_what_a_file_is() -> None:
+    raw = io.BytesIO(b"15555551234,15555550142\n")
+    one, other = (
+        importing._given(Order(FEEDS["generic"], raw, layout=Layout({"number": place}))) for place in ("1", "2")
+    )
+    assert one.digest != other.digest
