@@ -12,7 +12,7 @@ from app.gateways import prove, read
 from app.models.receipt import Receipt
 from bench.load import CannotMeasure
 from bench.report import Cost
-from tests.test_gateways import CASES, PROOFS, Case
+from tests.gateway_cases import CASES, PROOFS, Case
 
 TIMES = 50
 """Calls in one round; the quickest round counts, since whatever else the machine does only adds to it."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from conftest import Service
+
+from app.routers import body
 
 MIB = 1024 * 1024
 AGREED = {"consented_at": "2026-11-01T00:00:00Z", "source": "web"}
@@ -34,8 +38,8 @@ JSON = {"content-type": "application/json"}
 async def test_a_body_beyond_1_mib_is_refused_and_one_just_below_is_read(
     service: Service, method: str, path: str, call: dict[str, object]
 ) -> None:
-    async def send(body: bytes | AsyncIterator[bytes], **headers: str) -> int:
-        return (await service.client.request(method, path, content=body, headers=JSON | headers)).status_code
+    async def send(content: bytes | AsyncIterator[bytes], **headers: str) -> int:
+        return (await service.client.request(method, path, content=content, headers=JSON | headers)).status_code
 
     text = json.dumps(call).encode()
     assert await send(text.ljust(MIB)) < 300
@@ -51,6 +55,49 @@ async def test_no_call_that_takes_a_body_is_forgotten(service: Service) -> None:
     taking = {path for path, calls in paths.items() for call in calls.values() if "requestBody" in call}
     consent = "/v1/senders/{sender}/lists/{list}/subscribers/{number}"
     assert taking - {*OWN_LIMIT} == {path for _, path, _ in CALLS[1:]} | {consent}
+
+
+async def test_a_body_that_does_not_come_to_its_end_is_given_up_and_its_neighbours_are_not(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body, "WITHIN", 0.2)
+    monkeypatch.setattr(body, "LOOK", 0.05)
+    status, told = await asyncio.wait_for(asyncio.create_task(_stalled(service)), 10)
+    assert (status, told["status"]) == (408, 408)
+    assert "did not arrive within" in told["detail"]
+    assert (await service.client.post("/v1/held/release", json={"number": "+15555551234"})).status_code < 300
+
+
+async def test_who_goes_away_while_its_body_comes_is_not_taken_for_slow(
+    service: Service,
+) -> None:
+    stalled = asyncio.create_task(_stalled(service))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    stalled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stalled
+
+
+async def _stalled(service: Service) -> tuple[int, dict[str, Any]]:
+    """A receipt of which only the beginning comes: what is answered to it."""
+    parts = [{"type": "http.request", "body": b'{"message_id"', "more_body": True}]
+    said: list[Any] = []
+
+    async def receive() -> Any:
+        return parts.pop() if parts else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    path = "/v1/receipts/native"
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "client": ("127.0.0.1", 1),
+        "headers": [(b"content-type", b"application/json")], "server": ("127.0.0.1", 80), "state": {},
+    }  # fmt: skip
+    await service.app(scope, receive, send)
+    return said[0]["status"], json.loads(b"".join(one.get("body", b"") for one in said[1:]))
 
 
 async def _endless() -> AsyncIterator[bytes]:
