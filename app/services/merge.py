@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import groupby
-from operator import attrgetter
 
 from msgspec.structs import replace
 
@@ -52,7 +51,7 @@ def merge(number: Number, verdict: Verdict) -> Number:
         opted_in=latest(number.opted_in, verdict.opted_in.at if verdict.opted_in else None),
         carrier=_served_by(number.carrier, verdict.carrier),
         last_receipt_at=latest(number.last_receipt_at, verdict.received_at),
-        stalled=max((s for s in (number.stalled, verdict.stalled) if s), key=_stalled_key, default=None),
+        stalled=_stalled(number.stalled, verdict.stalled),
     )
     if verdict.rung or (verdict.delivered and (number.ladders or number.unknown)):
         return ladders.climb(joined, number.deliveries, verdict)
@@ -131,15 +130,12 @@ def newest(old: Fact | None, new: Fact) -> Fact:
     )
 
 
-_guard, _at = attrgetter("guard"), attrgetter("at")
-
-
 def later(old: Fact | None, new: Fact | None) -> Fact | None:
     """The one that outlives more: by guard, then as `newest`."""
     if old is None or new is None:
         return old or new
     if old.guard != new.guard:
-        return max(old, new, key=_guard)
+        return old if old.guard > new.guard else new
     return max(old, new, key=lambda f: (f.at, f.reason, cause_key(f.cause)))
 
 
@@ -147,8 +143,10 @@ def latest(old: datetime | None, new: datetime | None) -> datetime | None:
     return max(old, new) if old and new else old or new
 
 
-def _stalled_key(stalled: Stalled) -> tuple[datetime, str]:
-    return (stalled.at, stalled.waiting_for)
+def _stalled(old: Stalled | None, new: Stalled | None) -> Stalled | None:
+    if old is None or new is None:
+        return old or new
+    return max(old, new, key=lambda s: (s.at, s.waiting_for))
 
 
 def _opted_key(opt_in: OptIn) -> tuple[datetime, str, str]:
@@ -159,7 +157,7 @@ def _served_by(old: Carrier | None, new: Carrier | None) -> Carrier | None:
     if old is None or new is None:
         return old or new
     if old.at != new.at:
-        return max(old, new, key=_at)
+        return old if old.at > new.at else new
     return max(
         old,
         new,

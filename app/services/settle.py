@@ -61,9 +61,12 @@ def catch_up(held: Held, policy: Policy, now: datetime) -> Iterator[Change]:
         return
     while step.until and step.until <= now:
         following = show(held.number, policy, step.until).steps[0]
-        yield from _moved(held.number.number, step, following, Cause("lapse"), step.until)
+        yield from _moved(held.number.number, step, following, _LAPSE, step.until)
         step = following
-    yield from _moved(held.number.number, step, held.shown.steps[0], Cause("policy"), now)
+    yield from _moved(held.number.number, step, held.shown.steps[0], _POLICY, now)
+
+
+_LAPSE, _POLICY = Cause("lapse"), Cause("policy")
 
 
 def _moved(number: str, old: Step, new: Step, cause: Cause, at: datetime) -> Iterator[Change]:
@@ -76,6 +79,8 @@ def _changes(number: Number, before: Shown, after: Shown, verdict: Verdict) -> I
     was, now = network_of(before.carrier), network_of(after.carrier)
     if was != now:
         yield _change(number, "number.carrier", verdict, (was, now), None)
+    if before.blocks == after.blocks:
+        return
     for sender in sorted(before.blocks.keys() | after.blocks.keys()):
         gone, come = before.blocks.get(sender), after.blocks.get(sender)
         if come and not gone:
