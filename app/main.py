@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.catalogue import CatalogueError, carriers, load, spaces
+from app.catalogue import CatalogueError, carriers, shipped, spaces
 from app.catalogue.policy import load_policy
 from app.config import Settings, SettingsError
 from app.feeds import FEEDS
@@ -105,7 +105,7 @@ def meaning_of(settings: Settings) -> Meaning:
         revocation=settings.policy.revocation_scope,
         sender_revocations=settings.sender_revocations(),
     )
-    return Meaning(load(), carriers(), policy, gateways_of(settings))
+    return Meaning(shipped(), carriers(), policy, gateways_of(settings))
 
 
 def gateways_of(settings: Settings) -> Mapping[str, Gateway]:

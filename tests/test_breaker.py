@@ -240,6 +240,15 @@ async def test_another_code_sender_gateway_or_carrier_is_counted_by_itself(servi
     assert (await tally(service))[2] == 0
 
 
+async def test_a_code_with_leading_zeros_is_counted_as_the_one_of_the_catalogue(service: Service) -> None:
+    everybody = numbers(51)
+    await subscribe(service, everybody)
+    await post(service, map(failure, everybody[:30]))
+    await post(service, (failure(one, "0561") for one in everybody[30:]))
+    assert [one["code"] for one in await waiting(service)] == ["561"]
+    assert await tally(service) == (0, 0, 51)
+
+
 async def test_five_times_what_is_usual_is_allowed(service: Service) -> None:
     """The baseline: the mean over the days on which it came of each day's busiest window; here 16, of 12 and 20."""
     past = """INSERT INTO breaker_windows SELECT 'native/openmarket/561/12345/T-Mobile', now() - s::interval, n

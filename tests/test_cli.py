@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from running import Served, launched, sendable, serving, until
+from running import WITHIN, Served, environment, launched, sendable, serving, until
 from typer.main import get_command
 
 from app.cli import app
@@ -42,7 +43,6 @@ def every_command(group, *path: str) -> Iterator[tuple[str, Any]]:
 
 
 COMMANDS = dict(every_command(get_command(app)))
-NOTHING_TO_PRINT = {"serve", "demo", "db psql"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -52,8 +52,8 @@ def test_every_command_and_option_explains_itself(name):
     assert [param.name for param in command.params if not param.help] == []
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - NOTHING_TO_PRINT))
-def test_every_command_that_answers_does_so_in_json_too(name):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_answers_in_json_too(name):
     assert ["--json"] in [param.opts for param in COMMANDS[name].params]
 
 
@@ -269,6 +269,24 @@ async def test_the_readers_url_names_the_reader_and_no_password():
     assert owner.out == "postgresql://owner:swordfish@db.example.com:5433/shop\n"
 
 
+async def test_db_psql_tells_a_program_what_it_would_open(tmp_path):
+    psql = tmp_path / "psql"
+    psql.write_text("#!/bin/sh\necho opened\n")
+    psql.chmod(0o755)
+    url = "postgresql://owner:swordfish@db.example.com:5433/shop"
+    command = [sys.executable, "-m", "app.cli", "db", "psql"]
+    said = {}
+    for more in ([], ["--json"], ["--json", "--reader"]):
+        process = await asyncio.create_subprocess_exec(
+            *command, *more, env=environment(database_url=url) | {"PATH": str(tmp_path)},
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        said[" ".join(more)] = (await process.communicate())[0].decode()
+    assert said[""] == "opened\n"
+    assert json.loads(said["--json"]) == {"program": str(psql), "url": url}
+    assert json.loads(said["--json --reader"])["url"] == "postgresql://sendable_reader@db.example.com:5433/shop"
+
+
 # Serve -------------------------------------------------------------------------------------------------------------
 
 
@@ -285,6 +303,17 @@ async def test_serve_says_what_to_try_and_it_works(database, tmp_path):
         assert asked.json()["state"] == "deactivated"
         assert f"{served.url}/docs" in words
         assert await served.end(signal.SIGTERM) == 0
+
+
+async def test_serve_tells_a_program_in_one_line_of_json_where_it_listens(database, tmp_path):
+    async with launched(tmp_path / "log", "--json", auth="off", **database) as served:
+        line = await asyncio.wait_for(served.process.stdout.readline(), WITHIN)
+        told = json.loads(line)
+        assert told == {"url": told["url"], "auth": "off", "docs": f"{told['url']}/docs"}
+        async with httpx.AsyncClient(base_url=told["url"]) as client:
+            assert (await client.get("/livez")).status_code == 200
+        assert await served.end(signal.SIGTERM) == 0
+    assert served.said == []
 
 
 async def test_quiet_prints_nothing(database, tmp_path):

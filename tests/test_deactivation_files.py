@@ -107,6 +107,7 @@ NO_LINE = {
     "nothing in JSON": ("infobip", b"null"),
     "a word for records": ("records", b"null"),
     "a gzip that is cut in its first bytes": ("vibes", gzip.compress(b"MDN\tCarrier Code\n5555551234\t77\n")[:12]),
+    "a gzip of which a byte was changed": ("twilio", gzip.compress(b"15555551234\n", 0).replace(b"51234", b"51235")),
     "a zip of nothing": ("carrier", zipped()),
     "a zip of folders": ("carrier", zipped(**{"att/": "", "__MACOSX/x": "x"})),
 }

@@ -29,6 +29,8 @@ from app.config import (
 )
 from app.gateways import GATEWAYS
 from app.models.duration import duration
+from app.services.keys import SCOPES
+from app.services.simulate import Item, Line, Simulated
 from tests.conftest import Service
 
 ROOT = Path(__file__).parents[1]
@@ -169,6 +171,18 @@ async def test_the_readme_names_every_published_view_and_the_columns_of_number_s
     columns = """SELECT column_name FROM information_schema.columns
     WHERE table_schema = 'published' AND table_name = 'number_status' ORDER BY ordinal_position"""
     assert told["number_status"].endswith(": " + ", ".join([name for (name,) in await service.sql(columns)]))
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "operating.md"], ids=name_of)
+def test_every_scope_of_a_key_is_told(page: Path) -> None:
+    said = " ".join(page.read_text().split()).partition("copes: ")[2].partition("which implies all")[0]
+    assert {*re.findall(r"`([a-z:]+)`", said)} == SCOPES.keys()
+
+
+def test_the_page_about_the_policy_tells_every_figure_of_a_simulation() -> None:
+    part = (ROOT / "docs" / "policy.md").read_text().partition("## Simulate")[2].partition("\n## ")[0]
+    figures = ({*Simulated._fields} - {"lines"}) | {*Item._fields} | ({*Line._fields} - {"item"})
+    assert figures - {*re.findall(r"`(\w+)`", part)} == set()
 
 
 # Curls -------------------------------------------------------------------------------------------------------------

@@ -122,6 +122,27 @@ def test_a_cut_zip_is_refused_in_words() -> None:
         lines_of(bytes_of({"zip": {"a.txt": TEXT}})[:500])
 
 
+def test_a_file_whose_bytes_were_changed_on_the_way_is_refused_in_words() -> None:
+    """A wrong digit is another person's number: only the checksum, at the very end, tells that there is one."""
+    for whole in (gzip.compress(TEXT.encode(), 0), gzip.compress(TEXT.encode(), 0) * 2, stored(TEXT)):
+        at = whole.rindex(b"15555550042")
+        with pytest.raises(NotAFile, match="broken: get the file again"):
+            lines_of(whole[:at] + b"15555559942" + whole[at + 11 :])
+
+
+def test_what_stands_behind_a_whole_gzip_and_is_none_is_left_out() -> None:
+    unpacked = Unpacked(io.BytesIO(gzip.compress(TEXT.encode()) + b"\0" * 512))
+    assert [*unpacked.lines()] == TEXT.splitlines()
+    assert unpacked.cut
+
+
+def stored(text: str) -> bytes:
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w") as archive:
+        archive.writestr("a.txt", text)
+    return raw.getvalue()
+
+
 def test_a_line_without_an_end_is_not_kept() -> None:
     lines = lines_of(b"15555551234\n" + b"x" * (3 << 20) + b"\n15555550142\n")
     assert lines == ["15555551234", None, "15555550142"]

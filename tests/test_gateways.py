@@ -25,6 +25,9 @@ A_MOMENT = timedelta(seconds=2)
 """Some vendors give a second for clocks that differ."""
 
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+each_text = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.callback.body.lstrip()[:1] in (b"{", b"[", b"<")], ids=lambda one: one.name
+)
 each_proof = pytest.mark.parametrize("case", PROOFS, ids=lambda case: case.name)
 each_signed_time = pytest.mark.parametrize(
     "case", [case for case in PROOFS if case.callback.at != NEVER], ids=lambda case: case.name
@@ -38,6 +41,15 @@ each_forgery = pytest.mark.parametrize("case", recorded("forgery"), ids=lambda c
 @each_case
 def test_a_recorded_callback_means_what_its_case_says(case: Case) -> None:
     check(case)
+
+
+@each_text
+def test_a_byte_order_mark_in_front_of_json_or_xml_changes_nothing(case: Case) -> None:
+    marked = replace(case.callback, body=b"\xef\xbb\xbf" + case.callback.body)
+    found, wanted = (read(case.gateway, callback, case.link) for callback in (marked, case.callback))
+    assert [one.reason if isinstance(one, Broken) else one for one in found] == [
+        one.reason if isinstance(one, Broken) else one for one in wanted
+    ]
 
 
 @pytest.mark.parametrize("name", GATEWAYS)

@@ -111,6 +111,8 @@ def answer(said: Found | Failed, config: str = "mine") -> Answer:
 @pytest.mark.parametrize(("said", "kind", "span"), [
     (Found(WHO, "T-Mobile"), "moved", 30 * DAY),
     (Found(WHO, "AT&T"), "same", HOUR),  # not final: long enough for a burst, shorter than the next step
+    (Found(WHO, line_type="mobile"), "nothing", DAY),
+    (Found(WHO, line_type="mobile", partial=True), "nothing", HOUR),
     (Failed(WHO, "not_found"), "not_found", DAY),
     (Failed(WHO, "invalid_number"), "not_found", 90 * DAY),
     (Found(WHO, line_type="landline"), "deaf", 90 * DAY),

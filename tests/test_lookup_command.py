@@ -163,6 +163,7 @@ async def test_without_a_provider_the_command_says_what_to_do(database_url: str)
     )
 
 
+HTTP = {"url": "http://x/{number}", "fields": {"carrier": "a"}}
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown provider": ({"providers": ["telnix"]}, r"`lookup.telnix` is no lookup provider of Sendable; there are"),
     "an unknown table": ({"budget": {}}, r"`lookup.budget` is no lookup provider of Sendable"),
@@ -182,6 +183,12 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
                              r"`lookup.vonage` makes no request"),
     "a field nobody knows": ({"providers": ["http"], "http": {"url": "http://x/{number}", "fields": {"colour": "a"}}},
                              r"`lookup.http` makes no request \(fields.colour: no such field"),
+    "an unknown key of its errors": ({"providers": ["http"], "http": HTTP | {"errors": {"path": "a", "word": {}}}},
+                                     r"`lookup.http` makes no request \(errors.word: no such key; there are path"),
+    "errors that lie nowhere": ({"providers": ["http"], "http": HTTP | {"errors": {"words": {"gone": "not_found"}}}},
+                                r"`lookup.http` makes no request \(errors.path is missing"),
+    "words of a field nobody knows": ({"providers": ["http"], "http": HTTP | {"words": {"colour": {"red": "blue"}}}},
+                                      r"`lookup.http` makes no request \(words.colour: no such field"),
 }  # fmt: skip
 
 

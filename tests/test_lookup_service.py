@@ -291,6 +291,42 @@ async def test_an_earlier_port_brings_no_number_back_that_was_deactivated_since(
             assert provider.calls == {WHO: 2}
 
 
+NO_CARRIER = "UPDATE lookup_answers SET kept_until = kept_until - CAST(:hours AS int) * interval '1 hour', "
+NO_CARRIER += "asked_at = asked_at - CAST(:hours AS int) * interval '1 hour'"
+
+
+@pytest.mark.parametrize(("hours", "code", "calls"), [(23, "345", 1), (25, "345", 2), (23, "3041", 2)])
+async def test_a_provider_that_named_no_carrier_is_paid_again_after_a_day_or_for_a_deactivation(
+    start: Start, hours: int, code: str, calls: int
+) -> None:
+    async with answering(says("")) as provider, start(lookup=provider.settings()) as service:
+        await served_by(service)
+        await receipt(service, "345")
+        await looked_up(service)
+        assert (await status(service))["state"] == "held"
+        await receipt(service, "345", message="m2", status="delivered")
+        assert (await status(service))["state"] == "active"
+        await service.sql(NO_CARRIER, hours=hours)
+        await receipt(service, code, message="m3")
+        await looked_up(service)
+        assert provider.calls == {WHO: calls}
+        told = await status(service)
+        assert (told["state"], told["waiting_for"]) == ("held" if code == "345" else "deactivated", "lookup")
+
+
+async def test_another_provider_is_asked_where_the_first_has_named_no_carrier_before(start: Start) -> None:
+    async with answering(says("")) as bare, answering(says_as_plivo("AT&T Mobility")) as other:
+        both = other.settings("plivo") | {"telnyx": bare.settings()["telnyx"]}
+        async with start(lookup=both | {"providers": ["telnyx", "plivo"]}) as service:
+            await served_by(service)
+            for message in ("m1", "m2"):
+                await receipt(service, "345", message=message)
+                await looked_up(service)
+                assert (await status(service))["state"] == "active"
+                await service.sql(NO_CARRIER, hours=20)
+            assert (bare.calls, other.calls) == ({WHO: 1}, {WHO: 2})
+
+
 async def test_two_providers_that_disagree_stand_both_in_the_history(start: Start) -> None:
     async with answering(says("AT&T Mobility")) as bare, answering(says_as_plivo("T-Mobile USA, Inc.")) as explicit:
         both = explicit.settings("plivo") | {"telnyx": bare.settings()["telnyx"]}

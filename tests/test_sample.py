@@ -37,6 +37,9 @@ def as_it_is(passed: Passed) -> Passed:
     return passed
 
 
+PASSED_BACK = {"content-type", "location", "webhook-allowed-origin", "webhook-allowed-rate"}
+
+
 @dataclass
 class Proxy:
     """A real HTTP proxy on loopback, which may change what it passes on, or answer itself."""
@@ -56,7 +59,7 @@ class Proxy:
         if isinstance(said, Passed):
             said = await self.client.request(said.method, f"{self.upstream}{said.target}", headers=said.headers,
                                              content=said.body)  # fmt: skip
-        kept = {name: value for name, value in said.headers.items() if name in {"content-type", "location"}}
+        kept = {name: value for name, value in said.headers.items() if name in PASSED_BACK}
         lines = [f"HTTP/1.1 {said.status_code} Said", f"content-length: {len(said.content)}", "connection: close"]
         lines += [f"{name}: {value}" for name, value in kept.items()]
         writer.write("\r\n".join([*lines, "", ""]).encode() + said.content)
@@ -104,6 +107,9 @@ secrets = ["arn:aws:sns:us-east-1:123456789012:sms-events"]
 public_url = "{url}/dlr"
 [gateways.telesign]
 secrets = ["no base64"]
+[gateways.azure-acs]
+secrets = ["a token"]
+public_url = "{url}/dlr"
 [gateways.custom.acme]
 secrets = ["a token"]
 public_url = "{url}/dlr"
@@ -210,6 +216,30 @@ async def test_each_live_secret_is_tried(way: Way) -> None:
         "wrong", "the sample arrived as it was sent, and does not prove its origin there",
     )  # fmt: skip
     assert newest.mend.startswith("restart the service")
+
+
+def answering_for_browsers(passed: Passed) -> Passed | httpx.Response:
+    return httpx.Response(204) if passed.method == "OPTIONS" else stripped(passed)
+
+
+async def test_where_a_vendor_asks_by_options_first_a_proxy_that_answers_it_is_found(way: Way) -> None:
+    way.proxy.change = stripped
+    *_, sent, asked = await found(way, "azure-acs")
+    assert (sent.level, sent.says.endswith("proves its origin")) == ("ok", True)
+    assert (asked.level, asked.says) == (
+        "ok", f"OPTIONS at {way.proxy.url}/dlr/v1/receipts/azure-acs is answered with our consent",
+    )  # fmt: skip
+    for change, why in (
+        (answering_for_browsers, "204"),
+        (lambda p: answer(405)(p) if p.method == "OPTIONS" else stripped(p), "405"),
+        (lambda p: with_query(p, "") if p.method == "OPTIONS" else stripped(p), "403"),
+        (lambda p: without(p, "webhook-request-origin"), "200"),
+    ):
+        way.proxy.change = change
+        *_, sent, asked = await found(way, "azure-acs")
+        assert (sent.level, asked.level) == ("ok", "note"), why
+        assert asked.says.endswith(f"is answered {why} without our consent")
+        assert "OPTIONS" in asked.mend
 
 
 async def test_a_sample_leaves_nothing_behind(way: Way, service: Service) -> None:

@@ -15,6 +15,8 @@ from app.routers import body
 
 MIB = 1024 * 1024
 AGREED = {"consented_at": "2026-11-01T00:00:00Z", "source": "web"}
+SENT = {"gateway": "native", "message_id": "m-1", "number": "+15555551234", "sender": "12345",
+        "sent_at": "2026-11-01T00:00:00Z"}  # fmt: skip
 CALLS = (
     ("PUT", "/v1/senders/12345/lists/spring/subscribers/+15555551234", AGREED),
     ("POST", "/v1/held/release", {"number": "+15555551234"}),
@@ -22,6 +24,12 @@ CALLS = (
     ("POST", "/v1/unread/replay", {"all": True}),
     ("POST", "/v1/unread/reverify", {"gateway": "twilio"}),
     ("POST", "/v1/unread/drop", {"all": True}),
+)
+OTHERS = (
+    ("POST", "/v1/messages", [SENT]),
+    ("POST", "/v1/messages", SENT),
+    ("POST", "/v1/numbers/status", {"numbers": ["+15555551234"]}),
+    ("POST", "/v1/numbers/status", {"number": "+15555551234"}),
 )
 OWN_LIMIT = (
     "/v1/receipts/{gateway}",
@@ -48,6 +56,17 @@ async def test_a_body_beyond_1_mib_is_refused_and_one_just_below_is_read(
     assert await send(gzip.compress(text), **{"content-encoding": "gzip"}) < 300
     assert await send(gzip.compress(text.ljust(64 * MIB)), **{"content-encoding": "gzip"}) == 413
     assert await send(text, **{"content-encoding": "gzip"}) == 400
+
+
+@pytest.mark.parametrize(("method", "path", "call"), [*CALLS, *OTHERS])
+async def test_a_byte_order_mark_in_front_of_a_body_is_skipped(
+    service: Service, method: str, path: str, call: dict[str, object] | list[dict[str, object]]
+) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(call).encode()
+    kind = "application/x-ndjson" if path == "/v1/numbers/status" and "number" in call else "application/json"
+    answer = await service.client.request(method, path, content=body, headers={"content-type": kind})
+    assert answer.is_success, answer.text
+    assert '"error":' not in answer.text
 
 
 async def test_no_call_that_takes_a_body_is_forgotten(service: Service) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 
 from app.models.catalogue import (
@@ -24,7 +25,7 @@ from app.models.catalogue import (
     is_numeric,
 )
 
-__all__ = ["FOLDER", "CatalogueError", "carriers", "load", "spaces"]
+__all__ = ["FOLDER", "CatalogueError", "carriers", "load", "shipped", "spaces"]
 
 FOLDER = Path(__file__).parent
 
@@ -56,6 +57,12 @@ def load(folder: Path = FOLDER) -> Catalogue:
     if not tables:
         raise CatalogueError(f"{folder / 'codes'}: no code tables: install Sendable again, or name the right folder")
     return Catalogue({(code.space, code.code): code for path in tables for code in _space(path)})
+
+
+@cache
+def shipped() -> Catalogue:
+    """The tables that come with this code, read once."""
+    return load()
 
 
 def spaces(folder: Path = FOLDER) -> list[str]:

@@ -173,6 +173,9 @@ def _shown(key: Key) -> dict[str, object]:
 Reader = Annotated[bool, typer.Option("--reader", help=f"As {READER}, who reads the published views and nothing else.")]
 
 
+JsonInstead = Annotated[bool, typer.Option("--json", help="Print as JSON what would be opened, and open nothing.")]
+
+
 @db.command("url")
 def url(*, reader: Reader = False, json: Json = False) -> None:
     """A URL for psql and other programs."""
@@ -181,7 +184,7 @@ def url(*, reader: Reader = False, json: Json = False) -> None:
 
 
 @db.command("psql")
-def psql(*, reader: Reader = False) -> None:
+def psql(*, reader: Reader = False, json: JsonInstead = False) -> None:
     """Open psql on the database, as its owner or as the reader."""
     settings = read_settings()
     address = _address(settings, reader=reader)
@@ -189,6 +192,9 @@ def psql(*, reader: Reader = False) -> None:
     program = str(own) if own and own.exists() else shutil.which("psql")
     if program is None:
         raise Refused(f"there is no psql on this machine: install it, or use another program with {address}", 1)
+    if json:
+        as_json({"program": program, "url": address})
+        return
     os.execv(program, [program, address])  # noqa: S606 - no shell: this process becomes psql
 
 

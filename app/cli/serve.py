@@ -6,10 +6,11 @@ import asyncio
 import gc
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
+import orjson
 import typer
 import uvicorn
 import uvloop
@@ -33,22 +34,28 @@ def serve(
     auth: Annotated[str | None, typer.Option(help="on or off; off on loopback only [SENDABLE_AUTH, on].")] = None,
     *,
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not print what to try next.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print in one line of JSON where it listens.")] = False,
 ) -> None:
     """Run the service. At Ctrl-C or SIGTERM it ends when all that it took is committed."""
     settings = read_settings(host=host, port=port, auth=auth)
     logs.configure(settings.log_level)
     app = create_app(settings)
     with _bound(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(app, settings, listener, quiet=quiet))
+        runner.run(_serve(app, settings, listener, None if quiet else _as_json if json else _try_next))
+
+
+Address = tuple[str, int]
+Words = Callable[[Settings, Address], str]
+"""What to print once it listens, and where that is."""
 
 
 class Server(uvicorn.Server):
     """Ends event streams first, since they would never end by themselves. Signals are `_serve`'s."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, *, quiet: bool) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, words: Words | None) -> None:
         super().__init__(config)
         self._app = app
-        self._quiet = quiet
+        self._words = words
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -56,22 +63,22 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if not self._quiet:
-            print(_try_next(self._app.state.settings, self.servers[0].sockets[0].getsockname()), flush=True)  # noqa: T201
+        if self._words:
+            print(self._words(self._app.state.settings, self.servers[0].sockets[0].getsockname()), flush=True)  # noqa: T201
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.feed.stop()
         await super().shutdown(sockets)
 
 
-async def _serve(app: FastAPI, settings: Settings, listener: socket.socket, *, quiet: bool) -> None:
+async def _serve(app: FastAPI, settings: Settings, listener: socket.socket, words: Words | None) -> None:
     """The lifespan is entered here and not by uvicorn, so that what stops a start comes out as the error it is."""
     config = uvicorn.Config(
         AccessLog(app, verbose=settings.log_level == "debug"), http="httptools", ws="none", lifespan="off",
         log_config=None, access_log=False, server_header=False, timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GRACE, proxy_headers=False,
     )  # fmt: skip
-    server = Server(config, app, quiet=quiet)
+    server = Server(config, app, words)
     starting = asyncio.create_task(_until_stopped(app, server, listener))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -120,9 +127,18 @@ def _bound(settings: Settings) -> socket.socket:
     return listener
 
 
-def _try_next(settings: Settings, address: tuple[str, int]) -> str:
+def _as_json(settings: Settings, address: Address) -> str:
+    url = _url(address)
+    return orjson.dumps({"url": url, "auth": settings.auth, "docs": f"{url}/docs"}).decode()
+
+
+def _url(address: Address) -> str:
     host, port = address[:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _try_next(settings: Settings, address: Address) -> str:
+    url = _url(address)
     key = "" if settings.auth == "off" else " -H 'Authorization: Bearer KEY'"
     secret = "" if settings.auth == "off" else " -H 'X-Sendable-Token: SECRET'"
     keys = "" if settings.auth == "off" else (

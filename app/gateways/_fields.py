@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import orjson
 from lxml import etree
@@ -23,6 +23,8 @@ MOST = 200_000
 """Elements of one batch. 8 MiB hold some 140,000 short receipts; more elements than that are no receipts."""
 
 
+MARK = b"\xef\xbb\xbf"
+"""The byte order mark of UTF-8."""
 LONGEST_FORM = 65_536
 """Bytes of a form. A receipt has some 500; two million empty fields would take two seconds to take apart."""
 
@@ -142,9 +144,19 @@ def form(callback: Callback) -> dict[str, str]:
 def json(body: bytes) -> object:
     """Any JSON value. Raises Unreadable, without the library's message: that one quotes the place."""
     try:
-        return orjson.loads(body)
+        return loads(body)
     except orjson.JSONDecodeError as error:
         raise Unreadable("not JSON") from error
+
+
+def loads(body: bytes) -> Any:  # noqa: ANN401 - whatever came
+    """Any JSON value, also behind a byte order mark, which some vendors write. Raises JSONDecodeError."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        if body.startswith(MARK):
+            return orjson.loads(body.removeprefix(MARK))
+        raise
 
 
 def batch(said: object, one: Callable[[Said], Heard]) -> list[Heard | Broken]:
@@ -158,7 +170,7 @@ def batch(said: object, one: Callable[[Said], Heard]) -> list[Heard | Broken]:
 
 def apart(callback: Callback) -> list[bytes]:
     """The elements of a JSON array, each as a body of its own; none of what is no array. For `split`."""
-    body = callback.body.removeprefix(b"\xef\xbb\xbf").lstrip()
+    body = callback.body.removeprefix(MARK).lstrip()
     return [orjson.dumps(one) for one in orjson.loads(body)] if body[:1] == b"[" else []
 
 

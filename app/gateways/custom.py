@@ -154,7 +154,7 @@ def _said(element: object) -> object:
     if not isinstance(element, bytes):
         return element
     try:
-        return orjson.loads(element)
+        return _fields.loads(element)
     except orjson.JSONDecodeError:
         return None
 

@@ -109,7 +109,7 @@ def _results(callback: Callback) -> list[etree._Element]:
 def split(callback: Callback) -> list[bytes]:
     if _is_xml(callback):
         return [etree.tostring(one, with_tail=False) for one in _results(callback)]
-    said = orjson.loads(callback.body)
+    said = _fields.loads(callback.body)
     said = said.get("results", said) if isinstance(said, dict) else said
     return [orjson.dumps(one) for one in said] if isinstance(said, list) else [callback.body]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import orjson
 
 from app.gateways import _verify
-from app.gateways._fields import Said, Unreadable, an_object, batch, count, each, json, moment, text
+from app.gateways._fields import MARK, Said, Unreadable, an_object, batch, count, each, json, loads, moment, text
 from app.models.receipt import Broken, Callback, Gateway, Receipt, Reply, Status
 
 STATUS = {status.value: status for status in Status}
@@ -15,8 +17,16 @@ def parse(callback: Callback) -> list[Receipt | Broken]:
     try:
         said = orjson.loads(callback.body)
     except orjson.JSONDecodeError:
-        return each(_lines(callback.body), lambda line: receipt(an_object(json(line))))
+        return _otherwise(callback.body)
     return batch(said, receipt)
+
+
+def _otherwise(body: bytes) -> list[Receipt | Broken]:
+    """Behind a byte order mark, or one a line. Apart from `parse`, which is asked for every receipt."""
+    with suppress(orjson.JSONDecodeError):
+        if body.startswith(MARK):
+            return batch(loads(body), receipt)
+    return each(_lines(body), lambda line: receipt(an_object(json(line))))
 
 
 def receipt(said: Said) -> Receipt:
@@ -51,7 +61,7 @@ def _lines(body: bytes) -> list[bytes]:
 
 def split(callback: Callback) -> list[bytes]:
     try:
-        said = orjson.loads(callback.body)
+        said = loads(callback.body)
     except orjson.JSONDecodeError:
         return _lines(callback.body)
     return [orjson.dumps(one) for one in said] if isinstance(said, list) else [callback.body]

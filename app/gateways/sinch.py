@@ -107,7 +107,7 @@ def _is_network(operator: str) -> bool:
 
 
 def split(callback: Callback) -> list[bytes]:
-    said = an_object(orjson.loads(callback.body))
+    said = an_object(json(callback.body))
     return [orjson.dumps(one) for one in _elements(said)] if "statuses" in said else [callback.body]
 
 

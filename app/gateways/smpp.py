@@ -11,7 +11,7 @@ import re
 import orjson
 
 from app.gateways import _verify
-from app.gateways._fields import MOST, Said, Unreadable, an_object, count, each, first, moment, part, plus, text
+from app.gateways._fields import MOST, Said, Unreadable, an_object, count, each, first, loads, moment, part, plus, text
 from app.gateways._smpp import STAT, Report, cause, error, report
 from app.gateways._words import NO_RECEIPT, RECEIPT_TEXT
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
@@ -147,7 +147,7 @@ def _handset(said: Said) -> str | None:
 def _elements(callback: Callback) -> list[object]:
     """One object, an array of them, or one a line."""
     try:
-        said = orjson.loads(callback.body)
+        said = loads(callback.body)
     except orjson.JSONDecodeError:
         said = [*map(_line, _lines(callback.body))]
     return said if isinstance(said, list) else [said]
@@ -162,7 +162,7 @@ def _lines(body: bytes) -> list[bytes]:
 
 def _line(line: bytes) -> object:
     try:
-        return orjson.loads(line)
+        return loads(line)
     except orjson.JSONDecodeError:
         return line
 

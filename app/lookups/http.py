@@ -27,6 +27,7 @@ READERS: dict[str, Callable[[object], object]] = {
     "line_type": _fields.line_type,
     "price": _fields.price,
 }
+ERRORS = ("path", "words")
 CODES = ("mcc", "mnc", "mccmnc")
 FAILURES: frozenset[str] = frozenset(get_args(Failure))
 
@@ -58,10 +59,22 @@ def _check(options: Options) -> None:
     for key in options["fields"]:
         if key not in READERS and key not in CODES:
             raise ValueError(f"fields.{key}: no such field; there are {', '.join(sorted([*READERS, *CODES]))}")
+    for key in options.get("words", {}):
+        if key not in READERS:
+            raise ValueError(f"words.{key}: no such field with words; there are {', '.join(sorted(READERS))}")
+    _check_errors(options.get("errors", {}))
     told = [*options.get("statuses", {}).values(), *options.get("errors", {}).get("words", {}).values()]
     for failure in told:
         if failure not in FAILURES:
             raise ValueError(f"{failure!r} is no failure; there are {', '.join(sorted(FAILURES))}")
+
+
+def _check_errors(errors: Mapping[str, Any]) -> None:
+    for key in errors:
+        if key not in ERRORS:
+            raise ValueError(f"errors.{key}: no such key; there are {', '.join(ERRORS)}")
+    if errors and not errors.get("path"):
+        raise ValueError("errors.path is missing: where in the answer an error stands")
 
 
 def read(answer: HttpAnswer, numbers: Sequence[str], options: Options) -> Mapping[str, Found | Failed]:

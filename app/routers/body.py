@@ -17,6 +17,8 @@ from app.routers.problems import Problem
 MIB = 1024 * 1024
 RECEIPTS_MOST = 8 * MIB
 OTHERS_MOST = MIB
+MARK = b"\xef\xbb\xbf"
+"""The byte order mark of UTF-8, in front of what some platforms write. FastAPI skips it by itself."""
 WITHIN = 30.0
 """Seconds that a body may take: a client that sends a byte now and then must not hold a connection for ever."""
 LOOK = 1.0

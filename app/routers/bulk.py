@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from app.models import api
 from app.models.phone import e164
 from app.routers.answers import JSON, NDJSON, asked_of, dumps
-from app.routers.body import RECEIPTS_MOST, WITHIN, NotCompressed, read_body
+from app.routers.body import MARK, RECEIPTS_MOST, WITHIN, NotCompressed, read_body
 from app.routers.problems import Problem
 from app.services import status
 from app.services.connection import is_lost
@@ -63,7 +63,7 @@ async def object_(request: Request) -> Response:
 
 async def _json(request: Request) -> Any:  # noqa: ANN401 - whatever came
     try:
-        return orjson.loads(await read_body(request, RECEIPTS_MOST))
+        return orjson.loads((await read_body(request, RECEIPTS_MOST)).removeprefix(MARK))
     except (NotCompressed, orjson.JSONDecodeError) as error:
         raise Problem(400, 'the body is not JSON: send {"numbers": […]}') from error
 
@@ -237,7 +237,7 @@ def _line_entry(line: bytes | None, region: str) -> Entry:
     if line is None:
         return Entry(None, None, Asked(), f"the line is longer than {LINE_MOST} bytes")
     try:
-        said = orjson.loads(line)
+        said = orjson.loads(line.removeprefix(MARK))
     except orjson.JSONDecodeError:
         return Entry(None, None, Asked(), "the line is not JSON: write a string, or an object with `number`")
     if not isinstance(said, dict):

@@ -15,7 +15,7 @@ from app.models.opt_in import OLDEST
 from app.models.phone import e164, sender_id
 from app.routers.answers import answer
 from app.routers.auth import scope
-from app.routers.body import RECEIPTS_MOST, NotCompressed, read_body
+from app.routers.body import MARK, RECEIPTS_MOST, NotCompressed, read_body
 from app.routers.problems import Problem
 from app.services.register import Sent, register
 
@@ -71,7 +71,7 @@ async def messages(request: Request, _: Annotated[None, Security(scope("messages
 
 def _entries(body: bytes) -> Iterator[Any]:
     """The entries of a JSON array, of one JSON object, or of NDJSON. A broken line is a bad entry of its own."""
-    text = body.strip()
+    text = body.removeprefix(MARK).strip()
     if text.startswith(b"["):
         yield from orjson.loads(text)
         return

@@ -8,7 +8,7 @@ has changed.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -24,10 +24,13 @@ from app.services.finding import Finding
 
 HEADER = "sendable-doctor"
 """Marks a sample, and names the headers whose arrival is asked for: `ID name,name`."""
+ORIGIN = "webhook-request-origin"
+"""Who asks, by OPTIONS, whether he may post (CloudEvents, web hooks for event delivery)."""
 FORM = "application/x-www-form-urlencoded"
 QUERY = "doctor-b=%7E1&doctor-a=2"
 """Out of order and escaped where it need not be: what sorts or rewrites a query shows itself."""
 NAMES_MOST = 16
+Consent = Callable[[Callback], Mapping[str, str]]
 WITHIN = 15.0
 NOT_FOUND = 404
 
@@ -122,7 +125,10 @@ async def of_gateway(
                 continue
             if secret and not sent.signed:
                 yield _unsigned(about + which)
-            yield await _tried(client, sent, link, about + which)
+            came = await _tried(client, sent, link, about + which)
+            yield came
+            if gateway.consent and came.level != "wrong":
+                yield await _consented(client, sent, gateway.consent, about + which)
 
 
 def _unsigned(about: str) -> Finding:
@@ -165,6 +171,24 @@ async def _tried(client: httpx.AsyncClient, sent: Sample, link: Link, about: str
     if said is None or said.get("sample") != sent.id:
         return Finding("wrong", about, *_no_answer_of_ours(answer, where))
     return _judged(sent, link, said, about, where)
+
+
+async def _consented(client: httpx.AsyncClient, sent: Sample, consent: Consent, about: str) -> Finding:
+    """Some vendors ask by OPTIONS whether they may post; proxies like to answer that themselves, as for browsers."""
+    asks = replace(sent.callback, method="OPTIONS", headers={**sent.callback.headers, ORIGIN: "doctor"}, body=b"")
+    where = sent.url.partition("?")[0]
+    try:
+        answer = await client.request(asks.method, sent.url, headers=asks.headers)
+    except httpx.HTTPError as error:
+        return Finding("note", about, f"OPTIONS at {where} is not answered ({type(error).__name__})", _ASKED_FIRST)
+    wanted = {name: value for name, value in consent(asks).items() if name != "Allow"}
+    if answer.is_success and all(answer.headers.get(name) == value for name, value in wanted.items()):
+        return Finding("ok", about, f"OPTIONS at {where} is answered with our consent")
+    says = f"OPTIONS at {where} is answered {answer.status_code} without our consent"
+    return Finding("note", about, says, _ASKED_FIRST)
+
+
+_ASKED_FIRST = "where the vendor asks first (CloudEvents), let the proxy pass OPTIONS on and its answer back, unchanged"
 
 
 def _read(answer: httpx.Response) -> Mapping[str, Any] | None:

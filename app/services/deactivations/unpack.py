@@ -20,7 +20,7 @@ class NotAFile(ValueError):
 
 
 class Unpacked:
-    """The lines of a file, None for one that is too long. `cut`: the file ended before it should have, and its last
+    """The lines of a file, None for one that is too long. `cut`: the gzip ended before it should have, and its last
     line, which may be half a number, is left out.
     """
 
@@ -58,20 +58,21 @@ class Unpacked:
         yield from parts
 
     def _inflated(self) -> Iterator[bytes]:
-        """Whatever there is of it, up to where it is cut. Several may stand one behind the other."""
+        """Whatever there is of it, up to where it is cut. Several may stand one behind the other. One that is broken
+        is refused: what was read of it may hold wrong numbers.
+        """
         inflate = zlib.decompressobj(wbits=31)
         for raw in _read(self._file):
             part = raw
             while part:
-                try:
-                    yield inflate.decompress(part, PART)
-                except zlib.error:
-                    self.cut = True
-                    return
+                yield _inflate(inflate, part)
                 part = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
                 if inflate.eof and part:
+                    if not _GZIP.startswith(part[:2]):
+                        self.cut = True
+                        return
                     inflate = zlib.decompressobj(wbits=31)
-        while not inflate.eof and (part := inflate.decompress(b"", PART)):
+        while not inflate.eof and (part := _inflate(inflate, b"")):
             yield part  # what the last bytes had more of than a part
         self.cut = not inflate.eof
 
@@ -90,10 +91,16 @@ class Unpacked:
                     yield from _read(member)
             except (RuntimeError, NotImplementedError) as error:
                 raise NotAFile("the zip is encrypted, or packed in a way that is not read: unpack it first") from error
-            except (zipfile.BadZipFile, EOFError, zlib.error):
-                self.cut = True
-                return
+            except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+                raise NotAFile("the zip is cut or broken: get the file again") from error
             yield b"\n"
+
+
+def _inflate(inflate: zlib._Decompress, part: bytes) -> bytes:
+    try:
+        return inflate.decompress(part, PART)
+    except zlib.error as error:
+        raise NotAFile("the gzip is broken: get the file again") from error
 
 
 class _Readable(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from app.models.lookup import Failed, Failure
+from app.models.lookup import Failed, Failure, Found
 from app.models.number import Carrier, Number
 from app.services import store
 from app.services.connection import Connection
@@ -47,6 +47,22 @@ def refused(kept: Sequence[Answer], configs: Mapping[str, str]) -> list[Answer]:
     ]
 
 
+def wordless(before: Known, who: str, configs: Mapping[str, str], meaning: Meaning, now: datetime) -> list[Answer]:
+    """Earlier answers that named no carrier: their providers, with the settings that they still have, would be paid to
+    say so again. Not where the number's end was told since.
+    """
+    if (number := before.held.get(who)) is None:
+        return []
+    stored = known_carrier(number, meaning.policy)
+    asked = questions(number, meaning.policy, now)
+    return [
+        a
+        for a in before.answers.get(who, ())
+        if isinstance(a.said, Found) and kind_of(a.said, stored, meaning.carriers) == "nothing"
+        if configs.get(a.provider) == a.config and not _ended(a, asked)
+    ]
+
+
 def still_good(before: Known, who: str, meaning: Meaning, now: datetime) -> Answer | None:
     """An earlier answer that decides all that is asked now, as of a burst of receipts about one number."""
     if (number := before.held.get(who)) is None:
@@ -67,7 +83,11 @@ def _overtaken(answer: Answer, stored: Carrier | None, asked: Sequence[Question]
     """Whether another carrier, or the number's end, was told since: an earlier port says nothing about that."""
     if isinstance(answer.said, Failed) or answer.said.line_type in DEAF:
         return False
-    return bool(stored and stored.at > answer.at) or any(q.state in DEAD and q.fact.at > answer.at for q in asked)
+    return bool(stored and stored.at > answer.at) or _ended(answer, asked)
+
+
+def _ended(answer: Answer, asked: Sequence[Question]) -> bool:
+    return any(q.state in DEAD and q.fact.at > answer.at for q in asked)
 
 
 def kept_until(answer: Answer, kind: str) -> datetime | None:
@@ -83,4 +103,6 @@ def kept_until(answer: Answer, kind: str) -> datetime | None:
         return answer.at + spans[said.error] if said.error in spans else None
     if said.line_type in DEAF:
         return answer.at + FIXED
+    if kind == "nothing" and not said.partial:
+        return answer.at + UNKNOWN
     return answer.at + (MOVED if kind == "moved" else BURST)

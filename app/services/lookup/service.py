@@ -21,7 +21,7 @@ from app.services.lookup.ask import Asker
 from app.services.lookup.budget import Budget
 from app.services.lookup.claims import Claim
 from app.services.lookup.commit import Commits
-from app.services.lookup.kept import NOTHING_KNOWN, Known, known, refused, still_good
+from app.services.lookup.kept import NOTHING_KNOWN, Known, known, refused, still_good, wordless
 from app.services.lookup.outcome import Done, Outcome, Plan
 from app.services.lookup.panel import Panel, Told
 from app.services.lookup.transport import Transport
@@ -196,20 +196,18 @@ class Lookups:
     async def _asked(self, mine: Sequence[Claim], before: Known) -> list[Done]:
         """Answers to these: an earlier one where it still decides, else what the providers say now."""
         now, numbers = datetime.now(UTC), [one.number for one in mine]
-        good = {
-            one.number: answer
-            for one in mine
-            if not one.forced and one.step == 0
-            if (answer := still_good(before, one.number, self._meaning, now))
-        }
+        begun = [one.number for one in mine if not one.forced and one.step == 0]
+        good = {number: answer for number in begun if (answer := still_good(before, number, self._meaning, now))}
         metrics.LOOKUP_HITS.inc(len(good))
         configs = {asker.name: asker.config for asker in self.panel.askers}
         no = {number: refused(before.answers.get(number, ()), configs) for number in numbers}
+        for number in begun:
+            no[number] += wordless(before, number, configs, self._meaning, now)
         skip = {(number, answer.provider) for number, answers in no.items() for answer in answers}
         told = await self.panel.ask([number for number in numbers if number not in good], skip)
         for number, heard in told.items():
             if no[number] and not heard.answers and heard.lacks == "provider":
-                heard.lacks = None  # everybody who is configured has refused: that is an answer
+                heard.lacks = None  # all who are configured have refused, or named no carrier: that is an answer
             heard.answers += [answer._replace(config="") for answer in no[number]]
         return [
             Done(one, Told([good[one.number]]), from_kept=True) if one.number in good else Done(one, told[one.number])
