@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.conftest import Service, Start
 
 WHO = "+15555551234"
 EVERYTHING = ("receipts", "receipt_keys", "messages", "unnamed", "numbers", "sender_blocks", "subscriptions", "changes",
-              "hourly_counts", "alarms")  # fmt: skip
+              "hourly_counts", "alarms", "lookups", "breaker_hits")  # fmt: skip
 
 
 def ago(**span: int) -> str:
@@ -51,31 +52,78 @@ async def status(service: Service) -> Any:
     return (await service.client.get(f"/v1/numbers/{WHO}", params={"sender": "12345"})).json()
 
 
-async def end_of(service: Service) -> list[Any]:
+async def end_of(service: Service, *, by_carrier: bool = True) -> list[Any]:
     told = await status(service)
     facts = ("state", "reason", "waiting_for", "lists", "sender", "decision")
-    counts = "SELECT sender, carrier, outcome, total FROM hourly_counts WHERE total <> 0 ORDER BY 1, 2, 3"
+    counted = Counter[tuple[str, ...]]()
+    for sender, carrier, outcome, total in await service.sql(
+        "SELECT sender, carrier, outcome, total FROM hourly_counts"
+    ):
+        counted[(sender, carrier, outcome) if by_carrier else (sender, outcome)] += total
     receipts = "SELECT message_id, number, sender, status, code, reason FROM receipts ORDER BY 1"
     shown = [told[fact] for fact in facts]
-    return [*shown, await service.sql(counts), await service.sql(receipts)]
+    return [*shown, {key: total for key, total in counted.items() if total}, await service.sql(receipts)]
 
 
-@pytest.mark.parametrize("said", [{}, {"number": WHO}, {"code": "3041"}, {"status": "delivered", "code": None}])
-async def test_either_order_of_arrival_ends_the_same(start: Start, said: dict[str, Any]) -> None:
+NAMED = {"number": WHO, "sender": "12345"}
+
+
+@pytest.mark.parametrize("consented", [ago(days=9), ago(minutes=5)], ids=["long ago", "after it was sent"])
+@pytest.mark.parametrize("provider", [{}, {"lookup": {}}], ids=["alone", "with a provider"])
+@pytest.mark.parametrize(
+    "known", [{}, {"number": WHO}, NAMED], ids=["an id alone", "a number", "a number and a sender"]
+)
+@pytest.mark.parametrize("code", [None, "345", "514", "560", "603", "629", "3041"])
+async def test_either_order_of_arrival_ends_the_same(
+    start: Start, code: str | None, known: dict[str, str], provider: dict[str, Any], consented: str
+) -> None:
+    """But for one: a receipt that lacked nothing is counted under the carrier that was known when it came."""
     ends = []
-    at, consented, occurred = ago(minutes=10), ago(days=9), ago(minutes=1)
-    for receipt_first in (True, False):
-        async with start() as service:
+    said = known | ({"status": "undeliverable", "code": code} if code else {"status": "delivered", "code": None})
+    at, occurred = ago(minutes=10), ago(minutes=1)
+    async with start(**provider) as service:
+        for receipt_first in (True, False):
             await subscribe(service, consented)
             calls = [
                 lambda: post(service, occurred_at=occurred, **said),
-                lambda: register(service, sent(sent_at=at, carrier="AT&T")),
+                lambda: register(service, sent(sent_at=at, carrier=None if code == "3041" else "AT&T")),
             ]
             for call in calls if receipt_first else reversed(calls):
                 await call()
-            ends.append(await end_of(service))
+            ends.append(await end_of(service, by_carrier=known != NAMED))
             await service.sql(f"TRUNCATE {', '.join(EVERYTHING)}")
     assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("register_first", [True, False])
+async def test_a_message_sent_before_a_death_and_delivered_after_it_shows_no_stranger(
+    service: Service, *, register_first: bool
+) -> None:
+    calls = [lambda: register(service, sent(sent_at=ago(minutes=30))),
+             lambda: post(service, status="delivered", code=None, occurred_at=ago(minutes=1), **NAMED)]  # fmt: skip
+    await post(service, "m0", code="3041", occurred_at=ago(minutes=10), sent_at=ago(minutes=11), **NAMED)
+    for call in calls if register_first else reversed(calls):
+        await call()
+    assert (await status(service))["state"] == "deactivated"
+
+
+async def test_a_consent_that_was_ended_for_want_of_a_send_date_is_told_to_be_back(service: Service) -> None:
+    await subscribe(service, ago(minutes=5))
+    await post(service, code="629", occurred_at=ago(minutes=1), **NAMED)
+    assert (await status(service))["lists"][0]["consent"] == "opted_out"
+    await register(service, sent(sent_at=ago(minutes=10)))
+    assert (await status(service))["lists"][0]["consent"] == "opted_in"
+    told = "SELECT kind, before, after, reason FROM changes WHERE list IS NOT NULL ORDER BY seq"
+    assert (await service.sql(told))[1:] == [
+        ("list.opted_out", "opted_in", "opted_out", "not_sms_capable"),
+        ("list.opted_in", "opted_out", "opted_in", "not_sms_capable"),
+    ]
+    left = "SELECT sum(total) FROM hourly_counts WHERE outcome = 'list.opted_out'"
+    assert await service.sql(left) == [(0,)]
+    assert await service.sql("SELECT sum(total) FROM opt_out_hours") == [(0,)]
+    before = await service.sql("SELECT * FROM numbers"), await service.sql("SELECT count(*) FROM changes")
+    await register(service, sent(sent_at=ago(minutes=10)))
+    assert (await service.sql("SELECT count(*) FROM changes")) == before[1]
 
 
 async def test_both_at_once_never_miss_each_other(service: Service) -> None:

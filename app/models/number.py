@@ -181,7 +181,8 @@ class Verdict(Struct, frozen=True, gc=False, omit_defaults=True):
     `named`: the key of a hold that waited for its sender's name, and has it now. `released`: a person ends every hold
     there is, whatever its date. `rung`: a strike on this `ladder`; with the `rungs`-th of them consent ends, where that
     is what it leads to. `apart`: the breaker's key under which it is kept aside; `case`: in that quarantine;
-    `closed`: which is over, and what waited there is dropped.
+    `closed`: which is over, and what waited there is dropped. `dated`: the same event was heard before, when nobody
+    knew yet when its message was sent.
     """
 
     number: str
@@ -208,3 +209,4 @@ class Verdict(Struct, frozen=True, gc=False, omit_defaults=True):
     apart: str | None = None
     case: int | None = None
     closed: bool = False
+    dated: bool = False

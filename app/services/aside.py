@@ -14,6 +14,8 @@ from app.models.number import Aside, Fact, Number, Verdict
 
 ACTS_KEPT = 4
 """Of one key at one number; a number that is failed more often than this in a quarter of an hour is no mass event."""
+UNDATED = "undated"
+"""The key of what ends consent and is no matter of the breaker's, while the register may still tell its send date."""
 QUARANTINE = "quarantine/"
 """How the key of a condition begins that stands for what waits."""
 
@@ -61,6 +63,15 @@ def settled(number: Number, before: datetime, merge: Merge) -> Number:
     return number
 
 
+def without(number: Number, verdict: Verdict) -> Number:
+    """A number in which nothing is aside of the event that is heard again."""
+    kept = {
+        key: replace(one, acts=tuple(act for act in one.acts if (act.at, act.cause) != (verdict.at, verdict.cause)))
+        for key, one in number.aside.items()
+    }
+    return replace(number, aside={key: one for key, one in kept.items() if one.acts})
+
+
 def _arrived(act: Verdict) -> datetime:
     return act.received_at or act.at
 
@@ -90,10 +101,10 @@ def _told(verdict: Verdict) -> bool:
 
 def _harmful(verdict: Verdict) -> Verdict:
     """What could be undone of a verdict."""
-    return replace(verdict, apart=None, case=None, carrier=None, delivered=None, named=None)
+    return replace(verdict, apart=None, case=None, carrier=None, delivered=None, named=None, dated=False)
 
 
 def harmless(verdict: Verdict) -> Verdict:
     """What is known whatever becomes of it: who served the number, that a receipt came."""
     return replace(verdict, conditions=(), cleared=(), strike=None, block=None, out=None, ladder=None, rung=None,
-                   apart=None, case=None, closed=False)  # fmt: skip
+                   apart=None, case=None, closed=False, dated=False)  # fmt: skip

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 import structlog
@@ -27,7 +27,8 @@ from app.models.number import Change, Verdict
 from app.models.policy import Policy
 from app.models.receipt import FAILED, Gateway, Receipt, Status
 from app.services import breaker, metrics, store
-from app.services.apply import apply
+from app.services.apply import Applied, apply
+from app.services.aside import UNDATED
 from app.services.breaker import Guard, Tally
 from app.services.connection import Busy, Connection, is_lost, transaction
 from app.services.decide import Registered, decide, reason_of
@@ -237,10 +238,11 @@ async def _take(db: Connection, taken: list[Arrival], meaning: Meaning, now: dat
     return await act(db, named, meaning, now, lacking=lacking)
 
 
-async def act(db: Connection, pairs: Sequence[tuple[Arrival, Registered | None]], meaning: Meaning, now: datetime,
-              *, named: bool = False, lacking: set[str] | None = None) -> Acted:  # fmt: skip
-    """Decide on receipts that have a number, and keep what follows. `named`: they had waited for the register.
-    `lacking`: those of the numbers that have no row yet, where that is known.
+async def act(db: Connection, pairs: Sequence[Pair], meaning: Meaning, now: datetime, *, again: bool = False,
+              besides: Sequence[Verdict] = (), lacking: set[str] | None = None) -> Acted:  # fmt: skip
+    """Decide on receipts that have a number, and keep what follows. `again`: they were heard before their messages
+    were in the register. `besides`: what else is known of numbers. `lacking`: those of the numbers that have no row
+    yet, where that is known.
     """
     policy = meaning.policy
     verdicts = [decide(a.receipt, a.reason, a.arrived, policy, entry, brand=a.brand) for a, entry in pairs]
@@ -251,20 +253,35 @@ async def act(db: Connection, pairs: Sequence[tuple[Arrival, Registered | None]]
             replace(verdict, delivered=None) if store.id_of(a.receipt) in incomplete else verdict
             for (a, _), verdict in zip(pairs, verdicts, strict=True)
         ]
-    if named:
+    if again:
         verdicts = [
-            replace(verdict, named=f"held/{a.reason}/{a.receipt.message_id}")
+            replace(verdict, named=f"held/{a.reason}/{a.receipt.message_id}", dated=bool(a.receipt.number))
             for (a, _), verdict in zip(pairs, verdicts, strict=True)
         ]
     watched = await breaker.watch(db, [a for a, _ in pairs], verdicts, Guard(policy, meaning.tally), now)
-    applied = await apply(db, watched.verdicts + watched.undoing, policy, now, lacking=lacking)
+    acting = [_undoable(v, entry) for v, (_, entry) in zip(watched.verdicts, pairs, strict=True)]
+    applied = await apply(db, [*acting, *besides, *watched.undoing], policy, now, lacking=lacking)
     rows = zip(pairs, verdicts, applied.changes, strict=False)
-    told = [Told(a, v, changes, network_of(applied.held[v.number].shown.carrier)) for (a, _), v, changes in rows]
-    undone, recounted = applied.changes[len(pairs) :], Counter[CountKey]()
-    for verdict, changes in zip(watched.undoing, undone, strict=True):
+    told = [Told(a, v, changes, _network(applied, a, v, again=again)) for (a, _), v, changes in rows]
+    others, recounted = applied.changes[len(pairs) :], Counter[CountKey]()
+    for verdict, changes in zip(watched.undoing, others[len(besides) :], strict=True):
         key = watched.keys[verdict.apart or ""]
         recounted.update(breaker.taken_back(changes, breaker.served_by(key, applied.held[verdict.number])))
-    return Acted(told, [change for changed in undone for change in changed], watched.alarms, recounted)
+    return Acted(told, [change for changed in others for change in changed], watched.alarms, recounted)
+
+
+def _network(applied: Applied, one: Arrival, verdict: Verdict, *, again: bool) -> str | None:
+    """Under which a receipt is counted: that of the number, for one that was counted before the same as then."""
+    counted = again and one.receipt.number and one.receipt.sender
+    return network_of((applied.before if counted else applied.held)[verdict.number].shown.carrier)
+
+
+def _undoable(verdict: Verdict, entry: Registered | None) -> Verdict:
+    """Kept aside when it ends consent and the register may still tell that its message was sent before an opt-in."""
+    supposed = verdict.out and verdict.out.guard == verdict.at and verdict.cause.message_id
+    if (supposed and entry is None) or (verdict.out and verdict.dated):
+        return verdict if verdict.apart is not None else replace(verdict, apart=UNDATED)
+    return verdict
 
 
 def _lacks_a_name(receipt: Receipt) -> bool:
@@ -274,6 +291,9 @@ def _lacks_a_name(receipt: Receipt) -> bool:
     return receipt.number is None or (receipt.sender is None and receipt.status in FINAL)
 
 
+Pair: TypeAlias = tuple[Arrival, Registered | None]
+
+
 class Told(NamedTuple):
     """One receipt that acted: what was decided, what changed, and on which network the number now is."""
 
@@ -281,6 +301,12 @@ class Told(NamedTuple):
     verdict: Verdict
     changes: list[Change]
     network: str | None
+
+    @property
+    def carrier(self) -> str:
+        """The one that the receipt tells of, else, where its sender is known, the one that serves the number."""
+        own = self.arrival.brand or self.arrival.receipt.carrier
+        return own or (self.network if self.verdict.sender else None) or ""
 
 
 class Acted(NamedTuple):
@@ -303,20 +329,26 @@ def totals(told: Sequence[Told], recounted: Mapping[CountKey, int], *, named: bo
     they told of, when they came: they move.
     """
     counts = Counter(recounted)
-    for a, verdict, changes, network in told:
+    for one in told:
+        a, verdict = one.arrival, one.verdict
         if a.receipt.status not in FINAL:
             continue
-        hour = verdict.at.replace(minute=0, second=0, microsecond=0)
-        own = a.brand or a.receipt.carrier or ""
-        carrier = own or (network if verdict.sender else None) or ""
+        hour, carrier = verdict.at.replace(minute=0, second=0, microsecond=0), one.carrier
         for outcome in ("sent", a.reason or "delivered"):
             counts[hour, verdict.sender or "", carrier, outcome] += 1
             if named and a.receipt.number and not a.receipt.sender:
-                counts[hour, "", own, outcome] -= 1
-        if changes:
-            for sender in {c.sender for c in changes if c.kind == "list.opted_out"}:
-                counts[hour, sender or "", carrier, store.OPTED_OUT] += 1
-            counts.update(breaker.taken_back(changes, carrier))
+                counts[hour, "", a.brand or a.receipt.carrier or "", outcome] -= 1
+    counts.update(corrected(told))
+    return counts
+
+
+def corrected(told: Sequence[Told]) -> Counter[CountKey]:
+    """The opt-outs that receipts brought, and took back."""
+    counts = Counter[CountKey]()
+    for one in told:
+        if one.changes:
+            counts.update(breaker.left(one.changes, one.carrier))
+            counts.update(breaker.taken_back(one.changes, one.carrier))
     return counts
 
 

@@ -33,6 +33,8 @@ def merge(number: Number, verdict: Verdict) -> Number:
     """A verdict's facts joined to a number's. Associative, commutative and idempotent, but for a person's decisions and
     for what the breaker keeps aside.
     """
+    if verdict.dated:
+        return merge(_undated(number, verdict), replace(verdict, dated=False))
     if verdict.apart is not None:
         return aside.kept(number, verdict, merge)
     joined = Number(
@@ -56,6 +58,29 @@ def merge(number: Number, verdict: Verdict) -> Number:
     if verdict.rung or (verdict.delivered and (number.ladders or number.unknown)):
         return ladders.climb(joined, number.deliveries, verdict)
     return joined
+
+
+def _undated(number: Number, verdict: Verdict) -> Number:
+    """A number without what was supposed of an event while nobody knew when its message was sent: that it was sent when
+    it happened. An end of consent that has been merged for good stays: what lies beneath it is not known any more.
+    """
+    number = aside.without(number, verdict) if number.aside else number
+    unknown = tuple(one for one in number.unknown if (one.at, one.cause) != (verdict.at, verdict.cause))
+    delivery, sender = verdict.delivered, verdict.sender
+    if delivery is None:
+        return replace(number, unknown=unknown)
+    senders = number.senders
+    if sender in senders and senders[sender].delivered == delivery.at:
+        senders = senders | {sender: replace(senders[sender], delivered=delivery.guard)}
+    known = number.delivered
+    supposed = known is not None and (known.at, known.cause) == (delivery.at, delivery.cause)
+    return replace(
+        number,
+        unknown=unknown,
+        deliveries=tuple(at for at in number.deliveries if at != int(delivery.at.timestamp())),
+        delivered=delivery if supposed else known,
+        senders=senders,
+    )
 
 
 def _conditions(conditions: dict[str, Fact], verdict: Verdict) -> dict[str, Fact]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Carrier, Cause, Verdict
 from app.services import store
-from app.services.apply import apply
-from app.services.connection import transaction
+from app.services.connection import Connection, transaction
 from app.services.decide import Registered
-from app.services.intake import NOTHING, Meaning, act, totals
+from app.services.intake import Meaning, act, arrival, corrected, totals
+from app.services.store import Arrival
 
 AT_ONCE = 5_000
 """Messages in one transaction: the feed's order is the order of commits, so none may last long."""
@@ -46,15 +46,25 @@ async def _register(engine: AsyncEngine, sent: Sequence[Sent], meaning: Meaning)
         await store.register(db, sent, now)
         entries = {one[:3]: Registered(one.number, one.sender, one.sent_at, one.carrier is not None) for one in sent}
         waited = [(a, entries[store.id_of(a.receipt)]) for a in await store.take_unnamed(db, entries)]
+        undated = await _undated(db, entries, meaning, now)
         await store.name_receipts(db, waited)
         carriers = [_served_by(one, meaning) for one in sent if one.carrier]
-        learned = await apply(db, carriers, meaning.policy, now) if carriers else None
-        told, undone, tripped, recounted = await act(db, waited, meaning, now, named=True) if waited else NOTHING
-        await store.count(db, totals(told, recounted, named=True))
-        changes = [change for changed in learned.changes for change in changed] if learned else []
+        heard = [*waited, *((a, entries[store.id_of(a.receipt)]) for a in undated)]
+        told, others, tripped, recounted = await act(db, heard, meaning, now, again=True, besides=carriers)
+        recounted.update(corrected(told[len(waited) :]))
+        await store.count(db, totals(told[: len(waited)], recounted, named=True))
         await store.alarm(db, tripped, now)
-        await store.publish(db, changes + [change for one in told for change in one.changes] + undone)
+        await store.publish(db, [change for one in told for change in one.changes] + others)
     return len(waited)
+
+
+async def _undated(db: Connection, ids: Iterable[store.MessageId], meaning: Meaning, now: datetime) -> list[Arrival]:
+    """Receipts that acted on the supposition that their message was sent when they happened. What has been merged for
+    good since is not heard again, nor what may have been spared for a number that was read out of other digits.
+    """
+    came = await store.undated(db, ids, now - meaning.policy.breaker.window)
+    arrivals = [arrival(receipt, at, meaning) for receipt, at in came]
+    return [a for a in arrivals if a.reason is None or not meaning.policy.rule(a.reason).malformed_spares]
 
 
 def _served_by(sent: Sent, meaning: Meaning) -> Verdict:

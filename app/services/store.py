@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, convert
 from msgspec.json import Decoder, Encoder
 from pydantic import TypeAdapter
 
@@ -244,6 +244,27 @@ async def find_messages(
     known = {(row[0], row[1], row[2]): Registered(*row[3:]) for row in rows if row[0] is not None}
     fresh = {row[3] for row in rows if row[0] is None}
     return known, fresh | ({one.number for one in known.values()} - lacking)
+
+
+_UNDATED = """
+SELECT r.gateway, r.account, message_id, r.number, r.sender, r.status, r.code_space, r.code, r.carrier, r.mcc, r.mnc,
+    r.segment, r.segments, r.occurred_at, r.received_at
+FROM receipts r JOIN unnest($1::text[], $2::text[], $3::text[]) AS named (gateway, account, message_id)
+    USING (gateway, account, message_id)
+WHERE r.received_at > $4 AND r.sent_at IS NULL AND r.number IS NOT NULL AND r.sender IS NOT NULL
+    AND r.status IN ('delivered', 'undeliverable', 'rejected', 'expired')
+ORDER BY r.received_at, r.key
+"""
+_UNDATED_FIELDS = ("gateway", "account", "message_id", "number", "sender", "status", "code_space", "code", "carrier",
+                   "mcc", "mnc", "segment", "segments", "occurred_at")  # fmt: skip
+
+
+async def undated(db: Connection, ids: Iterable[MessageId], since: datetime) -> list[tuple[Receipt, datetime]]:
+    """Receipts of these messages that came without a send date, and lacked no name, and when; since then."""
+    return [
+        (convert(dict(zip(_UNDATED_FIELDS, row, strict=False)), Receipt), row["received_at"])
+        for row in await db.fetch(_UNDATED, *columns(ids), since)
+    ]
 
 
 _REGISTER = """
