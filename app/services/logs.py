@@ -47,7 +47,7 @@ def configure(level: str = "info", to: BinaryIO | None = None) -> None:
 
 
 def frames(trace: TracebackType | None) -> list[str]:
-    """Where in our own code an error came from, innermost first: `services/store.py:87 add_keys`."""
+    """Where in our own code an error came from, innermost first: `services/store/receipts.py:44 add_keys`."""
     found = [
         f"{Path(file).relative_to(_OURS)}:{line} {frame.f_code.co_name}"
         for frame, line in walk_tb(trace)

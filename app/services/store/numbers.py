@@ -1,0 +1,224 @@
+"""What is held of numbers: locked, read, and written back with their blocks and the lookups they wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+
+from app.models.number import Carrier, Number, State, Step, Subscription, Waiting
+from app.models.policy import Policy
+from app.services.connection import Connection
+from app.services.decide import reported
+from app.services.merge import merge
+from app.services.settle import Held, hold
+from app.services.store.consents import lists
+from app.services.store.rows import cause_json, columns, event_of, number_of, objects
+
+_FACTS = "SELECT number, facts FROM numbers WHERE number = ANY($1::text[]) AND facts IS NOT NULL"
+
+
+async def facts(db: Connection, numbers: Sequence[str]) -> dict[str, Number]:
+    """What is known of these numbers, unlocked: to judge whether anybody need be asked, not to decide."""
+    return {row[0]: number_of(row[1]) for row in await db.fetch(_FACTS, numbers)}
+
+
+_ADD_NUMBERS = "INSERT INTO numbers (number) SELECT n FROM unnest($1::text[]) n ORDER BY n ON CONFLICT DO NOTHING"
+_SHOWN = """
+SELECT n.number, n.facts, n.state, n.reason, n.until,
+    CASE WHEN n.noted_by IS NOT NULL THEN (SELECT json_build_object('number', n.number, 'reason', n.reason, 'kind',
+        CASE n.reason WHEN 'number_changed' THEN 'TRANSFER' ELSE 'DEACT' END, 'at', n.dead_since, 'guard',
+        n.noted_guard, 'feed', f.feed, 'day', f.day, 'carrier', f.carrier)
+        FROM feed_files f WHERE f.id = n.noted_by) END AS noted
+FROM numbers n WHERE n.number = ANY($1::text[])
+"""
+_LOCK_NUMBERS = _SHOWN + "ORDER BY n.number FOR UPDATE OF n"
+
+
+async def lock_numbers(
+    db: Connection,
+    numbers: Iterable[str],
+    with_lists: Iterable[str],
+    policy: Policy,
+    now: datetime,
+    *,
+    lacking: set[str] | None = None,
+) -> dict[str, Held]:
+    """Everything held of these numbers, locked until the transaction ends. A number's lock covers its lists and blocks:
+    nobody writes those without it. Lists are read only for `with_lists`, and where an end of consent may be undone. A
+    number that only a file has spoken of has the facts that the file's record brings. `lacking`: which of them have no
+    row yet, where somebody has just looked: to add rows that are there takes as long as to lock them.
+    """
+    wanted = sorted(set(numbers))
+    if added := wanted if lacking is None else [number for number in wanted if number in lacking]:
+        await db.execute(_ADD_NUMBERS, added)
+    rows = await db.fetch(_LOCK_NUMBERS, wanted)
+    if len(rows) < len(wanted):  # one was erased while its lock was waited for
+        return await lock_numbers(db, wanted, with_lists, policy, now)
+    known = _known(rows, policy)
+    undoable = {number for number, one in known.items() if one.aside or one.unknown}
+    return _held(rows, known, await lists(db, sorted(undoable.union(with_lists))), policy, now)
+
+
+async def look(db: Connection, numbers: Sequence[str], policy: Policy, now: datetime) -> dict[str, Held]:
+    """The same unlocked, with all lists, and without a trace of numbers that nobody has spoken of."""
+    rows = [tuple(row) for row in await db.fetch(_SHOWN, numbers)]
+    there = {row[0] for row in rows}
+    rows += [(number, None, "unseen", None, None, None) for number in numbers if number not in there]
+    return _held(rows, _known(rows, policy), await lists(db, list(numbers)), policy, now)
+
+
+Rows = Iterable[Sequence[Any]]
+
+
+def _known(rows: Rows, policy: Policy) -> dict[str, Number]:
+    return {row[0]: number_of(row[1]) if row[1] else _noted(row[0], row[5], policy) for row in rows}
+
+
+def _held(rows: Rows, known: Mapping[str, Number], lists: Mapping[str, dict[tuple[str, str], Subscription]],
+          policy: Policy, now: datetime) -> dict[str, Held]:  # fmt: skip
+    return {
+        number: hold(
+            known[number],
+            Step("unseen") if noted else Step(state, reason, None, until),
+            lists.get(number, {}),
+            policy,
+            now,
+        )
+        for number, _, state, reason, until, noted in rows
+    }
+
+
+_ERASED = """
+SELECT n, e.at FROM erasure_key k CROSS JOIN unnest($1::text[]) n
+JOIN erased e ON e.digest = sha256(k.outer_pad || sha256(k.inner_pad || convert_to(n, 'UTF8')))
+"""
+
+
+async def erased(db: Connection, numbers: Sequence[str]) -> dict[str, datetime]:
+    """Of these numbers those that were erased, and when."""
+    return {row[0]: row[1] for row in await db.fetch(_ERASED, numbers)}
+
+
+def _noted(number: str, noted: str | None, policy: Policy) -> Number:
+    """A number nobody has spoken of yet, but for a file perhaps."""
+    return merge(Number(number), reported(event_of(noted), policy)) if noted else Number(number)
+
+
+_SAVE_NUMBERS = """
+UPDATE numbers n SET facts = v.facts, steps = v.steps, state = v.state, reason = v.reason, waiting_for = v.waiting_for,
+    until = v.until, dead_since = v.dead_since, carrier = v.carrier, last_receipt_at = v.last_receipt_at,
+    changed_at = CASE WHEN v.moved THEN $2 ELSE n.changed_at END, noted_by = NULL, noted_guard = NULL
+FROM json_to_recordset($1::json) AS v (number text, facts json, steps jsonb, state text, reason text, waiting_for text,
+    until timestamptz, dead_since timestamptz, carrier jsonb, last_receipt_at timestamptz, moved boolean)
+WHERE n.number = v.number
+"""
+_NO_STEPS = ((Step("active"),), (Step("unseen"),))
+
+
+class _NumberRow(Struct, frozen=True, gc=False):
+    number: str
+    facts: Number
+    steps: tuple[Step, ...]
+    state: State
+    reason: str | None
+    waiting_for: Waiting | None
+    until: datetime | None
+    dead_since: datetime | None
+    carrier: Carrier | None
+    last_receipt_at: datetime | None
+    moved: bool
+
+
+async def save_numbers(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held], now: datetime) -> None:
+    """Write back what changed, with the steps that the views show."""
+    rows = [
+        _number_row(held, was)
+        for number, held in after.items()
+        if held.number != (was := before[number]).number or held.told != was.told
+    ]
+    if rows:
+        await db.execute(_SAVE_NUMBERS, objects(rows), now)
+    await _save_blocks(db, before, after)
+
+
+def _number_row(held: Held, was: Held) -> _NumberRow:
+    number, shown, step = held.number, held.shown, held.told
+    return _NumberRow(
+        number.number,
+        number,
+        () if shown.steps in _NO_STEPS else shown.steps,
+        step.state,
+        step.reason,
+        step.waiting_for,
+        step.until,
+        shown.dead_since,
+        shown.carrier,
+        number.last_receipt_at,
+        (step.state, step.reason) != (was.told.state, was.told.reason),
+    )
+
+
+_ADD_BLOCKS = """
+INSERT INTO sender_blocks (number, sender, reason, at, cause)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::jsonb[])
+ON CONFLICT (number, sender) DO UPDATE SET reason = excluded.reason, at = excluded.at, cause = excluded.cause
+"""
+_LIFT_BLOCKS = """
+DELETE FROM sender_blocks b USING unnest($1::text[], $2::text[]) AS v (number, sender)
+WHERE b.number = v.number AND b.sender = v.sender
+"""
+
+
+async def _save_blocks(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held]) -> None:
+    added, lifted = [], []
+    for number, held in after.items():
+        was, now = before[number].shown.blocks, held.shown.blocks
+        if was == now:
+            continue
+        added += [
+            (number, sender, fact.reason, fact.at, cause_json(fact.cause))
+            for sender, fact in now.items()
+            if was.get(sender) != fact
+        ]
+        lifted += [(number, sender) for sender in was.keys() - now.keys()]
+    if added:
+        await db.execute(_ADD_BLOCKS, *columns(added))
+    if lifted:
+        await db.execute(_LIFT_BLOCKS, *columns(lifted))
+
+
+_ASK_LOOKUPS = """
+INSERT INTO lookups (number, reason, cause, asked_at, due_at)
+SELECT n, r, c, $4, $4 FROM unnest($1::text[], $2::text[], $3::jsonb[]) AS wanted (n, r, c) ORDER BY n
+ON CONFLICT (number) DO NOTHING
+"""
+# What is under way just now answers for the new question too.
+_ASK_ANEW = """
+UPDATE lookups SET step = 0, tries = 0, due_at = $2, waiting_for = NULL
+WHERE number = ANY($1::text[]) AND (lease_until IS NULL OR lease_until < $2)
+"""
+_DROP_LOOKUPS = "DELETE FROM lookups WHERE number = ANY($1::text[])"
+
+
+async def save_lookups(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held], now: datetime) -> None:
+    """Ask for the lookups that the numbers now wait for, and forget those that nothing waits for any more. What is
+    asked besides something older has the whole timetable too, from now on.
+    """
+    asked, anew, dropped = [], [], []
+    for number, held in after.items():
+        wanted, was = held.shown.lookup, before[number].shown.lookup
+        if wanted:
+            asked.append((number, wanted.reason, cause_json(wanted.cause)))
+            if was and held.shown.asked - before[number].shown.asked:
+                anew.append(number)
+        elif was:
+            dropped.append(number)
+    if asked:
+        await db.execute(_ASK_LOOKUPS, *columns(asked), now)
+    if anew:
+        await db.execute(_ASK_ANEW, anew, now)
+    if dropped:
+        await db.execute(_DROP_LOOKUPS, dropped)
