@@ -164,8 +164,8 @@ FINAL = FAILED | {Status.DELIVERED}
 
 
 async def _answer(group: list[Batch]) -> None:
-    """Wake the callers one by one, and look at the database between two of them. Woken all together they keep it waiting
-    with the next group, for as long as their answers and their next requests take: a seventh of all time under load.
+    """Wake the callers one by one, and look at the database between two of them. Woken all together they keep it
+    waiting with the next group for as long as their answers and next requests take: a seventh of all time under load.
     """
     for batch in group:
         if not batch.done.done():
