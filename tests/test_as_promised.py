@@ -7,8 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Service, Start
 from structlog.testing import capture_logs
+
+from tests.conftest import Service, Start
 
 NUMBER = "+15555551234"
 LIST = "/v1/senders/12345/lists/spring/subscribers"

@@ -15,12 +15,12 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from running import WITHIN, Served, environment, launched, sendable, serving, until
 from typer.main import get_command
 
 from app.cli import app
 from app.services.embedded.home import locate
 from app.services.migrate import head
+from tests.running import WITHIN, Served, environment, launched, sendable, serving, until
 
 NUMBER = "+15550003333"
 HELD = {"message_id": "h1", "number": NUMBER, "sender": "12345", "status": "undeliverable", "code": "345"}

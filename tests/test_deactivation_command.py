@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import environment, peak, sendable
 
 from tests.conftest import Service
+from tests.running import environment, peak, sendable
 
 DAY = "2026-11-20"
 HELD, LISTED = 2_000, 600

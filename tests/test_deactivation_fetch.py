@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import sendable
 from tenacity import wait_none
 
 from app.config import Settings, SettingsError
@@ -22,6 +21,7 @@ from tests import keeper
 from tests.conftest import Service, Start
 from tests.keeper import Files, keeping
 from tests.loopback import Reply, Request
+from tests.running import sendable
 
 WHO, OTHER, THIRD = "+15555551234", "+15555550142", "+15555550199"
 KEYS = {

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from running import WITHIN, environment, sendable, serving
 
 from app.catalogue import load
 from app.cli.demo import wire as wires
@@ -31,6 +30,7 @@ from app.gateways import GATEWAYS as VENDORS
 from app.gateways import prove, read
 from app.models.receipt import FAILED, Broken, Callback, Link, Receipt, Status
 from app.services.embedded.home import locate
+from tests.running import WITHIN, environment, sendable, serving
 
 NOW = datetime(2026, 11, 21, 18, tzinfo=UTC)
 TWELVE = {"341", "345", "349", "560", "561", "565", "568", "573", "592", "603", "629", "3041"}

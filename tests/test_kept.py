@@ -15,7 +15,6 @@ from typing import Any
 
 import httpx
 import pytest
-from running import environment, sendable
 from sqlalchemy import text
 
 from app.gateways import GATEWAYS, _verify
@@ -23,6 +22,7 @@ from app.models.receipt import Callback, Link
 from app.services import refused
 from app.services.connection import connect
 from tests.conftest import Service, Start
+from tests.running import environment, sendable
 
 BERLIN = "030 555012"
 """Possible where numbers are German, and nowhere in North America."""

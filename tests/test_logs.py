@@ -13,12 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 import structlog
-from running import sendable, serving
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.models.duration import duration
 from app.services import logs
 from app.services.embedded.home import locate
+from tests.running import sendable, serving
 
 NUMBERS = [f"1555000{number}" for number in range(7001, 7020)]
 """Without the `+`, so that any way of writing it is found."""

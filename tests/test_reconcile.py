@@ -17,7 +17,6 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from running import environment, sendable
 
 from app.config import Settings, SettingsError
 from app.gateways import GATEWAYS, answered
@@ -26,6 +25,7 @@ from app.models.lookup import HttpAnswer
 from app.models.receipt import Broken, Link, Missed, Status
 from app.services.reconcile import FAILURES_MOST, Reconciled, reconcile
 from tests.conftest import Service, Start
+from tests.running import environment, sendable
 
 NUMBER = "+15555550100"
 DAY = timedelta(hours=24)

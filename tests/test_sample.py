@@ -14,7 +14,6 @@ from urllib.parse import parse_qsl, urlencode
 
 import httpx
 import pytest
-from running import sendable, serving
 
 from app.config import read_settings
 from app.gateways import GATEWAYS, custom, prove
@@ -22,6 +21,7 @@ from app.models.receipt import Callback, Link
 from app.services.doctor import Finding
 from app.services.sample import HEADER, of_gateway
 from tests.conftest import Service, Start
+from tests.running import sendable, serving
 
 
 class Passed(NamedTuple):

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from conftest import Service
 
 from app.routers import body
+from tests.conftest import Service
 
 MIB = 1024 * 1024
 AGREED = {"consented_at": "2026-11-01T00:00:00Z", "source": "web"}

@@ -8,10 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from running import sendable
-
 from app.catalogue import FOLDER, load
 from tests.conftest import Service
+from tests.running import sendable
 
 
 def receipt(**said: Any) -> dict[str, Any]:
