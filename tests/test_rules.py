@@ -85,6 +85,22 @@ async def test_a_group_costs_the_same_statements_for_one_receipt_and_for_five_hu
         assert len(await cost(service, 501)) <= len(once) + 5  # counted, opened, named, caught, alarmed
 
 
+async def test_the_register_takes_its_locks_in_the_order_of_the_receipts(service: Service) -> None:
+    """Messages, the breaker's hits, and all numbers at once: those that failed, and those whose carrier it tells."""
+    unnamed = {"message_id": "late", "status": "undeliverable", "code": "629"}
+    assert (await service.client.post("/v1/receipts/native", json=unnamed)).status_code == 200
+    entry = {"gateway": "native", "sender": "12345", "carrier": "AT&T", "sent_at": "2026-11-20T10:00:00Z"}
+    sent = [
+        entry | {"message_id": "late", "number": "+15555551234"},
+        entry | {"message_id": "x", "number": "+15555550142"},
+    ]
+    with statements(service) as told:
+        assert (await service.client.post("/v1/messages", json=sent)).json()["receipts_applied"] == 1
+    locks = ("INSERT INTO messages", "INSERT INTO breaker_hits", "FOR UPDATE OF n", "INSERT INTO hourly_counts")
+    taken = [lock for statement in told for lock in locks if lock in statement]
+    assert taken == [*locks]
+
+
 def test_no_session_and_no_mapped_class_is_used() -> None:
     mapped = re.compile(r"sqlalchemy\.orm|AsyncSession|sessionmaker|DeclarativeBase|mapped_column|relationship\(")
     assert [name for name, source in sources("") if mapped.search(source)] == []
