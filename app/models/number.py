@@ -110,7 +110,7 @@ class Number(Struct, frozen=True, gc=False, omit_defaults=True):
     `strikes` are the event times of reasons that count repetitions, newest first. `seen`: something was said of the
     number itself; a mere entry of the sent-message register leaves it unseen. `ladders` holds the strikes of those that
     end in `unreachable`, `unknown` those of the one that ends consent, `deliveries` the newest send times of delivered
-    messages (seconds since 1970) that come between the latter: all oldest first. `aside` is keyed as the breaker does.
+    messages (seconds since 1970) that come between the latter: all oldest first. `aside` is keyed by `apart`.
     """
 
     number: str
@@ -180,9 +180,9 @@ class Verdict(Struct, frozen=True, gc=False, omit_defaults=True):
 
     `named`: the key of a hold that waited for its sender's name, and has it now. `released`: a person ends every hold
     there is, whatever its date. `rung`: a strike on this `ladder`; with the `rungs`-th of them consent ends, where that
-    is what it leads to. `apart`: the breaker's key under which it is kept aside; `case`: in that quarantine;
-    `closed`: which is over, and what waited there is dropped. `dated`: the same event was heard before, when nobody
-    knew yet when its message was sent.
+    is what it leads to. `apart`: the key under which it is kept aside, the breaker's or `undated`; `case`: in that
+    quarantine; `closed`: which is over, and what waited there is dropped. `dated`: the same event was heard before,
+    when nobody knew yet when its message was sent.
     """
 
     number: str

@@ -30,8 +30,8 @@ UNNAMED: Waiting = "sender"
 
 
 def merge(number: Number, verdict: Verdict) -> Number:
-    """A verdict's facts joined to a number's. Associative, commutative and idempotent, but for a person's decisions and
-    for what the breaker keeps aside.
+    """A verdict's facts joined to a number's. Associative, commutative and idempotent, but for a person's decisions,
+    for what is kept aside, and for an event heard again with its send date: it replaces what was supposed of it.
     """
     if verdict.dated:
         return merge(_undated(number, verdict), replace(verdict, dated=False))
