@@ -15,7 +15,6 @@ from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
 
-from app.catalogue import shipped
 from app.models.number import Cause, Change, Verdict
 from app.models.policy import Breaker, Policy
 from app.services.connection import Connection
@@ -103,8 +102,7 @@ def key_of(arrival: Arrival, verdict: Verdict, policy: Policy) -> Key | None:
     receipt, reason = arrival.receipt, arrival.reason
     if reason is None or policy.rule(reason).revocation or not _weighs(verdict):
         return None
-    known = shipped().find(receipt.code_space, receipt.code)  # 0629 is 629: one event, not two
-    code = known.code if known else receipt.code or reason
+    code = arrival.spelled or receipt.code or reason
     carrier = arrival.brand or receipt.carrier or ""
     return Key(receipt.gateway, receipt.code_space or "", code, verdict.sender or "", carrier, reason)
 

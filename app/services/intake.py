@@ -374,9 +374,8 @@ def arrival(receipt: Receipt, arrived: datetime, meaning: Meaning) -> Arrival:
         brand = meaning.carriers.by_network(receipt.mcc, receipt.mnc)
     failed = receipt.status in FAILED
     reason = reason_of(receipt, code) if failed else None
-    return Arrival(
-        receipt, key_of(receipt), arrived, reason, brand, failed and code is None and receipt.code is not None
-    )
+    unmapped = failed and code is None and receipt.code is not None
+    return Arrival(receipt, key_of(receipt), arrived, reason, brand, unmapped, code.code if code else None)
 
 
 def key_of(receipt: Receipt) -> UUID:

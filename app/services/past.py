@@ -8,11 +8,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
-from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.models.catalogue import Carriers
 from app.models.lookup import Failed
 from app.models.number import Change, Subscription
 from app.models.receipt import Receipt, Status
@@ -20,6 +18,7 @@ from app.services import store
 from app.services.connection import Connection, transaction
 from app.services.decide import Registered
 from app.services.heard import Said
+from app.services.intake import Meaning, arrival
 from app.services.store import Arrival
 
 AT_ONCE = 500
@@ -103,11 +102,11 @@ async def _pages(db: Connection, statement: str, since: datetime) -> AsyncIterat
         after = page[-1]
 
 
-async def past(db: Connection, page: Sequence[str], since: datetime, carriers: Carriers) -> list[Past]:
+async def past(db: Connection, page: Sequence[str], since: datetime, meaning: Meaning) -> list[Past]:
     """The past of each number of a page."""
     found = {number: Past(number, [], [], [], []) for number in page}
     for row in await db.fetch(_RECEIPTS, page, since, timeout=WITHIN):
-        found[row["number"]].receipts.append(_arrived(row, carriers))
+        found[row["number"]].receipts.append(_arrived(row, meaning))
     for row in await db.fetch(_CHANGES, page, timeout=WITHIN):
         found[row["number"]].changes.append(_dated(row))
     for number, lists in (await store.lists(db, [*page])).items():
@@ -127,20 +126,18 @@ WHERE r.number = ANY($1::text[]) AND r.received_at >= $2 ORDER BY r.number, r.re
 """
 
 
-def _arrived(row: Any, carriers: Carriers) -> tuple[Arrival, Registered | None]:  # noqa: ANN401 - a driver's row
+def _arrived(row: Any, meaning: Meaning) -> tuple[Arrival, Registered | None]:  # noqa: ANN401 - a driver's row
     """A receipt as far as it is kept, and what the register, while it is kept, knows of its message."""
     receipt = Receipt(
         row["message_id"], Status(row["status"]), row["number"], row["sender"], row["code"], row["code_space"],
         row["carrier"], row["mcc"], row["mnc"], segment=row["segment"], segments=row["segments"],
         occurred_at=row["occurred_at"], sent_at=row["sent_at"], gateway=row["gateway"], account=row["account"],
     )  # fmt: skip
-    brand = carriers.name(receipt.carrier) if receipt.carrier else None
-    if brand is None and receipt.mcc:
-        brand = carriers.by_network(receipt.mcc, receipt.mnc)
     known = None
     if row["sent_to"] is not None:
         known = Registered(row["sent_to"], row["sent_from"], row["registered"], row["routed"])
-    return Arrival(receipt, UUID(int=row["key"].int), row["received_at"], row["reason"], brand), known
+    said = arrival(receipt, row["received_at"], meaning)
+    return said._replace(key=row["key"], reason=row["reason"]), known
 
 
 # Changes and answers -----------------------------------------------------------------------------------------------

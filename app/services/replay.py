@@ -70,7 +70,7 @@ async def replay(engine: AsyncEngine, meaning: Meaning, which: Which, since: dat
         rules = Rules(meaning, now, await _quarantined(db, meaning.policy.breaker.window, now))
         total, done = await _many(db, which), 0
         async for page in _pages(db, which):
-            pasts = {one.number: one for one in await kept.past(db, page, which.since or EVER, meaning.carriers)}
+            pasts = {one.number: one for one in await kept.past(db, page, which.since or EVER, meaning)}
             for row in await db.fetch(_STANDS, page, timeout=kept.WITHIN):
                 for difference in _of_number(row, pasts[row["number"]], rules):
                     yield difference

@@ -97,7 +97,7 @@ async def simulate(engine: AsyncEngine, between: Between, since: datetime, now: 
         total = await many_heard_of(db, since)
         undone = await _undone(db, between.old.breaker.window, now)
         async for page in heard_of(db, since):
-            for one in await past(db, page, since, between.meaning.carriers):
+            for one in await past(db, page, since, between.meaning):
                 old, new = (_run(one, policy, between, undone, (since, now)) for policy in (between.old, between.new))
                 only_old.update(old.items - new.items)
                 only_new.update(new.items - old.items)

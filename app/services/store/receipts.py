@@ -21,7 +21,7 @@ NAMELESS_FOR = timedelta(hours=24)
 class Arrival(NamedTuple):
     """A receipt as it is stored: with the key that recognises its repetitions, its arrival, and what it was taken for.
 
-    `unmapped`: it failed with a code that is in no table.
+    `unmapped`: it failed with a code that is in no table; `spelled`: its code as its table writes it (0629 is 629).
     """
 
     receipt: Receipt
@@ -30,6 +30,7 @@ class Arrival(NamedTuple):
     reason: str | None = None
     brand: str | None = None
     unmapped: bool = False
+    spelled: str | None = None
 
 
 arrival_of = Decoder(Arrival).decode
