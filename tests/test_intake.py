@@ -106,6 +106,11 @@ async def test_an_unknown_status_is_kept_without_effect_and_an_unknown_code_is_a
     assert await service.sql("SELECT kind, key FROM alarms") == [("unknown_code", "native/openmarket/31337x")]
 
 
+async def test_a_code_with_leading_zeros_raises_the_alarm_of_the_one_in_the_table(service: Service) -> None:
+    await post(service, [receipt(code="331"), receipt(message_id="m2", code="0331")])
+    assert await service.sql("SELECT kind, key, count FROM alarms") == [("account_error", "native/openmarket/331", 2)]
+
+
 async def test_a_gzipped_body_is_read_and_a_bomb_is_refused(service: Service) -> None:
     async def send(body: bytes) -> Any:
         return await service.client.post("/v1/receipts/native", content=body, headers={"content-encoding": "gzip"})

@@ -363,7 +363,7 @@ def alarms(taken: Sequence[Arrival], policy: Policy) -> Counter[tuple[str, str]]
         kind = "unknown_code" if a.unmapped else a.reason
         if kind and (a.unmapped or policy.rule(kind).alarm):
             r = a.receipt
-            raised[kind, "/".join(filter(None, (r.gateway, r.account, r.code_space, r.code)))] += 1
+            raised[kind, "/".join(filter(None, (r.gateway, r.account, r.code_space, a.spelled or r.code)))] += 1
     return raised
 
 
