@@ -49,11 +49,12 @@ from app.services.deactivations.importing import Guard
 from app.services.deactivations.transport import Transport
 from app.services.errands import Errands
 from app.services.feed import Feed
-from app.services.intake import Intake, Meaning
+from app.services.intake import Intake
 from app.services.lookup import stops
 from app.services.lookup.ask import Source
 from app.services.lookup.outcome import TIMETABLE, Plan
 from app.services.lookup.service import Lookups
+from app.services.meaning import Meaning
 from app.services.reconcile import Inquirer
 from app.services.refused import Refusals
 from app.services.status import Reader

@@ -16,11 +16,11 @@ from app.lookups import PROVIDERS
 from app.models.number import Carrier, Cause, Fact, Verdict
 from app.services.apply import apply
 from app.services.connection import connect, transaction
-from app.services.intake import Meaning
 from app.services.lookup.ask import Source
 from app.services.lookup.outcome import Plan
 from app.services.lookup.service import AT_ONCE, Lookups
 from app.services.lookup.transport import Transport
+from app.services.meaning import Meaning
 from app.services.migrate import upgrade
 from bench.load import CannotMeasure
 from bench.traffic import meaning, number

@@ -12,7 +12,7 @@ from random import Random
 from app.catalogue import carriers, load
 from app.catalogue.policy import load_policy
 from app.models.receipt import Receipt, Status
-from app.services.intake import Meaning
+from app.services.meaning import Meaning
 
 SENDERS = ("12345", "24680", "55512", "77007")
 CARRIERS = ("Verizon Wireless", "AT&T", "T-Mobile", "US Cellular")

@@ -30,6 +30,8 @@ NEVER = datetime.min.replace(tzinfo=UTC)
 
 FAILED = frozenset({Status.UNDELIVERABLE, Status.REJECTED, Status.EXPIRED})
 """Final failures: the only statuses whose code acts (policy.md, "What acts")."""
+FINAL = FAILED | {Status.DELIVERED}
+"""After these nothing more is to come."""
 
 
 @dataclass(frozen=True, slots=True)

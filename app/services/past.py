@@ -15,10 +15,11 @@ from app.models.lookup import Failed
 from app.models.number import Change, Subscription
 from app.models.receipt import Receipt, Status
 from app.services import store
+from app.services.arrival import arrival
 from app.services.connection import Connection, transaction
 from app.services.decide import Registered
 from app.services.heard import Said
-from app.services.intake import Meaning, arrival
+from app.services.meaning import Meaning
 from app.services.store import Arrival
 
 AT_ONCE = 500

@@ -19,9 +19,9 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_
 
 from app.gateways import answered
 from app.models.lookup import HttpAnswer, Options
-from app.models.receipt import Gateway, Link, Missed, Receipt
+from app.models.receipt import FINAL, Gateway, Link, Missed, Receipt
 from app.services.connection import Busy, transaction
-from app.services.intake import FINAL, Intake
+from app.services.intake import Intake
 from app.services.lookup.breaker import Pace
 from app.services.lookup.transport import Transport, Unreached
 from app.services.upkeep import REGISTER_KEPT

@@ -30,7 +30,7 @@ from app.models.receipt import Broken, Callback, Link, Receipt
 from app.services import metrics
 from app.services.connection import Busy, is_lost, transaction
 from app.services.errands import Errands
-from app.services.intake import Meaning
+from app.services.meaning import Meaning
 from app.services.unread import Again, Links, as_kept, commit, tells_a_query
 
 log = structlog.get_logger(__name__)

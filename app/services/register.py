@@ -10,9 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Carrier, Cause, Verdict
 from app.services import store
+from app.services.arrival import arrival
 from app.services.connection import Connection, transaction
 from app.services.decide import Registered
-from app.services.intake import Meaning, act, arrival, corrected, totals
+from app.services.keep import act, corrected, totals
+from app.services.meaning import Meaning
 from app.services.store import Arrival
 
 AT_ONCE = 5_000

@@ -20,8 +20,8 @@ from app.services import aside, breaker, store
 from app.services import past as kept
 from app.services.connection import Connection
 from app.services.decide import Registered, decide
-from app.services.intake import Meaning
 from app.services.ladders import ENDS_CONSENT, FACTS_KEPT
+from app.services.meaning import Meaning
 from app.services.merge import merge
 from app.services.past import Past, looking
 from app.services.shown import show

@@ -25,7 +25,7 @@ from app.services import breaker, store
 from app.services.connection import Connection
 from app.services.decide import Registered, decide, reported
 from app.services.heard import Said
-from app.services.intake import Meaning
+from app.services.meaning import Meaning
 from app.services.merge import latest
 from app.services.past import Dated, Past, heard_of, looking, many_heard_of, past
 from app.services.resolve import Moment, resolve

@@ -15,8 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.gateways import cut, read
 from app.models.receipt import Broken, Callback, Gateway, Link, Receipt
 from app.services import metrics, store
+from app.services.arrival import arrival
 from app.services.connection import transaction
-from app.services.intake import GROUP_MOST, Meaning, arrival, keep
+from app.services.intake import GROUP_MOST
+from app.services.keep import keep
+from app.services.meaning import Meaning
 from app.services.store import Kept
 
 Links = Mapping[tuple[str, str], Link]

@@ -25,7 +25,7 @@ from app.services.connection import Connection, is_lost, transaction
 
 if TYPE_CHECKING:
     from app.config import Settings
-    from app.services.intake import Meaning
+    from app.services.meaning import Meaning
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from time import monotonic
 
 from app.config import Settings
 from app.main import meaning_of
-from app.services.intake import Meaning
+from app.services.meaning import Meaning
 from tests.chaos.facts import World
 from tests.chaos.ground import STARTS, Postgres, Served
 from tests.chaos.load import RESUMES, Follower, Load, Log, Stream, until, until_so

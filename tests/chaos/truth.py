@@ -23,7 +23,7 @@ from app.models.receipt import FAILED, Broken, Receipt, Status
 from app.services.aside import acting
 from app.services.decide import Registered as Known
 from app.services.decide import decide, reason_of
-from app.services.intake import Meaning
+from app.services.meaning import Meaning
 from app.services.merge import merge, merge_list
 from app.services.register import Sent
 from app.services.shown import consent, show

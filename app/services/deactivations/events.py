@@ -8,7 +8,7 @@ from functools import lru_cache
 from app.models.feed import GONE, SPACE, Kind
 from app.models.policy import Policy
 from app.services.decide import OLDEST, believed
-from app.services.intake import Meaning
+from app.services.meaning import Meaning
 
 LAST = timedelta(days=1) - timedelta(microseconds=1)
 PASSING: frozenset[Kind] = frozenset({"SUSPEND", "RESUME", "PORT"})

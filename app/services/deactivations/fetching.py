@@ -20,7 +20,7 @@ from app.services.connection import Connection, is_lost, transaction
 from app.services.deactivations.importing import Guard, Order, Outcome, Tell, TooMuch, UnderWay, take_in
 from app.services.deactivations.transport import Transport, Unreached
 from app.services.deactivations.unpack import NotAFile
-from app.services.intake import Meaning
+from app.services.meaning import Meaning
 
 log = structlog.get_logger(__name__)
 

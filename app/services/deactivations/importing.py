@@ -28,7 +28,7 @@ from app.services.deactivations.events import noted_kinds, reason_of, when
 from app.services.deactivations.files import File, Given, Judged
 from app.services.deactivations.unpack import NotAFile, Unpacked
 from app.services.decide import reported
-from app.services.intake import Meaning
+from app.services.meaning import Meaning
 from app.services.shown import network_of
 from app.services.store import CountKey
 

@@ -13,10 +13,10 @@ from app.models.number import Change
 from app.services import store
 from app.services.apply import apply
 from app.services.connection import Busy, Connection, is_lost, transaction
-from app.services.intake import Meaning
 from app.services.lookup import claims
 from app.services.lookup.claims import Next
 from app.services.lookup.outcome import Done, Outcome, Plan, Settled, later, opted_out, settle
+from app.services.meaning import Meaning
 from app.services.settle import Held
 
 GROUP_MOST = 500

@@ -11,10 +11,10 @@ from app.models.number import Carrier, Number
 from app.services import store
 from app.services.connection import Connection
 from app.services.heard import DEAF, kind_of
-from app.services.intake import Meaning
 from app.services.lookup import claims
 from app.services.lookup.ask import Answer
 from app.services.lookup.claims import Claim
+from app.services.meaning import Meaning
 from app.services.resolve import BURST
 from app.services.shown import DEAD, Question, known_carrier, questions
 

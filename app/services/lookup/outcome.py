@@ -15,12 +15,12 @@ from app.models.lookup import Failed, Failure, Found
 from app.models.number import Cause, Change, Number, Stalled, Verdict
 from app.services.apply import Applied
 from app.services.heard import Said, best, kind_of
-from app.services.intake import Meaning
 from app.services.lookup.ask import Answer, Source
 from app.services.lookup.budget import NOTHING
 from app.services.lookup.claims import Claim, Next
 from app.services.lookup.kept import REFUSALS, kept_until
 from app.services.lookup.panel import Told
+from app.services.meaning import Meaning
 from app.services.resolve import Moment, resolve
 from app.services.shown import known_carrier, network_of, questions
 from app.services.store import OPTED_OUT, CountKey

@@ -15,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.services import metrics
 from app.services.connection import Busy, is_lost, transaction
-from app.services.intake import Meaning
 from app.services.lookup import claims, stops
 from app.services.lookup.ask import Asker
 from app.services.lookup.budget import Budget
@@ -26,6 +25,7 @@ from app.services.lookup.outcome import Done, Outcome, Plan
 from app.services.lookup.panel import Panel, Told
 from app.services.lookup.transport import Transport
 from app.services.lookup.written import written
+from app.services.meaning import Meaning
 
 log = structlog.get_logger(__name__)
 

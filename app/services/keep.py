@@ -1,0 +1,191 @@
+"""Keeps receipts, with everything that follows from them, in the caller's transaction: a fixed number of statements,
+however many they are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple, TypeAlias
+
+from msgspec.structs import replace
+
+from app.models.number import Change, Verdict
+from app.models.policy import Policy
+from app.models.receipt import FINAL, Receipt
+from app.services import breaker, store
+from app.services.apply import Applied, apply
+from app.services.aside import UNDATED
+from app.services.breaker import Guard
+from app.services.connection import Connection
+from app.services.decide import Registered, decide
+from app.services.meaning import Meaning
+from app.services.shown import network_of
+from app.services.store import Arrival, CountKey, Kept
+
+PARTS_WITHIN = timedelta(days=14)
+"""How long the parts of one message are looked for."""
+
+
+async def keep(db: Connection, arrivals: Iterable[Arrival], unread: Sequence[Kept], meaning: Meaning, now: datetime,
+               *, read: Sequence[int] = (), proven: Sequence[int] = ()) -> tuple[list[Arrival], int]:  # fmt: skip
+    """Everything that follows from these receipts, in the caller's transaction; those that had not been taken before.
+
+    `read`: the ids of unread callbacks, and `proven` those of refused ones, that these receipts come from: they go, and
+    it is told how many of them were still there.
+    """
+    keyed = {a.key: a for a in arrivals}
+    fresh = await store.add_keys(db, keyed, now) if keyed else set()
+    taken = [one for key, one in keyed.items() if key in fresh]
+    told, undone, tripped, recounted = await _take(db, taken, meaning, now) if taken else NOTHING
+    await store.keep_unread(db, unread, now)
+    gone = await store.drop_unread(db, read) + await store.drop_refused(db, proven)
+    await store.count(db, totals(told, recounted))
+    await store.alarm(db, alarms(taken, meaning.policy) + Counter(tripped), now)
+    await store.note_unknown(db, taken, now)
+    await store.publish(db, [change for one in told for change in one.changes] + undone)
+    return taken, gone
+
+
+async def _take(db: Connection, taken: list[Arrival], meaning: Meaning, now: datetime) -> Acted:
+    unnamed = {store.id_of(a.receipt) for a in taken if _lacks_a_name(a.receipt)}
+    ids = {store.id_of(a.receipt) for a in taken if a.receipt.message_id is not None}
+    numbers = {a.receipt.number for a in taken if a.receipt.number}
+    known, lacking = await store.find_messages(db, ids, unnamed, numbers, now) if ids else ({}, None)
+    pairs = [(a, known.get(store.id_of(a.receipt))) for a in taken]
+    await store.add_receipts(db, pairs)
+    await store.add_unnamed(db, [a for a, entry in pairs if entry is None and _lacks_a_name(a.receipt)])
+    named = [(a, entry) for a, entry in pairs if a.receipt.number or entry]
+    return await act(db, named, meaning, now, lacking=lacking)
+
+
+async def act(db: Connection, pairs: Sequence[Pair], meaning: Meaning, now: datetime, *, again: bool = False,
+              besides: Sequence[Verdict] = (), lacking: set[str] | None = None) -> Acted:  # fmt: skip
+    """Decide on receipts that have a number, and keep what follows. `again`: they were heard before their messages
+    were in the register. `besides`: what else is known of numbers. `lacking`: those of the numbers that have no row
+    yet, where that is known.
+    """
+    policy = meaning.policy
+    verdicts = await _decided(db, pairs, policy, now)
+    if again:
+        verdicts = [
+            replace(verdict, named=f"held/{a.reason}/{a.receipt.message_id}", dated=bool(a.receipt.number))
+            for (a, _), verdict in zip(pairs, verdicts, strict=True)
+        ]
+    watched = await breaker.watch(db, [a for a, _ in pairs], verdicts, Guard(policy, meaning.tally), now)
+    acting = [_undoable(v, entry) for v, (_, entry) in zip(watched.verdicts, pairs, strict=True)]
+    applied = await apply(db, [*acting, *besides, *watched.undoing], policy, now, lacking=lacking)
+    rows = zip(pairs, verdicts, applied.changes, strict=False)
+    told = [Told(a, v, changes, _network(applied, a, v, again=again)) for (a, _), v, changes in rows]
+    others, recounted = applied.changes[len(pairs) :], Counter[CountKey]()
+    for verdict, changes in zip(watched.undoing, others[len(besides) :], strict=True):
+        key = watched.keys[verdict.apart or ""]
+        recounted.update(breaker.taken_back(changes, breaker.served_by(key, applied.held[verdict.number])))
+    return Acted(told, [change for changed in others for change in changed], watched.alarms, recounted)
+
+
+async def _decided(db: Connection, pairs: Sequence[Pair], policy: Policy, now: datetime) -> list[Verdict]:
+    """What each receipt says. A message in parts is delivered when all of them are."""
+    verdicts = [decide(a.receipt, a.reason, a.arrived, policy, entry, brand=a.brand) for a, entry in pairs]
+    partial = {store.id_of(a.receipt) for a, _ in pairs if a.receipt.segment and (a.receipt.segments or 1) > 1}
+    whole = await store.whole_messages(db, partial, now - PARTS_WITHIN) if partial else set()
+    if incomplete := partial - whole:
+        verdicts = [
+            replace(verdict, delivered=None) if store.id_of(a.receipt) in incomplete else verdict
+            for (a, _), verdict in zip(pairs, verdicts, strict=True)
+        ]
+    return verdicts
+
+
+def _network(applied: Applied, one: Arrival, verdict: Verdict, *, again: bool) -> str | None:
+    """Under which a receipt is counted: that of the number, for one that was counted before the same as then."""
+    counted = again and one.receipt.number and one.receipt.sender
+    return network_of((applied.before if counted else applied.held)[verdict.number].shown.carrier)
+
+
+def _undoable(verdict: Verdict, entry: Registered | None) -> Verdict:
+    """Kept aside when it ends consent and the register may still tell that its message was sent before an opt-in."""
+    supposed = verdict.out and verdict.out.guard == verdict.at and verdict.cause.message_id
+    if (supposed and entry is None) or (verdict.out and verdict.dated):
+        return verdict if verdict.apart is not None else replace(verdict, apart=UNDATED)
+    return verdict
+
+
+def _lacks_a_name(receipt: Receipt) -> bool:
+    """Whether the register could still add something: a number, or the sender of a final receipt."""
+    if receipt.message_id is None:
+        return False
+    return receipt.number is None or (receipt.sender is None and receipt.status in FINAL)
+
+
+Pair: TypeAlias = tuple[Arrival, Registered | None]
+
+
+class Told(NamedTuple):
+    """One receipt that acted: what was decided, what changed, and on which network the number now is."""
+
+    arrival: Arrival
+    verdict: Verdict
+    changes: list[Change]
+    network: str | None
+
+    @property
+    def carrier(self) -> str:
+        """The one that the receipt tells of, else, where its sender is known, the one that serves the number."""
+        own = self.arrival.brand or self.arrival.receipt.carrier
+        return own or (self.network if self.verdict.sender else None) or ""
+
+
+class Acted(NamedTuple):
+    """What came of a group: its receipts one by one, what a mass event undid, the alarms that it raised, and by how
+    much the counts of opt-outs are to be corrected for it.
+    """
+
+    told: list[Told]
+    undone: list[Change]
+    alarms: dict[tuple[str, str], int]
+    recounted: Counter[CountKey]
+
+
+NOTHING = Acted([], [], {}, Counter())
+
+
+def totals(told: Sequence[Told], recounted: Mapping[CountKey, int], *, named: bool = False) -> Counter[CountKey]:
+    """Final receipts and the opt-outs they brought, by sender, carrier and hour of the event, and what else is to be
+    corrected of them. `named`: those that had a number but no sender were counted under no sender, and the carrier that
+    they told of, when they came: they move.
+    """
+    counts = Counter(recounted)
+    for one in told:
+        a, verdict = one.arrival, one.verdict
+        if a.receipt.status not in FINAL:
+            continue
+        hour, carrier = verdict.at.replace(minute=0, second=0, microsecond=0), one.carrier
+        for outcome in ("sent", a.reason or "delivered"):
+            counts[hour, verdict.sender or "", carrier, outcome] += 1
+            if named and a.receipt.number and not a.receipt.sender:
+                counts[hour, "", a.brand or a.receipt.carrier or "", outcome] -= 1
+    counts.update(corrected(told))
+    return counts
+
+
+def corrected(told: Sequence[Told]) -> Counter[CountKey]:
+    """The opt-outs that receipts brought, and took back."""
+    counts = Counter[CountKey]()
+    for one in told:
+        if one.changes:
+            counts.update(breaker.left(one.changes, one.carrier))
+            counts.update(breaker.taken_back(one.changes, one.carrier))
+    return counts
+
+
+def alarms(taken: Sequence[Arrival], policy: Policy) -> Counter[tuple[str, str]]:
+    """Codes that nobody has mapped, and errors that are ours to mend."""
+    raised: Counter[tuple[str, str]] = Counter()
+    for a in taken:
+        kind = "unknown_code" if a.unmapped else a.reason
+        if kind and (a.unmapped or policy.rule(kind).alarm):
+            r = a.receipt
+            raised[kind, "/".join(filter(None, (r.gateway, r.account, r.code_space, a.spelled or r.code)))] += 1
+    return raised
