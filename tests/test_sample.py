@@ -17,6 +17,7 @@ import pytest
 
 from app.config import read_settings
 from app.gateways import GATEWAYS, custom, prove
+from app.models.described import Description
 from app.models.receipt import Callback, Link
 from app.services.doctor import Finding
 from app.services.sample import HEADER, of_gateway
@@ -275,6 +276,26 @@ async def test_a_signature_over_the_address_needs_a_public_url() -> None:
     kannel = [one async for one in of_gateway(GATEWAYS["kannel"], "", Link("kannel", secrets=("s",)), "http://127.0.0.1:1",
                                               auth=True)]  # fmt: skip
     assert not any("covers the address" in finding.says for finding in kannel)
+
+
+@pytest.mark.parametrize(("gateway", "given", "told"), [
+    ("kannel", {}, GATEWAYS["kannel"].hint),
+    ("kannel", {"code_space": "openmarket"}, None),
+    ("clickatell", {"code_space": "clickatell_status"}, None),
+    ("jasmin", {"code_space": "openmarket"}, "receipts carry no number: post what you send to /v1/messages"),
+    ("bird", {"public_url": "http://127.0.0.1:1"}, "the secret is the signing key of the webhook subscription"),
+    ("twilio", {"public_url": "http://127.0.0.1:1"}, None),
+    ("custom/acme", {"code_space": "openmarket"}, None),
+])  # fmt: skip
+async def test_the_doctor_asks_for_no_setting_that_is_there(
+    gateway: str, given: dict[str, str], told: str | None
+) -> None:
+    fields = {"status": "s", "number": "n", "code": "c"}
+    acme = custom.described("acme", Description.model_validate({"reads": "json", "fields": fields}))
+    one = (GATEWAYS | {acme.name: acme})[gateway]
+    link = replace(Link(gateway, secrets=("s",)), **given)
+    findings = [found async for found in of_gateway(one, "", link, "http://127.0.0.1:1", auth=True)]
+    assert [found.mend for found in findings if found.says == "for its console"] == ([told] if told else [])
 
 
 async def test_where_the_vendor_alone_has_the_key_the_doctor_says_so_and_tries_the_way_all_the_same(way: Way) -> None:

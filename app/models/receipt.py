@@ -182,8 +182,8 @@ class Gateway:
     `nonce` gives what a vendor signs but once: seen again within the link's window, the callback is a copy. Ask for it
     by `gateways.once`, of proven callbacks only. `nonce_alone` says that other words with it make no other callback, as
     the signature need not cover them. `sign` makes of a callback what this vendor would send with such a secret: for
-    `sendable doctor --gateway`. It is None, or gives None, where the vendor alone has the key; it may raise what a parser
-    may, for what is no secret of this vendor. `inquiry` is how it is asked for receipts that never came.
+    `sendable doctor --gateway`. It is None, or gives None, where the vendor alone has the key; it may raise what a
+    parser may, for what is no secret of this vendor. `inquiry` is how it is asked for receipts that never came.
 
     Two effects are left to the edge, which asks where: `certificate` gives the address of one that the proof needs,
     `confirmation` what to call once a handshake has been proven. Both must know the host. Ask through
