@@ -101,8 +101,10 @@ public_url = "{url}/dlr"
 secrets = ["user:password"]
 public_url = "{url}/dlr"
 [gateways.telnyx]
-secrets = ["a public key"]
+secrets = ["ZXpjU08ifSfa/qMFdJOCCWnj56OJZAbcPsBMZ3TZzaw="]
 public_url = "{url}/dlr"
+[gateways.telnyx.accounts.eu]
+secrets = ["KEY0123456789ABCDEF_anApiKey"]
 [gateways.aws-eum]
 secrets = ["arn:aws:sns:us-east-1:123456789012:sms-events"]
 public_url = "{url}/dlr"
@@ -307,8 +309,9 @@ async def test_where_the_vendor_alone_has_the_key_the_doctor_says_so_and_tries_t
         way.proxy.change = filtered
         *_, last = await found(way, gateway)
         assert (last.level, "which breaks a signature" in last.says) == ("wrong", True), last
-    *_, last = await found(way, "telesign")
-    assert (last.level, last.says) == ("wrong", "the secret is not written as those of this vendor are")
+    for gateway, account in (("telesign", ""), ("telnyx", "eu")):
+        *_, last = await found(way, gateway, account)
+        assert (last.level, last.says) == ("wrong", "the secret is not written as those of this vendor are")
 
 
 async def test_the_answer_to_a_sample_tells_a_stranger_nothing(start: Start) -> None:
@@ -328,7 +331,7 @@ DESCRIBED = {
     "by an HMAC": {"signature": {"header": "X-Signed", "prefix": "v1=", "hash": "sha512"}},
     "by an HMAC with a time": {"signature": {"header": "X-Signed", "time": "X-At", "over": "{x-at}.{url}.{body}"}},
 }
-SIGNERS = [gateway for gateway in GATEWAYS.values() if gateway.sign] + [
+SIGNERS = [gateway for gateway in GATEWAYS.values() if gateway.sign and gateway.name != "telnyx"] + [
     custom.described(name, custom.Description.model_validate({"reads": "form", "fields": FIELDS} | how))
     for name, how in DESCRIBED.items()
 ]
