@@ -122,8 +122,8 @@ def test_the_folder_is_the_registry() -> None:
 def test_the_written_way_to_a_new_gateway_leads_there(tmp_path: Path) -> None:
     """Takes the files out of docs/adding-a-gateway.md as a stranger would, and drives what they make."""
     files = dict(re.findall(r"^`([\w/.]+)`[^\n]*\n\n```\w+\n(.*?)```", adding(), re.DOTALL | re.MULTILINE))
-    (code, cases, row) = (
-        files[name] for name in ("app/gateways/acme.py", "tests/gateways/acme.toml", "docs/gateways.md")
+    (code, cases, row, told) = (
+        files[name] for name in ("app/gateways/acme.py", "tests/gateways/acme.toml", "docs/gateways.md", "README.md")
     )
     (tmp_path / "acme.py").write_text(code)
     (tmp_path / "acme.toml").write_text(cases)
@@ -136,6 +136,9 @@ def test_the_written_way_to_a_new_gateway_leads_there(tmp_path: Path) -> None:
     signed = signed_by(acme, replace(proof.callback, headers={}), "another", proof.link)
     assert proven(proof, "another", callback=signed)
     assert len(row.strip("| \n").split(" | ")) == len(rows()["native"])
+    (beside,) = re.findall(r"^\| \[native\]\(docs/gateways/.*", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
+    assert told.startswith("| [acme](docs/gateways/acme.md) | ")
+    assert told.count(" | ") == beside.count(" | ")
 
 
 def adding() -> str:

@@ -207,6 +207,19 @@ def test_what_a_vendor_signs_but_once_is_told(case: Case) -> None:
 
 
 @each_proof
+def test_other_words_that_no_signature_covers_make_no_other_callback_of_a_copy(case: Case) -> None:
+    """Else whoever saw one request with its signature could say with it what he likes."""
+    seen, more = case.callback, "&Status=failed"
+    said = read(case.gateway, seen, case.link)
+    for other in (
+        replace(seen, body=seen.body + more.encode()),
+        replace(seen, query=seen.query + more, url=f"{seen.url}{'&' if seen.query else '?'}{more}"),
+    ):
+        if case.nonce and proven(case, case.secret, callback=other) and read(case.gateway, other, case.link) != said:
+            assert once(case.gateway, other, case.link) == once(case.gateway, seen, case.link)
+
+
+@each_proof
 def test_a_body_that_is_signed_as_it_stands_is_refused_with_any_bit_changed(case: Case) -> None:
     if "bits" in case.covers:
         whole = int.from_bytes(case.callback.body, "big")

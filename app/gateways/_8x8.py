@@ -21,6 +21,8 @@ STATES = {
 }
 OVERDUE = "36"  # the code of a message that expired: no state says so
 FAILED = frozenset({"undelivered", "rejected", "failed"})
+CHATS = "ChatApps"
+"""The namespace of WhatsApp and its like: their receipts look the same, and say nothing of the number for SMS."""
 
 
 def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
@@ -30,7 +32,7 @@ def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
 
 def receipt(said: Said) -> Receipt | Inbound:
     kind = first(said, "eventType") or ""
-    if kind.startswith("inbound"):
+    if kind.startswith("inbound") or first(said, "namespace") == CHATS:
         return Inbound()
     if kind not in {"", "outbound_message_status_changed"}:
         raise Unreadable("an event that is about no message of ours")
@@ -39,7 +41,7 @@ def receipt(said: Said) -> Receipt | Inbound:
     code = first(told, "errorCode") or "0"
     return Receipt(
         message_id=need(payload, "umid"),
-        status=status(need(told, "state").lower(), first(told, "detail") or "", code),
+        status=status(need(told, "state").lower(), (first(told, "detail") or "").lower(), code),
         word=first(told, "state"),
         number=plus(first(payload, "destination")),
         sender=first(payload, "source"),
@@ -66,5 +68,5 @@ gateway = Gateway(
     code_space="8x8",
     hint="nothing is signed: add ?token=… to the callback URL; 8x8 gives up after some two minutes",
     split=apart,
-    words=frozenset({"outboundcontent", "body"}),
+    words=frozenset({"outboundcontent", "body", "text"}),
 )

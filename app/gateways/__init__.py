@@ -65,13 +65,15 @@ def nonce(gateway: Gateway, callback: Callback) -> str | None:
 def once(gateway: Gateway, callback: Callback, link: Link) -> UUID | None:
     """What recognises a copy of a proven callback, where its vendor signs a nonce; None where it signs none.
 
-    The words that came with the nonce count too: a vendor that used one twice would else lose a receipt.
+    The words that came with the nonce count too: a vendor that used one twice would else lose a receipt. Not where no
+    signature covers them: with others they are a copy that somebody has altered.
     """
     said_once = nonce(gateway, callback)
     if not said_once:
         return None
-    known = (link.gateway, link.account, said_once, callback.query)
-    said = "\x1f".join(known).encode("utf-8", "surrogatepass") + b"\x1f" + callback.body
+    query, body = ("", b"") if gateway.nonce_alone else (callback.query, callback.body)
+    known = (link.gateway, link.account, said_once, query)
+    said = "\x1f".join(known).encode("utf-8", "surrogatepass") + b"\x1f" + body
     return UUID(bytes=hashlib.blake2b(said, digest_size=16, person=b"nonce").digest())
 
 

@@ -76,7 +76,7 @@ def _word(said: Said) -> str | None:
 def status(said: Said) -> Status:
     group = count(said.get("groupId"))
     if group is None:
-        group = NAMES.get(first(said, "groupName") or "")
+        group = NAMES.get((first(said, "groupName") or "").upper())
     if not said:
         raise Unreadable("no status")
     if group is None:

@@ -138,5 +138,6 @@ gateway = Gateway(
     code_space=SPACE,
     hint="set `public_url` to the address that Plivo calls: its signature covers it",
     nonce=nonce,
+    nonce_alone=True,
     words=frozenset({"text"}),
 )

@@ -129,12 +129,20 @@ def verify(callback: Callback, secret: str, link: Link) -> bool:
     """Ed25519 over `timestamp|body`; the secret is the account's public key, in base64."""
     stamp = callback.header("telnyx-timestamp")
     signed = _verify.decoded(callback.header("telnyx-signature-ed25519"))
-    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(secret, validate=True))
     try:
-        key.verify(signed, f"{stamp}|".encode("latin-1", "replace") + callback.body)
+        _key(secret).verify(signed, f"{stamp}|".encode("latin-1", "replace") + callback.body)
     except InvalidSignature:
         return False
     return _verify.timely(stamp, callback, link)
+
+
+def _key(secret: str) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(base64.b64decode(secret, validate=True))
+
+
+def sign(_: Callback, secret: str, __: Link) -> None:
+    """Telnyx alone can: it keeps the private key. Raises ValueError for what is no public key, such as an API key."""
+    _key(secret)
 
 
 gateway = Gateway(
@@ -142,6 +150,7 @@ gateway = Gateway(
     docs="https://developers.telnyx.com/docs/messaging/messages/receiving-webhooks",
     parse=parse,
     verify=verify,
+    sign=sign,
     reply=lambda _: Reply(),
     code_space="telnyx",
     hint="the secret is the public key of Mission Control, Keys & Credentials",

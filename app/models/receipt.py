@@ -182,9 +182,10 @@ class Gateway:
     under which it tells the words of a message (gateways/_words.py): what stands there is not kept either.
 
     `nonce` gives what a vendor signs but once: seen again within the link's window, the callback is a copy. Ask for it
-    by `gateways.once`, of proven callbacks only. `sign` makes of a callback what this vendor would send with such a
-    secret: for `sendable doctor --gateway`. It is None, or gives None, where the vendor alone has the key; it may raise
-    what a parser may, for what is no secret of this vendor. `inquiry` is how it is asked for receipts that never came.
+    by `gateways.once`, of proven callbacks only. `nonce_alone` says that other words with it make no other callback, as
+    the signature need not cover them. `sign` makes of a callback what this vendor would send with such a secret: for
+    `sendable doctor --gateway`. It is None, or gives None, where the vendor alone has the key; it may raise what a
+    parser may, for what is no secret of this vendor. `inquiry` is how it is asked for receipts that never came.
 
     Two effects are left to the edge, which asks where: `certificate` gives the address of one that the proof needs,
     `confirmation` what to call once a handshake has been proven. Both must know the host. Ask through
@@ -201,6 +202,7 @@ class Gateway:
     hint: str = ""
     split: Callable[[Callback], list[bytes]] | None = None
     nonce: Callable[[Callback], str | None] | None = None
+    nonce_alone: bool = False
     statuses: Mapping[str, Mapping[str, Status]] = field(default_factory=dict)
     hides: frozenset[str] = frozenset()
     presents: frozenset[str] = frozenset()

@@ -7,6 +7,7 @@ has changed.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -152,8 +153,18 @@ def _settings(gateway: Gateway, link: Link, about: str, *, auth: bool) -> Iterat
         yield Finding("note", about, "its codes mean nothing yet", "say whose codes they are: `code_space = …`")
     if link.timezone is None:
         yield Finding("note", about, "times that come without a zone are not used", "say whose clock: `timezone = …`")
-    if gateway.hint:
-        yield Finding("note", about, "for its console", gateway.hint)
+    if hint := _still(gateway.hint, link):
+        yield Finding("note", about, "for its console", hint)
+
+
+def _still(hint: str, link: Link) -> str:
+    """What a hint says but for those settings that the link has."""
+    given = {"code_space": link.code_space, "public_url": link.public_url}
+    parts = [(part, _SETTING.match(part)) for part in hint.split("; ")]
+    return "; ".join(part for part, setting in parts if not (setting and given.get(setting[1])))
+
+
+_SETTING = re.compile(r"set `?(\w+)")
 
 
 async def _tried(client: httpx.AsyncClient, sent: Sample, link: Link, about: str) -> Finding:
