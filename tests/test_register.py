@@ -167,6 +167,13 @@ async def test_a_gateway_whose_setting_names_the_sender_never_waits(start: Start
         assert (await status(service))["sender"]["blocked"]
 
 
+async def test_the_sender_of_a_setting_is_read_in_the_region_of_the_settings(start: Start) -> None:
+    async with start(region="GB", gateways={"native": {"sender": "7911 123456"}}) as service:
+        await post(service, number="+442071838750")
+        (receipt,) = (await service.client.get("/v1/receipts")).json()["items"]
+        assert receipt["sender"] == "+447911123456"
+
+
 async def test_the_register_tells_when_the_message_was_sent(service: Service) -> None:
     """An opt-in newer than the send is never ended by that message's receipt."""
     await register(service, sent(sent_at=ago(hours=2)))
