@@ -211,6 +211,18 @@ async def test_good_entries_are_kept_and_bad_ones_named(service: Service) -> Non
     assert len(none_good.json()["errors"]) == 5
 
 
+async def test_an_account_that_is_null_is_none(service: Service) -> None:
+    """As `GET /v1/receipts` writes it, and as clients do that leave nothing out."""
+    answer = await register(service, sent(account=None, carrier=None))
+    assert answer.json() == {"registered": 1, "receipts_applied": 0, "errors": []}
+
+
+async def test_what_is_no_object_is_told_without_the_names_of_our_code(service: Service) -> None:
+    (told,) = (await register(service, "no entry")).json()["errors"]
+    assert told["pointer"] == "/0"
+    assert told["detail"].startswith("not a JSON object: ")
+
+
 async def test_ndjson_and_repeats_are_read(service: Service) -> None:
     lines = "\n".join([json.dumps(sent()), "", json.dumps(sent("m2")), json.dumps(sent())])
     answer = await service.client.post("/v1/messages", content=lines, headers={"content-type": "application/x-ndjson"})
