@@ -51,7 +51,10 @@ def _with_unit(value: object) -> timedelta:
 Duration = Annotated[timedelta, BeforeValidator(_with_unit)]
 SHORTEST_KEY = 24
 LONGEST_WINDOW = timedelta(days=7)
-_OF_A_DATABASE = frozenset({"host", "port", "user", "password", "database", "ssl", "passfile"})
+_OF_A_DATABASE = frozenset({
+    "host", "port", "user", "password", "database", "passfile", "service", "servicefile", "ssl", "target_session_attrs",
+    "krbsrvname", "gsslib", "prepared_statement_cache_size",
+})  # fmt: skip
 """What a database URL may tell: all else the driver would stumble over."""
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _PORTS = range(1, 65_536)
