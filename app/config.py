@@ -265,9 +265,13 @@ class Settings(_Table):
     @field_validator("first_key")
     @classmethod
     def _long(cls, key: SecretStr | None) -> SecretStr | None:
-        if key and len(key.get_secret_value()) < SHORTEST_KEY:
+        """Without the blanks around it, which no header can carry."""
+        if not key:
+            return None
+        bare = key.get_secret_value().strip()
+        if len(bare) < SHORTEST_KEY:
             raise ValueError("is too short to be a key: use at least 24 random characters")
-        return key
+        return SecretStr(bare)
 
     @field_validator("region")
     @classmethod

@@ -40,6 +40,7 @@ WRONG = {
     "SENDABLE_AUTH=maybe": "SENDABLE_AUTH (or `auth`) Input should be 'on' or 'off'",
     "SENDABLE_DATABASE_URL=mysql://u@h/d": "SENDABLE_DATABASE_URL (or `database_url`) must be a PostgreSQL URL",
     "SENDABLE_DATABASE_URL=postgresql://": "SENDABLE_DATABASE_URL (or `database_url`) must be a PostgreSQL URL",
+    f"SENDABLE_FIRST_KEY=short{' ' * 24}": "SENDABLE_FIRST_KEY (or `first_key`) is too short to be a key",
     "SENDABLE_FIRST_KEY=short": "SENDABLE_FIRST_KEY (or `first_key`) is too short to be a key: use at least 24",
     "SENDABLE_DATABASE_URL=postgresql://u:p@h:port/d": "SENDABLE_DATABASE_URL (or `database_url`) must be a",
     "SENDABLE_DATABASE_URL=postgresql://u:p@h:99999/d": "SENDABLE_DATABASE_URL (or `database_url`) must be a",
@@ -62,6 +63,12 @@ def test_a_wrong_variable_stops_the_start_and_names_itself(setting, line):
 
 def test_a_password_in_a_wrong_database_url_is_not_quoted():
     refused({"SENDABLE_DATABASE_URL": f"mysql://user:{SECRET}@host/database"})
+
+
+def test_blanks_around_the_first_key_are_no_part_of_it():
+    key = read_settings({"SENDABLE_FIRST_KEY": f" {SECRET}\n"}).first_key
+    assert key
+    assert key.get_secret_value() == SECRET
 
 
 def test_variables_that_others_put_there_are_left_alone():
