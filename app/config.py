@@ -24,14 +24,17 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from app.models.described import Description
 from app.models.duration import duration
 from app.models.number import Scope
-from app.models.phone import sender_id
+from app.models.phone import REGIONS, sender_id
 from app.models.policy import Mode
 from app.models.receipt import Link
 
@@ -40,11 +43,31 @@ class SettingsError(ValueError):
     """One line: which setting is wrong, and how to mend it."""
 
 
-Duration = Annotated[timedelta, BeforeValidator(lambda value: duration(value) if isinstance(value, str) else value)]
+def _with_unit(value: object) -> timedelta:
+    """A bare number is refused: whoever writes 90 means days, and would be taken to mean seconds."""
+    return value if isinstance(value, timedelta) else duration(str(value))
+
+
+Duration = Annotated[timedelta, BeforeValidator(_with_unit)]
 SHORTEST_KEY = 24
 LONGEST_WINDOW = timedelta(days=7)
+_OF_A_DATABASE = frozenset({
+    "host", "port", "user", "password", "database", "passfile", "service", "servicefile", "ssl", "target_session_attrs",
+    "krbsrvname", "gsslib", "prepared_statement_cache_size",
+})  # fmt: skip
+"""What a database URL may tell: all else the driver would stumble over."""
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_PORTS = range(1, 65_536)
 _FOREIGN = ("SENDABLE_TEST_", "SENDABLE_SERVICE_", "SENDABLE_PORT_")
 """Names that others put there: the tests, and Kubernetes for a service called `sendable`."""
+
+
+def is_absolute(url: object) -> bool:
+    """Whether requests can be made to it, or below it."""
+    if not isinstance(url, str):
+        return False
+    parts = urlsplit(url)
+    return parts.scheme in {"http", "https"} and bool(parts.netloc) and not parts.query and not parts.fragment
 
 
 class _Table(BaseModel):
@@ -80,8 +103,8 @@ class LinkTable(_Table):
     @field_validator("public_url")
     @classmethod
     def _absolute(cls, url: str | None) -> str | None:
-        if url and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc):
-            raise ValueError('must be an absolute URL, for example "https://dlr.example.com"')
+        if url and not is_absolute(url):
+            raise ValueError('must be an absolute URL without a query, for example "https://dlr.example.com"')
         return url.rstrip("/") if url else None
 
     @field_validator("timezone")
@@ -94,12 +117,22 @@ class LinkTable(_Table):
 
     @field_validator("sender")
     @classmethod
-    def _one_form(cls, sender: str | None) -> str | None:
-        return sender and sender_id(sender)
+    def _a_sender(cls, sender: str | None) -> str | None:
+        """It is brought into its form where it is used, by the region of the settings."""
+        if sender:
+            sender_id(sender)
+        return sender
 
 
 class GatewayTable(LinkTable):
     accounts: dict[str, LinkTable] = {}
+
+    @field_validator("accounts")
+    @classmethod
+    def _addressable(cls, accounts: dict[str, LinkTable]) -> dict[str, LinkTable]:
+        if any(not name or "/" in name for name in accounts):
+            raise ValueError("must have names that can stand in an address: neither empty nor with a slash")
+        return accounts
 
 
 class CustomTable(LinkTable, Description):
@@ -183,7 +216,7 @@ class RndTable(_Table):
     @field_validator("base_url")
     @classmethod
     def _absolute(cls, url: str | None) -> str | None:
-        if url and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc):
+        if url and not is_absolute(url):
             raise ValueError('must be an absolute URL, for example "https://api.reassigned.us"')
         return url
 
@@ -213,7 +246,7 @@ class Settings(_Table):
     auth: Literal["on", "off"] = "on"
     policy_file: Path | None = None
     first_key: SecretStr | None = None
-    region: str = Field("US", pattern="^[A-Z]{2}$")
+    region: str = "US"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     receipts_kept: Duration = timedelta(days=90)
     changes_kept: Duration = timedelta(days=5 * 365)
@@ -227,24 +260,33 @@ class Settings(_Table):
     @field_validator("database_url")
     @classmethod
     def _postgres(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is None or not url.get_secret_value():
-            return None
-        scheme, _, rest = url.get_secret_value().partition("://")
-        if scheme not in {"postgres", "postgresql", "postgresql+asyncpg"} or not rest:
-            raise ValueError("must be a PostgreSQL URL, for example postgresql://user:password@host/database")
-        return SecretStr(f"postgresql+asyncpg://{rest}")
+        return SecretStr(_for_the_driver(url.get_secret_value())) if url and url.get_secret_value() else None
 
     @field_validator("first_key")
     @classmethod
     def _long(cls, key: SecretStr | None) -> SecretStr | None:
-        if key and len(key.get_secret_value()) < SHORTEST_KEY:
+        """Without the blanks around it, which no header can carry."""
+        if not key:
+            return None
+        bare = key.get_secret_value().strip()
+        if len(bare) < SHORTEST_KEY:
             raise ValueError("is too short to be a key: use at least 24 random characters")
-        return key
+        return SecretStr(bare)
+
+    @field_validator("region")
+    @classmethod
+    def _known_region(cls, region: str) -> str:
+        if region not in REGIONS:
+            raise ValueError('is no region that has phone numbers: write its two letters, for example "US"')
+        return region
 
     @field_validator("senders")
     @classmethod
-    def _sender_names(cls, senders: dict[str, SenderTable]) -> dict[str, SenderTable]:
-        return {sender_id(name): table for name, table in senders.items()}
+    def _sender_names(cls, senders: dict[str, SenderTable], read: ValidationInfo) -> dict[str, SenderTable]:
+        found = {sender_id(name, read.data.get("region", "US")): table for name, table in senders.items()}
+        if len(found) < len(senders):
+            raise ValueError("names one sender twice, in two spellings: keep one table for each")
+        return found
 
     def links(self) -> dict[tuple[str, str], Link]:
         """How each configured gateway and account is connected, by (gateway, account)."""
@@ -279,6 +321,31 @@ class Settings(_Table):
 
     def sender_revocations(self) -> dict[str, Scope]:
         return {sender: table.revocation_scope for sender, table in self.senders.items() if table.revocation_scope}
+
+
+def _for_the_driver(text: str) -> str:
+    """A URL as people and platforms write it, in the driver's words. Raises ValueError."""
+    scheme, _, rest = text.partition("://")
+    wrong = "must be a PostgreSQL URL, for example postgresql://user:password@host/database"
+    if scheme not in {"postgres", "postgresql", "postgresql+asyncpg"} or not rest:
+        raise ValueError(wrong)
+    try:
+        url = make_url(f"postgresql+asyncpg://{rest}")
+        if mode := url.query.get("sslmode"):
+            url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+        told = url.get_dialect()().create_connect_args(url)[1]
+    except (ArgumentError, ValueError) as error:
+        raise ValueError(wrong) from error
+    ports = told.get("port", _PORTS[0])
+    if not all(port in _PORTS for port in (ports if isinstance(ports, list) else [ports])):
+        raise ValueError(wrong)
+    if unknown := sorted(told.keys() - _OF_A_DATABASE):
+        raise ValueError(
+            f"has a parameter `{unknown[0]}`, which is not taken from it: leave it out; `sslmode` is taken"
+        )
+    if told.get("ssl", "prefer") not in _SSL_MODES:
+        raise ValueError(f"has no known `sslmode`: there are {', '.join(_SSL_MODES)}")
+    return url.render_as_string(hide_password=False)
 
 
 _FROM_ENVIRONMENT = {

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.catalogue import CatalogueError, carriers, shipped, spaces
 from app.catalogue.policy import load_policy
-from app.config import Settings, SettingsError
+from app.config import Settings, SettingsError, is_absolute
 from app.feeds import FEEDS
 from app.gateways import GATEWAYS, custom
 from app.lookups import PROVIDERS
@@ -156,6 +156,7 @@ def _inquirer(name: str, account: str, options: Mapping[str, Any], settings: Set
         raise SettingsError(f"`{key}.{unknown[0]}` is no setting of it; there are {', '.join(inquiry.needs)}")
     if missing := [need for need in inquiry.needs if not given.get(need)]:
         raise SettingsError(f"`{key}.{missing[0]}` is missing: {name} needs {', '.join(inquiry.needs)}")
+    _check_base_url(key, given)
     pace = given.pop("per_second", inquiry.per_second)
     if isinstance(pace, bool) or not isinstance(pace, int | float) or not 0 < pace < math.inf:
         raise SettingsError(f"`{key}.per_second` must be a number above 0: how many requests a second it may be asked")
@@ -192,6 +193,7 @@ def subscriptions_of(settings: Settings) -> Sequence[Subscription]:
             raise SettingsError(f"`feeds.{name}.{unknown[0]}` is no setting of Sendable: remove it, or see the README")
         if missing := [key for key in source.secrets if not table.get(key)]:
             raise SettingsError(f"`feeds.{name}.{missing[0]}` is missing: {name} needs {', '.join(source.secrets)}")
+        _check_base_url(f"feeds.{name}", table)
         if not isinstance(table.get("days", 1), int) or not 1 <= table.get("days", 1) <= source.kept:
             raise SettingsError(f"`feeds.{name}.days` must be a whole number from 1 to {source.kept}")
         found.append(Subscription(FEEDS[name], table))
@@ -228,12 +230,18 @@ def _source(name: str, table: Mapping[str, Any]) -> Source:
     if not price.is_finite() or price < 0 or not 0 < pace < math.inf or within <= 0:
         why = "price must be 0 or more, per_second and timeout more than 0"
         raise SettingsError(f"`lookup.{name}` has a price, per_second or timeout that is none: {why}")
+    _check_base_url(f"lookup.{name}", given)
     try:
         provider.build(["+15555551234"], {**given, "now": datetime.now(UTC)})
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         why = str(error) if name == "http" and isinstance(error, ValueError) else type(error).__name__
         raise SettingsError(f"`lookup.{name}` makes no request ({why}): see docs/lookups.md for its keys") from None
     return Source(provider, given, price, pace, within, agreed)
+
+
+def _check_base_url(key: str, table: Mapping[str, Any]) -> None:
+    if (url := table.get("base_url")) and not is_absolute(url):
+        raise SettingsError(f'`{key}.base_url` must be an absolute URL, for example "https://api.example.com"')
 
 
 def _plainly(error: Exception) -> str:

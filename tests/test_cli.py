@@ -269,6 +269,14 @@ async def test_the_readers_url_names_the_reader_and_no_password():
     assert owner.out == "postgresql://owner:swordfish@db.example.com:5433/shop\n"
 
 
+async def test_the_url_for_psql_says_sslmode_as_psql_does():
+    for mode in ("sslmode", "ssl"):
+        said = await sendable(
+            "db", "url", "--reader", database_url=f"postgresql://owner@db.example.com/shop?{mode}=require"
+        )
+        assert said.out == "postgresql://sendable_reader@db.example.com/shop?sslmode=require\n"
+
+
 async def test_db_psql_tells_a_program_what_it_would_open(tmp_path):
     psql = tmp_path / "psql"
     psql.write_text("#!/bin/sh\necho opened\n")

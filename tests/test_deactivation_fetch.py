@@ -246,6 +246,7 @@ WRONG = {
     "no table": ({"twilio": 7}, "`feeds.twilio` must be a table"),
     "no key": ({"twilio": {"account_sid": "AC1"}}, "`feeds.twilio.auth_token` is missing"),
     "no setting": ({"twilio": KEYS["twilio"] | {"colour": "red"}}, "`feeds.twilio.colour` is no setting"),
+    "no address": ({"twilio": KEYS["twilio"] | {"base_url": "h"}}, "`feeds.twilio.base_url` must be an absolute URL"),
     "days": ({"twilio": KEYS["twilio"] | {"days": 99}}, "`feeds.twilio.days` must be a whole number from 1 to 30"),
 }
 

@@ -197,6 +197,13 @@ async def test_a_path_that_no_socket_can_have_gets_a_short_private_one(data_dir:
     socket.rmdir()
 
 
+def test_a_data_folder_that_cannot_be_made_names_the_setting(tmp_path: Path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(CannotStart, match=r"cannot hold the data .*: mend it, or set SENDABLE_DATA_DIR"):
+            locate(folder)
+
+
 async def test_a_folder_of_another_major_version_is_refused_and_told_the_way_which_works(
     data_dir: Path, tmp_path: Path
 ):

@@ -174,6 +174,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
                                                 r"`lookup.telnyx.apikey` is no setting of it"),
     "a key of another provider": ({"providers": ["telnyx"], "telnyx": {"api_key": "x", "feature": "fs2"}},
                                   r"`lookup.telnyx.feature` is no setting of it"),
+    "an address without its scheme": ({"providers": ["telnyx"], "telnyx": {"api_key": "x", "base_url": "127.0.0.1:80"}},
+                                      r"`lookup.telnyx.base_url` must be an absolute URL"),
     "twice": ({"providers": ["demo", "demo"]}, r"names a provider twice"),
     "no table": ({"providers": ["telnyx"], "telnyx": "key"}, r"`lookup.telnyx` must be a table"),
     "a price that is none": ({"providers": ["demo"], "demo": {"price": "cheap"}}, r"`lookup.demo` has a price"),

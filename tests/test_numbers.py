@@ -72,6 +72,22 @@ async def test_a_number_is_read_in_every_form_that_the_contract_names(service: S
     assert (answer.status_code, answer.json()["number"]) == (200, WHO)
 
 
+@pytest.mark.parametrize("written", ["%2B447491163443", "+447491163443", "%20447491163443", "447491163443"])
+async def test_a_foreign_sender_is_one_sender_in_every_form(service: Service, written: str) -> None:
+    """`+` in a query is a space, and vendors write the digits alone: a STOP must find the lists all the same."""
+    await opt_in(service, sender="+447491163443")
+    told = (await service.client.get(f"/v1/numbers/{WHO}?sender={written}")).json()
+    assert [one["list"] for one in told["lists"]] == ["spring"]
+    assert told["sender"]["sender"] == "+447491163443"
+
+
+async def test_a_stop_to_a_foreign_sender_without_its_plus_ends_consent(service: Service) -> None:
+    await opt_in(service, sender="+447491163443")
+    await post(service, receipt(code="603", sender="447491163443"))
+    (told,) = (await status(service, sender="+447491163443"))["lists"]
+    assert (told["consent"], told["reason"]) == ("opted_out", "opted_out")
+
+
 async def test_another_countrys_number_is_read_too(service: Service) -> None:
     assert (await status(service, "+442071838750"))["number"] == "+442071838750"
 

@@ -349,6 +349,7 @@ async def test_a_run_that_is_killed_goes_on_where_it_was(service: Service, datab
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no key": ({"account_sid": "AC01"}, r"`gateways.twilio.reconcile.auth_token` is missing: twilio needs"),
     "an unknown key": (KEYS | {"colour": 1}, r"`gateways.twilio.reconcile.colour` is no setting of it; there are"),
+    "no address": (KEYS | {"base_url": "h"}, r"`gateways.twilio.reconcile.base_url` must be an absolute URL"),
     "no pace": (KEYS | {"per_second": 0}, r"`gateways.twilio.reconcile.per_second` must be a number above 0"),
 }
 

@@ -167,6 +167,13 @@ async def test_a_gateway_whose_setting_names_the_sender_never_waits(start: Start
         assert (await status(service))["sender"]["blocked"]
 
 
+async def test_the_sender_of_a_setting_is_read_in_the_region_of_the_settings(start: Start) -> None:
+    async with start(region="GB", gateways={"native": {"sender": "7911 123456"}}) as service:
+        await post(service, number="+442071838750")
+        (receipt,) = (await service.client.get("/v1/receipts")).json()["items"]
+        assert receipt["sender"] == "+447911123456"
+
+
 async def test_the_register_tells_when_the_message_was_sent(service: Service) -> None:
     """An opt-in newer than the send is never ended by that message's receipt."""
     await register(service, sent(sent_at=ago(hours=2)))
@@ -202,6 +209,18 @@ async def test_good_entries_are_kept_and_bad_ones_named(service: Service) -> Non
     none_good = await register(service, *bad)
     assert (none_good.status_code, none_good.headers["content-type"]) == (422, "application/problem+json")
     assert len(none_good.json()["errors"]) == 5
+
+
+async def test_an_account_that_is_null_is_none(service: Service) -> None:
+    """As `GET /v1/receipts` writes it, and as clients do that leave nothing out."""
+    answer = await register(service, sent(account=None, carrier=None))
+    assert answer.json() == {"registered": 1, "receipts_applied": 0, "errors": []}
+
+
+async def test_what_is_no_object_is_told_without_the_names_of_our_code(service: Service) -> None:
+    (told,) = (await register(service, "no entry")).json()["errors"]
+    assert told["pointer"] == "/0"
+    assert told["detail"].startswith("not a JSON object: ")
 
 
 async def test_ndjson_and_repeats_are_read(service: Service) -> None:

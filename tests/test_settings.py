@@ -40,8 +40,14 @@ WRONG = {
     "SENDABLE_AUTH=maybe": "SENDABLE_AUTH (or `auth`) Input should be 'on' or 'off'",
     "SENDABLE_DATABASE_URL=mysql://u@h/d": "SENDABLE_DATABASE_URL (or `database_url`) must be a PostgreSQL URL",
     "SENDABLE_DATABASE_URL=postgresql://": "SENDABLE_DATABASE_URL (or `database_url`) must be a PostgreSQL URL",
+    f"SENDABLE_FIRST_KEY=short{' ' * 24}": "SENDABLE_FIRST_KEY (or `first_key`) is too short to be a key",
     "SENDABLE_FIRST_KEY=short": "SENDABLE_FIRST_KEY (or `first_key`) is too short to be a key: use at least 24",
-    "SENDABLE_REGION=usa": "SENDABLE_REGION (or `region`) String should match pattern",
+    "SENDABLE_DATABASE_URL=postgresql://u:p@h:port/d": "SENDABLE_DATABASE_URL (or `database_url`) must be a",
+    "SENDABLE_DATABASE_URL=postgresql://u:p@h:99999/d": "SENDABLE_DATABASE_URL (or `database_url`) must be a",
+    "SENDABLE_DATABASE_URL=postgresql://h/d?colour=red": "SENDABLE_DATABASE_URL (or `database_url`) has a parameter",
+    "SENDABLE_DATABASE_URL=postgresql://h/d?sslmode=on": "SENDABLE_DATABASE_URL (or `database_url`) has no known",
+    "SENDABLE_REGION=usa": "SENDABLE_REGION (or `region`) is no region that has phone numbers",
+    "SENDABLE_REGION=XX": "SENDABLE_REGION (or `region`) is no region that has phone numbers",
     "SENDABLE_LOG_LEVEL=loud": "SENDABLE_LOG_LEVEL (or `log_level`) Input should be 'debug', 'info'",
     "SENDABLE_RECEIPTS_KEPT=90": 'SENDABLE_RECEIPTS_KEPT (or `receipts_kept`) "90" is not a duration: write a',
     "SENDABLE_CHANGES_KEPT=5y": 'SENDABLE_CHANGES_KEPT (or `changes_kept`) "5y" is not a duration: write a number and',
@@ -57,6 +63,12 @@ def test_a_wrong_variable_stops_the_start_and_names_itself(setting, line):
 
 def test_a_password_in_a_wrong_database_url_is_not_quoted():
     refused({"SENDABLE_DATABASE_URL": f"mysql://user:{SECRET}@host/database"})
+
+
+def test_blanks_around_the_first_key_are_no_part_of_it():
+    key = read_settings({"SENDABLE_FIRST_KEY": f" {SECRET}\n"}).first_key
+    assert key
+    assert key.get_secret_value() == SECRET
 
 
 def test_variables_that_others_put_there_are_left_alone():
@@ -80,6 +92,12 @@ WRONG_FILES = {
     "[gateways.twilio]\nwindow = 'soon'": '`gateways.twilio.window` in {file} "soon" is not a duration',
     "[gateways.twilio]\nwindow = '30d'": "`gateways.twilio.window` in {file} must be more than 0s and at most 7d",
     "[gateways.twilio]\npublic_url = 'dlr.example.com'": "`gateways.twilio.public_url` in {file} must be an absolute",
+    "[gateways.twilio]\nwindow = 5": '`gateways.twilio.window` in {file} "5" is not a duration: write a number',
+    "receipts_kept = 90": 'SENDABLE_RECEIPTS_KEPT (or `receipts_kept`) "90" is not a duration',
+    "[gateways.twilio]\npublic_url = 'https://h/?a=b'": "`gateways.twilio.public_url` in {file} must be an absolute",
+    "[gateways.twilio.accounts.'']": "`gateways.twilio.accounts` in {file} must have names that can stand in an",
+    "[gateways.twilio.accounts.'a/b']": "`gateways.twilio.accounts` in {file} must have names that can stand in an",
+    "[senders.ACME]\n[senders.acme]": "`senders` in {file} names one sender twice",
     "[gateways.twilio]\ntimezone = 'Mars/Base'": "`gateways.twilio.timezone` in {file} is no time zone",
     "[gateways.twilio]\ntimezone = ''": "`gateways.twilio.timezone` in {file} is no time zone: write a name such as",
     "[gateways.twilio]\nsender = ''\n[senders.'']\n": "`senders` in {file} not a sender",
@@ -129,6 +147,17 @@ def test_every_common_form_of_a_database_url_is_taken(scheme):
     url = read_settings({"SENDABLE_DATABASE_URL": f"{scheme}://u:p@h/d"}).database_url
     assert url
     assert url.get_secret_value() == "postgresql+asyncpg://u:p@h/d"
+
+
+def test_the_sslmode_of_a_database_url_reaches_the_driver_under_its_own_name():
+    url = read_settings({"SENDABLE_DATABASE_URL": "postgresql://u:p%40ss@h:5433/d?sslmode=require"}).database_url
+    assert url
+    assert url.get_secret_value() == "postgresql+asyncpg://u:p%40ss@h:5433/d?ssl=require"
+
+
+def test_a_national_sender_of_the_settings_is_read_in_their_region(file):
+    settings = read_settings(file("[senders.'7911 123456']\npolicy = 'strict'") | {"SENDABLE_REGION": "GB"})
+    assert settings.sender_modes() == {"+447911123456": "strict"}
 
 
 def test_an_account_takes_over_what_it_does_not_name(file):

@@ -69,6 +69,17 @@ async def test_a_byte_order_mark_in_front_of_a_body_is_skipped(
     assert '"error":' not in answer.text
 
 
+@pytest.mark.parametrize(("method", "path"), [*((method, path) for method, path, _ in CALLS), ("POST", OTHERS[2][1])])
+@pytest.mark.parametrize("content", ["null", "[]", '"text"'])
+async def test_what_is_no_object_is_refused_in_words_of_json(
+    service: Service, method: str, path: str, content: str
+) -> None:
+    answer = await service.client.request(method, path, content=content, headers=JSON)
+    assert (answer.status_code, answer.json()["errors"]) == (
+        422, [{"pointer": "", "detail": "the body must be a JSON object"}],
+    )  # fmt: skip
+
+
 async def test_no_call_that_takes_a_body_is_forgotten(service: Service) -> None:
     paths = (await service.client.get("/openapi.json")).json()["paths"]
     taking = {path for path, calls in paths.items() for call in calls.values() if "requestBody" in call}

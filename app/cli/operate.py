@@ -205,6 +205,8 @@ def _address(settings: Settings, *, reader: bool) -> str:
         say("it answers while `sendable serve` runs")
         return database.url_for(settings.data_dir, READER if reader else ROLE)
     address = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql")
+    if mode := address.query.get("ssl"):  # psql has another word for it than our driver
+        address = address.difference_update_query(["ssl"]).update_query_dict({"sslmode": mode})
     if reader:
         address = URL.create("postgresql", READER, None, address.host, address.port, address.database, address.query)
         say(f"no password in it: where the server asks for one, run ALTER ROLE {READER} PASSWORD '…' and add it")

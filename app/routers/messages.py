@@ -38,7 +38,7 @@ class SentMessage(BaseModel):
     model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
 
     gateway: Word
-    account: Annotated[str, Field(max_length=256)] = ""
+    account: Annotated[str, Field(max_length=256)] | None = None
     message_id: Word
     number: Word
     sender: Word
@@ -97,7 +97,7 @@ def _sent(entry: object, gateways: Collection[str], region: str) -> Sent:
         raise ValueError("sent_at: must name its zone (2026-11-21T18:42:07Z), not lie ahead, nor before 1900")
     carrier = (read.carrier or "").replace("\0", "").strip() or None
     return Sent(
-        read.gateway, read.account.replace("\0", ""), read.message_id, e164(read.number, region),
+        read.gateway, (read.account or "").replace("\0", ""), read.message_id, e164(read.number, region),
         sender_id(read.sender, region), carrier, at,
     )  # fmt: skip
 
@@ -105,6 +105,8 @@ def _sent(entry: object, gateways: Collection[str], region: str) -> Sent:
 def _why(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the entry"
+        if not first["loc"]:
+            return "not a JSON object: write each sent message as one, in a line of its own or in an array"
+        where = ".".join(map(str, first["loc"]))
         return f"{where}: {first['msg'].removeprefix('Value error, ')}"
     return str(error)

@@ -91,6 +91,10 @@ def install(app: FastAPI) -> None:
         return answer(Problem(error.status_code, str(error.detail), headers=error.headers))
 
 
+NO_OBJECT = ("missing", "model_type", "model_attributes_type")
+"""What the library calls by the names of Python where an object should stand, and nothing or something else does."""
+
+
 def _place(error: Mapping[str, Any]) -> dict[str, Any]:
     where, *path = error["loc"]
     detail = error["msg"].removeprefix("Value error, ")
@@ -98,6 +102,8 @@ def _place(error: Mapping[str, Any]) -> dict[str, Any]:
         detail = "not a place in these pages: send the `next` of the page before as it came"
     elif r"\x00" in error.get("ctx", {}).get("pattern", ""):
         detail = "must not be empty, nor hold NUL characters"
+    elif not path and error["type"] in NO_OBJECT:
+        detail = "the body must be a JSON object"
     if where == "body":
         return {"pointer": "".join(f"/{step}" for step in path), "detail": detail}
     return {"parameter": ".".join(map(str, path)), "detail": detail}
