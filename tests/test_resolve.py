@@ -214,6 +214,14 @@ def test_an_opt_in_newer_than_what_was_asked_about_outlives_the_answer(reason: s
     assert (HERE, "spring") not in ended(held)
 
 
+@pytest.mark.parametrize("answer", [LANDLINE, NOT_FOUND])
+def test_an_opt_in_newer_than_what_was_asked_about_outlives_an_answer_by_way_of_a_port(answer: Found | Failed) -> None:
+    held, _ = looked_up(subscriber(LOOKUPS, STORED, failed("carrier_unknown")), PORTING)
+    held, _ = settle(held, opted_in(NOW), LOOKUPS, ANSWERED)
+    held, _ = looked_up(held, answer, last=True, at=ANSWERED + 10 * DAY)
+    assert ended(held) == OURS - {(HERE, "spring")}
+
+
 def test_a_disconnection_with_a_date_ends_only_older_consent() -> None:
     held = subscriber(LOOKUPS, STORED, failed("carrier_unknown"), opted_in(SIGNED_UP + 60 * DAY))
     held, _ = looked_up(held, found("AT&T Mobility", active=False, deactivated_at=SIGNED_UP + 30 * DAY))

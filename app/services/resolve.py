@@ -143,8 +143,8 @@ def _held(follows: _Follows, question: Question, kind: Kind, found: Found | None
     elif kind == "gone":
         follows.settle(question)
     elif kind == "porting" and question.state != "porting":
-        at = follows.moment.at
-        fact = Fact(at, at, "porting_in_progress", cause, lookup=True, sender=question.sender)
+        guard = min(question.fact.at, question.fact.guard)  # what this ends later, ends with what was asked about now
+        fact = Fact(follows.moment.at, guard, "porting_in_progress", cause, lookup=True, sender=question.sender)
         follows.conditions.setdefault("porting/porting_in_progress", fact)
     if follows.moment.last and kind == "not_found":
         at = follows.moment.at
