@@ -145,11 +145,18 @@ def test_a_merger_is_no_port() -> None:
 # Same code again ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("later", "becomes"), [(30 * timedelta(minutes=1), "active"), (2 * HOUR, "unreachable"),
-                                                (6 * DAY, "unreachable"), (8 * DAY, "active")])  # fmt: skip
-def test_the_same_code_again_within_seven_days_is_out_of_reach_and_never_an_opt_out(later, becomes) -> None:
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(("later", "sent", "becomes"), [
+    (30 * MINUTE, -MINUTE, "active"),  # it was on its way when the lookup was made
+    (30 * MINUTE, 30 * MINUTE, "active"),  # when it was sent is not told
+    (30 * MINUTE, 29 * MINUTE, "unreachable"), (2 * HOUR, 2 * HOUR, "unreachable"), (2 * HOUR, HOUR, "unreachable"),
+    (6 * DAY, 6 * DAY - MINUTE, "unreachable"), (8 * DAY, 8 * DAY - MINUTE, "active"),
+])  # fmt: skip
+def test_the_same_code_again_within_seven_days_is_out_of_reach_and_never_an_opt_out(later, sent, becomes) -> None:
     held, _ = looked_up(subscriber(LOOKUPS, STORED, failed("carrier_unknown")), SAME)
-    again = failed("carrier_unknown", at=ANSWERED + later, message="m2")
+    again = failed("carrier_unknown", at=ANSWERED + later, sent=ANSWERED + sent, message="m2")
     held, _ = settle(held, again, LOOKUPS, ANSWERED + later)
     held, resolved = looked_up(held, SAME, at=ANSWERED + later + HOUR)
     assert (state(held), ended(held), asks(held)) == (becomes, NOBODY, False)
@@ -205,6 +212,14 @@ def test_an_opt_in_newer_than_what_was_asked_about_outlives_the_answer(reason: s
     held = subscriber(LOOKUPS, STORED, failed(reason), opted_in(EVENT + HOUR))
     held, _ = looked_up(held, answer, last=True, at=EVENT + 2 * HOUR)
     assert (HERE, "spring") not in ended(held)
+
+
+@pytest.mark.parametrize("answer", [LANDLINE, NOT_FOUND])
+def test_an_opt_in_newer_than_what_was_asked_about_outlives_an_answer_by_way_of_a_port(answer: Found | Failed) -> None:
+    held, _ = looked_up(subscriber(LOOKUPS, STORED, failed("carrier_unknown")), PORTING)
+    held, _ = settle(held, opted_in(NOW), LOOKUPS, ANSWERED)
+    held, _ = looked_up(held, answer, last=True, at=ANSWERED + 10 * DAY)
+    assert ended(held) == OURS - {(HERE, "spring")}
 
 
 def test_a_disconnection_with_a_date_ends_only_older_consent() -> None:

@@ -75,6 +75,23 @@ async def test_held_numbers_follow_when_a_provider_is_configured_and_when_it_is_
         assert (await status(service))["waiting_for"] == "no_lookup_provider"
 
 
+async def test_what_lapses_without_a_provider_asks_the_one_that_is_configured(start: Start) -> None:
+    now, stale = datetime.now(UTC), "+15555551235"
+    async with start() as service:
+        await receipt(service, "5", now, space="vonage_dlr")
+        for hours in (30, 1):
+            await receipt(service, "341", now - timedelta(hours=hours), who=stale)
+        assert [(await status(service, who))["waiting_for"] for who in (WHO, stale)] == [None, "person"]
+    async with start(lookup={}) as service:
+        told = await status(service)
+        assert (told["state"], datetime.fromisoformat(told["until"])) == ("porting", now + timedelta(days=14))
+        assert [(await status(service, who))["waiting_for"] for who in (WHO, stale)] == ["lookup", "lookup"]
+        asked = await service.sql("SELECT number, reason FROM lookups ORDER BY number")
+        assert asked == [(WHO, "porting_in_progress"), (stale, "stale_carrier")]
+    async with start() as service:
+        assert [(await status(service, who))["waiting_for"] for who in (WHO, stale)] == [None, "person"]
+
+
 async def test_a_lapse_follows_the_policy_that_the_service_starts_with(start: Start, tmp_path: Path) -> None:
     now, other, gone = datetime.now(UTC), "+15555551235", "+15555551236"
     policy = tmp_path / "policy.toml"

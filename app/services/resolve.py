@@ -22,7 +22,8 @@ from app.services.shown import DEAD, Question, known_carrier, questions
 
 AGAIN = timedelta(days=7)
 BURST = timedelta(hours=1)
-"""Receipts of messages that were on their way when a lookup found nothing wrong are not "the same code again"."""
+"""Receipts of messages that were on their way when a lookup found nothing wrong are not "the same code again". Which
+ones were, their send times tell; where none is known, so long after the answer none is on its way any more."""
 INSTANT = timedelta(microseconds=1)
 
 
@@ -142,8 +143,8 @@ def _held(follows: _Follows, question: Question, kind: Kind, found: Found | None
     elif kind == "gone":
         follows.settle(question)
     elif kind == "porting" and question.state != "porting":
-        at = follows.moment.at
-        fact = Fact(at, at, "porting_in_progress", cause, lookup=True, sender=question.sender)
+        guard = min(question.fact.at, question.fact.guard)  # what this ends later, ends with what was asked about now
+        fact = Fact(follows.moment.at, guard, "porting_in_progress", cause, lookup=True, sender=question.sender)
         follows.conditions.setdefault("porting/porting_in_progress", fact)
     if follows.moment.last and kind == "not_found":
         at = follows.moment.at
@@ -159,10 +160,15 @@ def _same(follows: _Follows, question: Question, number: Number, cause: Cause) -
     fact = question.fact
     key = f"same/{fact.cause.code_space or ''}/{fact.cause.code or fact.reason}"
     before = number.cleared.get(key)
-    if before and BURST < fact.at - before <= AGAIN:
+    if before and before + AGAIN >= fact.at and _sent_after(fact, before):
         follows.conditions[f"unreachable/{fact.reason}"] = Fact(fact.at, fact.guard, fact.reason, cause)
         follows.alarms.append(("same_code_again", _code(fact)))
     follows.clear(key)
+
+
+def _sent_after(fact: Fact, answered: datetime) -> bool:
+    """Whether the message was sent after the answer. A guard that is the event time itself is no send time."""
+    return answered < fact.guard < fact.at or answered + BURST < fact.at
 
 
 def _dead(follows: _Follows, question: Question, kind: Kind, found: Found | None, stored: Carrier | None,

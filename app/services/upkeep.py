@@ -90,8 +90,9 @@ WHERE state NOT IN ('active', 'unseen') AND noted_by IS NULL AND number > $1
   AND (waiting_for = $2 OR ((until IS NOT NULL OR reason = ANY($3::text[])) AND EXISTS (
     SELECT FROM jsonb_array_elements(steps) AS step
     LEFT JOIN unnest($3::text[], $4::interval[]) AS rule (reason, lapse) ON rule.reason = step ->> 'reason'
-    WHERE (step ->> 'until')::timestamptz IS DISTINCT FROM (step -> 'fact' ->> 'at')::timestamptz + rule.lapse)))
-ORDER BY number LIMIT $5
+    WHERE (step ->> 'until')::timestamptz IS DISTINCT FROM (step -> 'fact' ->> 'at')::timestamptz + rule.lapse))
+    OR (reason = ANY($5::text[]) AND (waiting_for = 'person' OR (waiting_for IS NULL AND until IS NOT NULL))))
+ORDER BY number LIMIT $6
 """
 
 
@@ -99,10 +100,11 @@ async def follow_policy(engine: AsyncEngine, policy: Policy) -> None:
     """Numbers that were shown under another policy: with or without a lookup provider, with other lapses."""
     waits = "no_lookup_provider" if policy.lookups else "lookup"
     lapses = {rule.reason: lapse for rule in policy.rules.values() if (lapse := _lapse(rule, policy))}
+    asks = [rule.reason for rule in policy.rules.values() if policy.lookups and rule.lookup and _lapses_alone(rule)]
     after = ""
     while True:
         async with transaction(engine) as db:
-            rows = await db.fetch(_SHOWN_WRONGLY, after, waits, [*lapses], [*lapses.values()], AT_ONCE)
+            rows = await db.fetch(_SHOWN_WRONGLY, after, waits, [*lapses], [*lapses.values()], asks, AT_ONCE)
             numbers = [row["number"] for row in rows]
             if not numbers:
                 return
@@ -112,6 +114,11 @@ async def follow_policy(engine: AsyncEngine, policy: Policy) -> None:
 
 def _lapse(rule: Rule, policy: Policy) -> timedelta | None:
     return (None if policy.lookups else rule.alone_lapse) or rule.lapse
+
+
+def _lapses_alone(rule: Rule) -> bool:
+    """Whether without a provider it lapses, or waits for a person, in place of `no_lookup_provider`."""
+    return bool(rule.alone_lapse or rule.lapse)
 
 
 async def _settle_again(db: Connection, numbers: Sequence[str], policy: Policy, cause: Cause) -> None:
