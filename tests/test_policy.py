@@ -12,6 +12,7 @@ import pytest
 
 from app.catalogue.policy import PolicyError, load_policy
 from app.models.catalogue import REASONS
+from app.models.duration import duration, written
 from app.models.policy import Policy, Rule
 
 SHIPPED = load_policy()
@@ -177,3 +178,8 @@ def test_a_file_that_is_missing_or_no_text_is_named(tmp_path: Path) -> None:
 def test_a_wrong_mode_in_the_file_is_told_even_where_the_settings_give_one(override: Write) -> None:
     with pytest.raises(PolicyError, match="lax"):
         load_policy(override('mode = "lax"\n'), mode="strict")
+
+
+@pytest.mark.parametrize("text", ["0s", "90s", "5m", "36h", "14d"])
+def test_a_duration_is_written_as_it_is_read(text: str) -> None:
+    assert written(duration(text)) == text

@@ -20,6 +20,7 @@ from app.cli.show import Json, Refused, as_json, as_table, say
 from app.config import Settings, read_settings
 from app.main import meaning_of
 from app.models.catalogue import Code
+from app.models.duration import written
 from app.models.policy import Policy, Rule
 from app.services import reading
 
@@ -78,7 +79,7 @@ def _code(code: Code, rules: Policy) -> dict[str, Any]:
 def does(rule: Rule) -> str:
     """A rule in a few words."""
     parts = [
-        rule.state and (f"{rule.state} for {rule.lapse}" if rule.lapse else rule.state),
+        rule.state and (f"{rule.state} for {written(rule.lapse)}" if rule.lapse else rule.state),
         rule.ends and f"ends {rule.ends}",
         rule.block and "blocks the sender",
         rule.consent != "keep" and f"opts out: {rule.consent}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from app.cli.attach import with_database
 from app.cli.show import Json, Refused, as_json, as_table, refusing, say
 from app.config import Settings, read_settings
 from app.main import meaning_of
+from app.models.duration import written
 from app.models.phone import e164, sender_id
 from app.models.policy import Breaker, Ladder, Policy, Rule
 from app.services.status import Asked, read_many, told
@@ -41,7 +43,8 @@ def show_policy(*, json: Json = False) -> None:
     if rules.revocation:
         say(f"a revocation reaches as far as: {rules.revocation}")
     columns = ("reason", "state", "lapse", "block", "consent", "strict_consent", "lookup", "alarm")
-    as_table(columns, ([getattr(rule, name) for name in columns] for _, rule in sorted(rules.rules.items())))
+    told = ({"reason": reason} | _rule(rule) for reason, rule in sorted(rules.rules.items()))
+    as_table(columns, ([row[name] for name in columns] for row in told))
     for name, ladder in rules.ladders.items():
         say(f"ladder {name}: {_told(ladder)}")
     say(f"breaker: {_told(rules.breaker)}")
@@ -78,11 +81,13 @@ def _limits(ours: Policy, theirs: Policy) -> dict[str, str]:
 
 
 def _told(limits: Ladder | Breaker) -> str:
-    return ", ".join(f"{key} {value}" for key, value in asdict(limits).items() if value is not None)
+    return ", ".join(f"{key} {value}" for key, value in _rule(limits).items() if value is not None)
 
 
 def _rule(rule: Rule | Ladder | Breaker) -> dict[str, Any]:
-    return {key: value for key, value in asdict(rule).items() if key != "reason"}
+    """As a policy file writes it."""
+    told = {key: value for key, value in asdict(rule).items() if key != "reason"}
+    return {key: written(value) if isinstance(value, timedelta) else value for key, value in told.items()}
 
 
 def _rows(changes: dict[str, dict[str, list[Any]]]) -> Iterable[tuple[Any, ...]]:

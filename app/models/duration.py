@@ -1,5 +1,7 @@
 """Durations as people write them in settings: `30s`, `5m`, `24h`, `14d`."""
 
+from __future__ import annotations
+
 import re
 from datetime import timedelta
 
@@ -12,3 +14,11 @@ def duration(text: str) -> timedelta:
     if not match:
         raise ValueError(f'"{text}" is not a duration: write a number and s, m, h or d, for example "24h"')
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def written(length: timedelta) -> str:
+    """As `duration` reads it: in the largest unit that measures it whole, below a second cut off."""
+    for unit, name in reversed(_UNITS.items()):
+        if length and not length % timedelta(**{name: 1}):
+            return f"{length // timedelta(**{name: 1})}{unit}"
+    return f"{length // timedelta(seconds=1)}s"
