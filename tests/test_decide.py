@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from msgspec.structs import replace
@@ -16,6 +16,7 @@ from app.models.number import Cause, State, Verdict
 from app.models.policy import Mode, Policy
 from app.models.receipt import FAILED, Receipt, Status
 from app.services.decide import Registered, decide, reason_of
+from app.services.merge import UNNAMED_MOST
 from app.services.settle import Held, settle
 from tests.reasons import BLOCKING, COUNTED, NO_DETAIL, SOFT
 from tests.verdicts import (
@@ -404,6 +405,20 @@ def test_naming_one_message_leaves_the_hold_of_another() -> None:
     named = replace(failed("opted_out"), named=one.conditions[-1][0])
     step = subscriber(LOOKUPS, one, two, named).shown.steps[0]
     assert (step.state, step.waiting_for, step.fact and step.fact.cause.message_id) == ("held", "sender", "m2")
+
+
+def test_a_flood_of_failures_without_a_sender_stays_small_and_none_is_forgotten() -> None:
+    def failure(place: int, **how: Any) -> Verdict:
+        return failed("opted_out", at=EVENT + place * INSTANT, message=f"m{place}", **how)
+
+    flood = [failure(place, sender=None) for place in range(UNNAMED_MOST + 20)]
+    held = subscriber(LOOKUPS, *flood)
+    assert len(held.number.conditions) == UNNAMED_MOST + 1
+    assert subscriber(LOOKUPS, *reversed(flood)).number == held.number
+    for place, one in enumerate(flood):
+        held = live(LOOKUPS, replace(failure(place), named=one.conditions[-1][0]), held=held)
+    step = held.shown.steps[0]
+    assert (step.state, step.waiting_for, step.fact and step.fact.cause.message_id) == ("held", "sender", "m19")
 
 
 @pytest.mark.parametrize("reason", ["deactivated", "reassigned", "suspended", "carrier_unknown", "stale_carrier"])

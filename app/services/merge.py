@@ -27,6 +27,8 @@ from app.services import aside, ladders
 STRIKE_DAYS = 9
 """Of how many days strikes are kept: a lapse of 24 h and the 7 days after it touch nine."""
 UNNAMED: Waiting = "sender"
+UNNAMED_MOST = 100
+"""Failures of one number that wait for a sender's name one by one: all of them are looked at with each receipt."""
 
 
 def merge(number: Number, verdict: Verdict) -> Number:
@@ -87,7 +89,18 @@ def _conditions(conditions: dict[str, Fact], verdict: Verdict) -> dict[str, Fact
     if not verdict.conditions and verdict.named not in conditions:
         return conditions
     joined = {key: fact for key, fact in conditions.items() if key != verdict.named}
-    return joined | {key: newest(joined.get(key), fact) for key, fact in verdict.conditions}
+    joined |= {key: newest(joined.get(key), fact) for key, fact in verdict.conditions}
+    return _few_unnamed(joined) if len(joined) > UNNAMED_MOST else joined
+
+
+def _few_unnamed(conditions: dict[str, Fact]) -> dict[str, Fact]:
+    """Of too many holds that wait for a name the oldest become one for each reason, that only a person lifts."""
+    unnamed = [key for key in conditions if key.startswith("held/") and key.count("/") > 1 and key[-1] != "/"]
+    kept = dict(conditions)
+    for key in sorted(unnamed, key=lambda one: (conditions[one].at, one))[:-UNNAMED_MOST]:
+        whole = f"held/{key.split('/')[1]}/"
+        kept[whole] = newest(kept.get(whole), kept.pop(key))
+    return kept
 
 
 def _cleared(number: Number, verdict: Verdict) -> dict[str, datetime]:
