@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.feeds import read
 from app.models.catalogue import Carriers
-from app.models.feed import GONE, Deactivated, Event, Feed, Layout
+from app.models.feed import TAKES, Deactivated, Event, Feed, Layout
 from app.models.number import Change
 from app.services import store
 from app.services.apply import Applied, apply
@@ -177,7 +177,7 @@ class _Taking:
         lists: list[Judged] = []
         if self.order.dry_run or not file.acted:
             at = when(file.day, "DEACT", file.started_at)[0]
-            lists = await files.judge(self.db, file.id, at, sorted(GONE))
+            lists = await files.judge(self.db, file.id, at, sorted(TAKES))
         if self.order.dry_run:
             return await self._would(file, lists)
         if not self.order.sure and any(map(self.guard.stops, lists)):
