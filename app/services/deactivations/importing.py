@@ -123,7 +123,7 @@ async def take_in(engine: AsyncEngine, meaning: Meaning, order: Order, guard: Gu
     async with _own_connection(engine) as db:
         file = await files.begin(db, given, now)
         if file.finished_at:
-            await files.finish(db, file.id, order.fetched)
+            await files.finish(db, file.id, None if file.cut else order.fetched)
             return _outcome(file, [], order, already=True)
         if not await files.take_alone(db, file.id):
             raise UnderWay("this very file is being taken in just now: wait for it")
@@ -184,7 +184,7 @@ class _Taking:
             await files.forget(self.db, file.id)
             raise TooMuch([*filter(self.guard.stops, lists)], self.guard.share)
         await self._act(file)
-        await files.finish(self.db, file.id, self.order.fetched)
+        await files.finish(self.db, file.id, None if file.cut else self.order.fetched)
         return _outcome(await files.state(self.db, file.id), lists, self.order)
 
     async def _whole(self, file: File) -> File:
