@@ -130,6 +130,30 @@ def test_a_port_updates_the_carrier_with_its_date_and_lifts_what_a_port_lifts() 
     assert ended(held) == OURS  # the opt-out of code 565 stays: a port brings no consent back
 
 
+@pytest.mark.parametrize("first", [found("Qwxyz Tel"), found("Qwxyz Tel", porting=True)])
+def test_a_port_that_is_proven_only_by_a_later_answer_brings_a_deactivated_number_back(first: Found) -> None:
+    """What the first answer names must not be the carrier that the next one is held against."""
+    held, _ = looked_up(subscriber(LOOKUPS, STORED, failed("deactivated")), first)
+    assert (state(held), asks(held)) == ("deactivated", True)
+    proof = found("Qwxyz Tel", ported=True, ported_at=EVENT + DAY)
+    held, _ = looked_up(held, proof, at=ANSWERED + DAY, last=True)
+    assert (state(held), ended(held), held.shown.carrier and held.shown.carrier.name_raw) == (
+        "active", NOBODY, "Qwxyz Tel")  # fmt: skip
+
+
+@pytest.mark.parametrize("first", [LONG_AGO, found(ported=False)])
+def test_who_was_on_the_other_network_before_its_end_was_not_ported_by_it(first: Found) -> None:
+    held, _ = looked_up(subscriber(LOOKUPS, STORED, failed("deactivated")), first)
+    held, _ = looked_up(held, MOVED, at=ANSWERED + DAY)
+    assert (state(held), asks(held)) == ("deactivated", True)
+
+
+def test_after_the_last_step_the_carrier_is_the_one_that_was_named() -> None:
+    held, _ = looked_up(subscriber(LOOKUPS, STORED, failed("deactivated")), found("Qwxyz Tel"), last=True)
+    carrier = held.shown.carrier
+    assert (ended(held), carrier and carrier.name_raw) == (EVERYBODY, "Qwxyz Tel")
+
+
 def test_a_stale_carrier_is_forgotten_so_a_name_alone_proves_no_port() -> None:
     held, resolved = looked_up(subscriber(LOOKUPS, STORED, failed("stale_carrier")), MOVED)
     assert (state(held), resolved.kind) == ("active", "first")

@@ -57,6 +57,8 @@ class _Follows:
     blocks: list[tuple[str, Fact]] = field(default_factory=list)
     alarms: list[tuple[str, str]] = field(default_factory=list)
     given_up: bool = False
+    doubtful: bool = False
+    """A port that is not proven yet: later answers are held against the carrier of before."""
 
     def clear(self, *states: str) -> None:
         self.cleared |= dict.fromkeys(states, self.moment.at)
@@ -170,6 +172,8 @@ def _dead(follows: _Follows, question: Question, kind: Kind, found: Found | None
     """A number that is deactivated or disconnected: only a port brings it back, only evidence or the last step ends."""
     if kind == "moved" and found and proven(found, question.fact, stored, carriers):
         follows.clear("deactivated", "disconnected", "port")
+    elif not follows.moment.last and (kind == "porting" or (kind == "moved" and not _disproved(found))):
+        follows.doubtful = True
     elif kind == "gone":
         follows.settle(question)
         follows.end(question, question.fact.reason, cause, everyone=True)
@@ -181,6 +185,11 @@ def _dead(follows: _Follows, question: Question, kind: Kind, found: Found | None
         follows.end(question, question.fact.reason, cause, everyone=True)
     elif follows.moment.last:
         _give_up(follows, question)
+
+
+def _disproved(found: Found | None) -> bool:
+    """Whether the number was on that other network before its end already: so it is told."""
+    return found is not None and (found.ported is not None or found.ported_at is not None)
 
 
 def _blocked(
@@ -225,7 +234,7 @@ def _verdicts(
     number: Number, follows: _Follows, cause: Cause, said: Said, kind: Kind, carriers: Carriers
 ) -> list[Verdict]:
     at = follows.moment.at
-    found = said.answer if isinstance(said.answer, Found) and named(said.answer) else None
+    found = said.answer if isinstance(said.answer, Found) and named(said.answer) and not follows.doubtful else None
     carrier = carrier_of(found, said.provider, at, carriers) if found else None
     if carrier and kind == "moved" and carrier.ported is None:
         carrier = replace(carrier, ported=True)
