@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import pytest
@@ -38,7 +38,8 @@ from tests.verdicts import (
     subscriber,
 )
 
-ANSWERED = NOW + timedelta(minutes=1)
+MINUTE = timedelta(minutes=1)
+ANSWERED = NOW + MINUTE
 NO_CARRIER = Verdict(NUMBER, SIGNED_UP, Cause("register"))
 
 
@@ -146,6 +147,41 @@ def test_who_was_on_the_other_network_before_its_end_was_not_ported_by_it(first:
     held, _ = looked_up(subscriber(LOOKUPS, STORED, failed("deactivated")), first)
     held, _ = looked_up(held, MOVED, at=ANSWERED + DAY)
     assert (state(held), asks(held)) == ("deactivated", True)
+
+
+@pytest.mark.parametrize(("after", "sent", "becomes"), [
+    (MINUTE, None, "active"), (3 * DAY, EVENT - HOUR, "active"), (3 * DAY, None, "deactivated"),
+    (15 * DAY, EVENT - HOUR, "deactivated"),
+])  # fmt: skip
+@pytest.mark.parametrize("reason", ["deactivated", "carrier_unknown"])
+def test_an_end_that_is_told_late_is_the_old_networks_and_takes_no_ported_number_away(
+    reason: str, after: timedelta, sent: datetime | None, becomes: str
+) -> None:
+    """Of a message that was on its way, or in a burst; what is told of a later one is the new network's own."""
+    held, _ = looked_up(subscriber(LOOKUPS, STORED, failed(reason)), MOVED_LATELY)
+    assert state(held) == "active"
+    again = failed("deactivated", at=ANSWERED + after, sent=sent, message="m2")
+    held, _ = settle(held, again, LOOKUPS, ANSWERED + after)
+    assert state(held) == "deactivated"
+    held, _ = looked_up(held, MOVED_LATELY, at=ANSWERED + after + MINUTE)
+    assert (state(held), ended(held)) == (becomes, NOBODY)
+
+
+@pytest.mark.parametrize(("before", "becomes"), [(DAY, "active"), (3 * DAY, "deactivated")])
+def test_a_file_of_the_days_before_a_port_was_found_tells_of_that_port(before: timedelta, becomes: str) -> None:
+    held, _ = looked_up(subscriber(LOOKUPS, STORED, failed("wrong_carrier")), MOVED_LATELY)
+    held, _ = settle(held, failed("deactivated", at=ANSWERED - before, message="m2"), LOOKUPS, ANSWERED + DAY)
+    assert state(held) == "deactivated"
+    held, _ = looked_up(held, MOVED_LATELY, at=ANSWERED + DAY)
+    assert (state(held), ended(held)) == (becomes, NOBODY)
+
+
+@pytest.mark.parametrize("told", [LONG_AGO, found(ported=False), found("Qwxyz Tel")])
+def test_what_proves_no_port_proves_none_of_an_end_that_is_told_late(told: Found) -> None:
+    held, _ = looked_up(subscriber(LOOKUPS, STORED, failed("carrier_unknown")), told)
+    held, _ = settle(held, failed("deactivated", at=ANSWERED + MINUTE, message="m2"), LOOKUPS, ANSWERED + MINUTE)
+    held, _ = looked_up(held, told, at=ANSWERED + 2 * MINUTE)
+    assert state(held) == "deactivated"
 
 
 def test_after_the_last_step_the_carrier_is_the_one_that_was_named() -> None:
