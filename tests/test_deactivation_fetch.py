@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -39,7 +40,7 @@ TODAY = date(2026, 11, 21)
 @asynccontextmanager
 async def fetcher(service: Service, url: str, feed: str = "twilio", *, sure: bool = False,
                   **more: Any) -> AsyncIterator[Fetcher]:  # fmt: skip
-    settings = Settings(feeds={feed: {"base_url": url, "days": 3, **KEYS[feed], **more}})
+    settings = Settings(feeds={feed: {"base_url": url, "days": 3} | KEYS[feed] | more})
     transport = Transport(wait=wait_none())
     state = service.app.state
     yield Fetcher(
@@ -125,6 +126,44 @@ async def test_a_feed_that_does_not_answer_as_it_should_is_an_alarm_until_it_doe
             broken = False
             assert told(await fetch.fetch(TODAY)) == [("2026-11-20", 1)]
             assert await alarms(service) == []
+
+
+@pytest.mark.parametrize("feed", ["twilio", "vonage", "telesign", "infobip"])
+async def test_a_feed_that_has_nothing_of_any_day_is_an_alarm_until_it_has(service: Service, feed: str) -> None:
+    """As behind a wrong address; of yesterday alone it may just not be ready."""
+    lost, files = True, dict[str, str]()
+    good = SAYS[feed](files)
+    async with keeping(lambda request: Reply(b"<html>", 404) if lost else good(request)) as kept:
+        async with fetcher(service, kept.url, feed, days=1) as fetch:
+            assert await fetch.fetch(TODAY) == []
+        async with fetcher(service, kept.url, feed) as fetch:
+            [one] = await fetch.fetch(TODAY)
+            assert "base_url" in str(one.error)
+            assert await alarms(service) == [("feed_failed", feed)]
+            lost = False
+            files["2026-11-19"] = f"{WHO}\n"
+            assert told(await fetch.fetch(TODAY)) == [("2026-11-19", 1)]
+            assert await alarms(service) == []
+
+
+async def test_a_file_that_was_cut_where_it_is_kept_is_fetched_again(service: Service) -> None:
+    whole = gzip.compress(f"{WHO}\n{OTHER}\n".encode())
+    kept_there = whole[:-6]
+
+    def says(request: Request) -> Reply:
+        if request.path.startswith("/file/"):
+            return Reply(kept_there)
+        return keeper.twilio({"2026-11-20": ""})(request)
+
+    async with keeping(says) as kept, fetcher(service, kept.url) as fetch:
+        for _ in range(2):
+            [one] = await fetch.fetch(TODAY)
+            assert one.outcome is not None
+            assert (one.outcome.cut, "fetched again" in str(one.error)) == (True, True)
+            assert await alarms(service) == [("feed_failed", "twilio")]
+        kept_there = whole
+        assert told(await fetch.fetch(TODAY)) == [("2026-11-20", 2)]
+        assert (await fetch.fetch(TODAY), await alarms(service)) == ([], [])
 
 
 async def test_one_feed_in_trouble_does_not_keep_the_others_from_theirs(service: Service) -> None:

@@ -200,6 +200,18 @@ async def test_a_file_that_takes_too_much_of_a_list_is_not_done_before_somebody_
     assert told["opted_out"] == 3
 
 
+async def test_numbers_that_are_active_again_for_somebody_else_are_taken_from_a_list_too(service: Service) -> None:
+    people = [f"+1555556{place:04}" for place in range(40)]
+    for one in people:
+        await opt_in(service, one)
+    body = "number,type\n" + "".join(f"{one},ACTIVATION\n" for one in people[:3])
+    taken = [{"sender": "12345", "list": "spring", "subscribers": 40, "affected": 3}]
+    assert (await post(service, body, "records", dry_run=True))["lists"] == taken
+    answer = await service.client.post("/v1/deactivations/records", content=body)
+    assert (answer.status_code, answer.json().get("lists")) == (409, taken)
+    assert (await status(service, people[0]))["state"] == "active"
+
+
 @pytest.mark.parametrize(("feeds", "code"), [
     ({"guard": 0.5}, 200), ({"guard_at_least": 4}, 200), ({"guard": 0.02, "guard_at_least": 1}, 409), ({}, 409),
 ])  # fmt: skip

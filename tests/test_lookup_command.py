@@ -65,6 +65,38 @@ async def test_a_file_is_looked_up_within_its_price_and_goes_on_where_it_stopped
         assert provider.calls == dict.fromkeys(NUMBERS, 1)
 
 
+@pytest.mark.parametrize("line", ["José,".encode("latin-1"), b'"Bob,', b'"' + b"x" * 200_000, b"\x1f\x8b\0,"])
+async def test_a_line_that_cannot_be_read_keeps_no_other_from_being_asked(
+    tmp_path: Path, database_url: str, line: bytes
+) -> None:
+    file = tmp_path / "numbers.csv"
+    file.write_bytes(b"name,number\r\n" + line + b"\r\nx," + NUMBERS[0].encode() + b"\r\n")
+    async with answering(lambda number: Reply(telnyx(number, "AT&T Mobility"))) as provider:
+        said = await sendable("lookup", "import", str(file), "--max-cost", "1", "--dry-run", "--json",
+                              database_url=database_url, config=written(tmp_path, provider))  # fmt: skip
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["to_ask"] == 1
+
+
+async def test_over_the_budget_it_says_that_nobody_was_asked(tmp_path: Path, database_url: str) -> None:
+    file = tmp_path / "numbers.csv"
+    file.write_text("\n".join(NUMBERS[:3]))
+    async with answering(lambda number: Reply(telnyx(number, "AT&T Mobility"))) as provider:
+        config = Path(written(tmp_path, provider))
+        config.write_text(config.read_text().replace("[lookup]\n", '[lookup]\nbudget_per_day = "0.01"\n'))
+
+        async def run(*words: str) -> tuple[Any, str]:
+            said = await sendable("lookup", *words, "--json", database_url=database_url, config=str(config))
+            assert said.code == 0, said.err
+            return json.loads(said.out), said.err
+
+        told, err = await run("import", str(file), "--max-cost", "1")
+        assert (told["to_ask"], told["asked"], told["ok"], told["spent"]) == (3, 1, 1, "0.01")
+        assert "2 numbers were not asked: --max-cost or the budget is reached" in err
+        told, _ = await run(NUMBERS[5])
+        assert (told["outcome"], told["waiting_for"], provider.calls.total()) == ("quota", "budget", 1)
+
+
 async def test_a_file_costs_no_more_than_was_allowed_though_every_number_takes_three_calls(
     tmp_path: Path, database_url: str
 ) -> None:

@@ -243,12 +243,13 @@ async def test_nobody_is_paid_for_a_toll_free_or_premium_number(start: Start) ->
         assert not provider.calls
 
 
-async def test_a_burst_of_receipts_is_decided_by_one_answer(start: Start) -> None:
+@pytest.mark.parametrize("code", ["345", "3041"])
+async def test_a_burst_of_receipts_is_decided_by_one_answer(start: Start, code: str) -> None:
     async with answering(says("T-Mobile USA, Inc.", ported="Y", on=today())) as provider:
         async with start(lookup=provider.settings()) as service:
             await served_by(service)
             for n in range(6):
-                await receipt(service, "345", message=f"m{n}")
+                await receipt(service, code, message=f"m{n}")
                 await looked_up(service)
                 assert (await status(service))["state"] == "active"
             assert provider.calls == {WHO: 1}

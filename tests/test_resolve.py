@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import pytest
@@ -38,7 +38,8 @@ from tests.verdicts import (
     subscriber,
 )
 
-ANSWERED = NOW + timedelta(minutes=1)
+MINUTE = timedelta(minutes=1)
+ANSWERED = NOW + MINUTE
 NO_CARRIER = Verdict(NUMBER, SIGNED_UP, Cause("register"))
 
 
@@ -128,6 +129,65 @@ def test_a_port_updates_the_carrier_with_its_date_and_lifts_what_a_port_lifts() 
         "T-Mobile", True, EVENT - 3 * DAY, "telnyx", "mobile")  # fmt: skip
     assert (resolved.kind, held.shown.blocks) == ("moved", {})
     assert ended(held) == OURS  # the opt-out of code 565 stays: a port brings no consent back
+
+
+@pytest.mark.parametrize("first", [found("Qwxyz Tel"), found("Qwxyz Tel", porting=True)])
+def test_a_port_that_is_proven_only_by_a_later_answer_brings_a_deactivated_number_back(first: Found) -> None:
+    """What the first answer names must not be the carrier that the next one is held against."""
+    held, _ = looked_up(subscriber(LOOKUPS, STORED, failed("deactivated")), first)
+    assert (state(held), asks(held)) == ("deactivated", True)
+    proof = found("Qwxyz Tel", ported=True, ported_at=EVENT + DAY)
+    held, _ = looked_up(held, proof, at=ANSWERED + DAY, last=True)
+    assert (state(held), ended(held), held.shown.carrier and held.shown.carrier.name_raw) == (
+        "active", NOBODY, "Qwxyz Tel")  # fmt: skip
+
+
+@pytest.mark.parametrize("first", [LONG_AGO, found(ported=False)])
+def test_who_was_on_the_other_network_before_its_end_was_not_ported_by_it(first: Found) -> None:
+    held, _ = looked_up(subscriber(LOOKUPS, STORED, failed("deactivated")), first)
+    held, _ = looked_up(held, MOVED, at=ANSWERED + DAY)
+    assert (state(held), asks(held)) == ("deactivated", True)
+
+
+@pytest.mark.parametrize(("after", "sent", "becomes"), [
+    (MINUTE, None, "active"), (3 * DAY, EVENT - HOUR, "active"), (3 * DAY, None, "deactivated"),
+    (15 * DAY, EVENT - HOUR, "deactivated"),
+])  # fmt: skip
+@pytest.mark.parametrize("reason", ["deactivated", "carrier_unknown"])
+def test_an_end_that_is_told_late_is_the_old_networks_and_takes_no_ported_number_away(
+    reason: str, after: timedelta, sent: datetime | None, becomes: str
+) -> None:
+    """Of a message that was on its way, or in a burst; what is told of a later one is the new network's own."""
+    held, _ = looked_up(subscriber(LOOKUPS, STORED, failed(reason)), MOVED_LATELY)
+    assert state(held) == "active"
+    again = failed("deactivated", at=ANSWERED + after, sent=sent, message="m2")
+    held, _ = settle(held, again, LOOKUPS, ANSWERED + after)
+    assert state(held) == "deactivated"
+    held, _ = looked_up(held, MOVED_LATELY, at=ANSWERED + after + MINUTE)
+    assert (state(held), ended(held)) == (becomes, NOBODY)
+
+
+@pytest.mark.parametrize(("before", "becomes"), [(DAY, "active"), (3 * DAY, "deactivated")])
+def test_a_file_of_the_days_before_a_port_was_found_tells_of_that_port(before: timedelta, becomes: str) -> None:
+    held, _ = looked_up(subscriber(LOOKUPS, STORED, failed("wrong_carrier")), MOVED_LATELY)
+    held, _ = settle(held, failed("deactivated", at=ANSWERED - before, message="m2"), LOOKUPS, ANSWERED + DAY)
+    assert state(held) == "deactivated"
+    held, _ = looked_up(held, MOVED_LATELY, at=ANSWERED + DAY)
+    assert (state(held), ended(held)) == (becomes, NOBODY)
+
+
+@pytest.mark.parametrize("told", [LONG_AGO, found(ported=False), found("Qwxyz Tel")])
+def test_what_proves_no_port_proves_none_of_an_end_that_is_told_late(told: Found) -> None:
+    held, _ = looked_up(subscriber(LOOKUPS, STORED, failed("carrier_unknown")), told)
+    held, _ = settle(held, failed("deactivated", at=ANSWERED + MINUTE, message="m2"), LOOKUPS, ANSWERED + MINUTE)
+    held, _ = looked_up(held, told, at=ANSWERED + 2 * MINUTE)
+    assert state(held) == "deactivated"
+
+
+def test_after_the_last_step_the_carrier_is_the_one_that_was_named() -> None:
+    held, _ = looked_up(subscriber(LOOKUPS, STORED, failed("deactivated")), found("Qwxyz Tel"), last=True)
+    carrier = held.shown.carrier
+    assert (ended(held), carrier and carrier.name_raw) == (EVERYBODY, "Qwxyz Tel")
 
 
 def test_a_stale_carrier_is_forgotten_so_a_name_alone_proves_no_port() -> None:

@@ -82,6 +82,12 @@ def test_lines_that_say_nothing_are_told_with_what_they_lack() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("broken", ['"4155550009,2025-03-01,yes\n', '"' + "x" * 200_000 + "\n"])
+def test_a_line_whose_quotation_marks_never_end_swallows_none_behind_it(broken: str) -> None:
+    said = [*rnd.answers(["phone,date,answer\n", broken, "4155550001,2025-03-01,yes\n"])]
+    assert said == [(2, "the line has no number of ten digits"), (3, ASKED, "yes")]
+
+
 # Against a server --------------------------------------------------------------------------------------------------
 
 

@@ -257,15 +257,17 @@ async def test_a_lookup_that_was_never_made_is_counted_and_not_guessed(
     assert (told["unanswered"], told["quarantined"]) == (1, 0)
 
 
+@pytest.mark.parametrize("policy", ["", '[rules.content_blocked_for_subscriber]\nconsent = "keep"\n'])
 async def test_what_the_breaker_took_apart_is_left_out_and_counted(
-    service: Service, database_url: str, mine: Path
+    service: Service, database_url: str, mine: Path, policy: str
 ) -> None:
+    """Also where the other policy makes less of it than the breaker would count."""
     for place in range(60):
         number = f"+1555555{4000 + place}"
         await opt_in(service, number)
         await hear(service, number, "561")
     assert await service.sql("SELECT count(*) FROM quarantines WHERE decision IS NULL") == [(1,)]
-    mine.write_text("")
+    mine.write_text(policy)
     told = await simulated(database_url, mine)
     assert (told["receipts"], told["quarantined"], told["differ"]) == (60, 60, 0)
     assert {row["what"] for row in told["rows"]} == {"sendable"}

@@ -76,8 +76,8 @@ def look_up_number(
 def _told(outcome: Outcome) -> dict[str, Any]:
     errors = ", ".join(f"{provider}: {error}" for provider, error in outcome.errors)
     return {"number": outcome.number, "outcome": outcome.outcome, "provider": outcome.provider,
-            "errors": errors or None,
-            "price": str(outcome.price), "changes": len(outcome.changes)}  # fmt: skip
+            "errors": errors or None, "price": str(outcome.price), "waiting_for": outcome.waiting_for,
+            "changes": len(outcome.changes)}  # fmt: skip
 
 
 def _lookups(engine: AsyncEngine, settings: Settings, most: Decimal | None = None) -> Lookups:
@@ -145,7 +145,11 @@ def look_up_file(
         async with lookups.open():
             outcomes = await _look_up(lookups, due, price, most)
         spent = sum((outcome.price for outcome in outcomes), Decimal(0))
-        return told | {"asked": len(outcomes), "ok": sum(o.outcome == "ok" for o in outcomes), "spent": str(spent),
+        asked = sum(outcome.waiting_for is None for outcome in outcomes)
+        if asked < len(due):
+            say(f"{len(due) - asked} numbers were not asked: --max-cost or the budget is reached; "
+                "run it again when there is more")  # fmt: skip
+        return told | {"asked": asked, "ok": sum(o.outcome == "ok" for o in outcomes), "spent": str(spent),
                        "changes": sum(len(o.changes) for o in outcomes)}  # fmt: skip
 
     told = with_database(look)
@@ -190,12 +194,12 @@ def _progress(total: int) -> Iterator[Any]:
 
 
 def _wanted(file: Path, region: str) -> Wanted:
+    """Only the numbers are read: what else stands in the file may be in any encoding."""
     numbers: dict[str, None] = {}
-    wrong = 0
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        rows = csv.reader(lines)
-        place = 0
-        for first, row in enumerate(rows):
+    wrong = place = 0
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:
+        for first, line in enumerate(lines):
+            row = _cells(line)
             if first == 0 and any(cell.strip().lower() == "number" for cell in row):
                 place = [cell.strip().lower() for cell in row].index("number")
             elif len(row) > place and row[place].strip():
@@ -204,6 +208,14 @@ def _wanted(file: Path, region: str) -> Wanted:
                 except ValueError:
                     wrong += 1
     return Wanted([*numbers], wrong)
+
+
+def _cells(line: str) -> list[str]:
+    """A line by itself: a quotation mark that never ends must not swallow the lines behind it."""
+    try:
+        return next(csv.reader([line.rstrip("\n")]), [])
+    except csv.Error:  # longer than a cell may be: no number
+        return [line]
 
 
 def _money(text: str) -> Decimal:

@@ -23,6 +23,8 @@ AT_ONCE = 1_000
 """Pairs in one call."""
 FILE_MOST = 250_000
 """Lines in one file."""
+LINE_MOST = 10_000
+"""Characters of a line that came back; of a longer one no more is looked at."""
 OLDEST = date(2021, 1, 27)
 """Since when carriers have kept disconnections: for an older date a number that is not in it is `no_data`."""
 OK = 200
@@ -137,8 +139,8 @@ def answers(lines: Iterable[str]) -> Iterator[Answered | Unread]:
     """A file that came back: the number, the date and the answer are known by their looks, whatever the order. A first
     line without a number is a heading.
     """
-    for place, cells in enumerate(csv.reader(lines), 1):
-        said = [cell.strip() for cell in cells if cell.strip()]
+    for place, line in enumerate(lines, 1):
+        said = [cell.strip() for cell in _cells(line) if cell.strip()]
         number = next((found for cell in said if (found := _number(cell))), None)
         on = next((day for cell in said if (day := _day(cell))), None)
         word = next((told for cell in said if not cell.isdigit() and (told := _word(cell))), None)
@@ -147,6 +149,11 @@ def answers(lines: Iterable[str]) -> Iterator[Answered | Unread]:
         elif said and (place > 1 or number):
             missing = "number of ten digits" if not number else "date" if not on else "answer (yes, no, no_data)"
             yield Unread(place, f"the line has no {missing}")
+
+
+def _cells(line: str) -> list[str]:
+    """A line by itself: a quotation mark that never ends must not swallow the lines behind it."""
+    return next(csv.reader([line[:LINE_MOST]]), [])
 
 
 def _number(cell: str) -> str | None:

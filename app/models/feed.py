@@ -13,6 +13,8 @@ from app.models.lookup import Call, HttpAnswer, Options
 Kind = Literal["DEACT", "TRANSFER", "SUSPEND", "RESUME", "ACTIVATION", "PORT"]
 GONE: frozenset[Kind] = frozenset({"DEACT", "TRANSFER"})
 """Kinds that end a number for its subscriber: remembered also of numbers that nobody has spoken of."""
+TAKES: frozenset[Kind] = GONE | {"ACTIVATION"}
+"""Kinds that may end consent: what a file takes of a list."""
 SPACE = "deactivation_feed"
 """The code space of the kinds; `PORT`, of which no feed has a word of its own, is ours."""
 

@@ -17,13 +17,15 @@ from app.models.catalogue import Carriers
 from app.models.lookup import Found
 from app.models.number import Carrier, Cause, Fact, Number, Stalled, Verdict, Waiting
 from app.models.policy import Policy
-from app.services.heard import NOT_MOBILE, Kind, Said, carrier_of, foreign, kind_of, named, proven, words
+from app.services.heard import AROUND, NOT_MOBILE, Kind, Said, carrier_of, foreign, kind_of, named, proven, words
 from app.services.shown import DEAD, Question, known_carrier, questions
 
 AGAIN = timedelta(days=7)
 BURST = timedelta(hours=1)
 """Receipts of messages that were on their way when a lookup found nothing wrong are not "the same code again". Which
 ones were, their send times tell; where none is known, so long after the answer none is on its way any more."""
+FILED = timedelta(days=2)
+"""Carriers' files tell of a port as an end, a day or two later."""
 INSTANT = timedelta(microseconds=1)
 
 
@@ -58,6 +60,8 @@ class _Follows:
     blocks: list[tuple[str, Fact]] = field(default_factory=list)
     alarms: list[tuple[str, str]] = field(default_factory=list)
     given_up: bool = False
+    doubtful: bool = False
+    """A port that is not proven yet: later answers are held against the carrier of before."""
 
     def clear(self, *states: str) -> None:
         self.cleared |= dict.fromkeys(states, self.moment.at)
@@ -124,7 +128,7 @@ def _answer(follows: _Follows, question: Question, kind: Kind, found: Found | No
     elif question.state == "active":
         follows.settle(question)  # what the answer says by itself has been said; it fails no more for being asked about
     elif question.state in DEAD:
-        _dead(follows, question, kind, found, stored, carriers, cause)
+        _dead(follows, question, kind, found, stored, number, carriers, cause)
     else:
         _held(follows, question, kind, found, number, cause)
 
@@ -172,10 +176,14 @@ def _sent_after(fact: Fact, answered: datetime) -> bool:
 
 
 def _dead(follows: _Follows, question: Question, kind: Kind, found: Found | None, stored: Carrier | None,
-          carriers: Carriers, cause: Cause) -> None:  # fmt: skip
+          number: Number, carriers: Carriers, cause: Cause) -> None:  # fmt: skip
     """A number that is deactivated or disconnected: only a port brings it back, only evidence or the last step ends."""
     if kind == "moved" and found and proven(found, question.fact, stored, carriers):
         follows.clear("deactivated", "disconnected", "port")
+    elif kind == "same" and found and stored and _left_by(found, question.fact, stored, number.cleared.get("port")):
+        follows.clear("deactivated", "disconnected")
+    elif not follows.moment.last and (kind == "porting" or (kind == "moved" and not _disproved(found))):
+        follows.doubtful = True
     elif kind == "gone":
         follows.settle(question)
         follows.end(question, question.fact.reason, cause, everyone=True)
@@ -187,6 +195,22 @@ def _dead(follows: _Follows, question: Question, kind: Kind, found: Found | None
         follows.end(question, question.fact.reason, cause, everyone=True)
     elif follows.moment.last:
         _give_up(follows, question)
+
+
+def _left_by(found: Found, death: Fact, stored: Carrier, learned: datetime | None) -> bool:
+    """Whether this end is the old network's, told after the port to the one that is stored now was `learned`: of a
+    message that was sent before, in the same burst, or in a carrier's file of those days.
+    """
+    if learned is None or not stored.name or not stored.ported or found.ported is False:
+        return False
+    told_late = min(death.guard, death.at - BURST) <= learned <= death.at + FILED
+    at = found.ported_at or stored.ported_at
+    return told_late and (at is None or abs(at - death.at) <= AROUND)
+
+
+def _disproved(found: Found | None) -> bool:
+    """Whether the number was on that other network before its end already: so it is told."""
+    return found is not None and (found.ported is not None or found.ported_at is not None)
 
 
 def _blocked(
@@ -231,7 +255,7 @@ def _verdicts(
     number: Number, follows: _Follows, cause: Cause, said: Said, kind: Kind, carriers: Carriers
 ) -> list[Verdict]:
     at = follows.moment.at
-    found = said.answer if isinstance(said.answer, Found) and named(said.answer) else None
+    found = said.answer if isinstance(said.answer, Found) and named(said.answer) and not follows.doubtful else None
     carrier = carrier_of(found, said.provider, at, carriers) if found else None
     if carrier and kind == "moved" and carrier.ported is None:
         carrier = replace(carrier, ported=True)

@@ -162,14 +162,23 @@ class _Life:
         raise AssertionError(said)
 
     def received(self, arrival: Arrival, known: Registered | None) -> list[Verdict]:
-        verdict = decide(arrival.receipt, arrival.reason, arrival.arrived, self.policy, known, brand=arrival.brand)
-        if arrival.receipt.status is Status.DELIVERED and not self.whole(arrival):
-            verdict = replace(verdict, delivered=None)
-        key = breaker.key_of(arrival, verdict, self.policy) if arrival.receipt.status in FAILED else None
-        if key and any(since <= arrival.arrived <= upto for since, upto in self.undone.get(str(key), ())):
+        if arrival.receipt.status in FAILED and self.undone and self.taken_out(arrival, known):
             self.quarantined += 1
             return []
+        verdict = self.decided(arrival, known, self.policy)
+        if arrival.receipt.status is Status.DELIVERED and not self.whole(arrival):
+            verdict = replace(verdict, delivered=None)
         return [verdict]
+
+    def taken_out(self, arrival: Arrival, known: Registered | None) -> bool:
+        """Whether the breaker has: it counted what the policy in force made of it, whatever another one would."""
+        policy = self.between.old
+        key = breaker.key_of(arrival, self.decided(arrival, known, policy), policy)
+        return any(since <= arrival.arrived <= upto for since, upto in self.undone.get(str(key), ()))
+
+    @staticmethod
+    def decided(arrival: Arrival, known: Registered | None, policy: Policy) -> Verdict:
+        return decide(arrival.receipt, arrival.reason, arrival.arrived, policy, known, brand=arrival.brand)
 
     def whole(self, arrival: Arrival) -> bool:
         receipt = arrival.receipt

@@ -30,6 +30,8 @@ DAYS = 7
 """How many days back are looked at; further back those days that lack."""
 LOCK = 7_316_005
 FAILED, STOPPED = "feed_failed", "feed_guard"
+NOTHING = "nothing is there, of no day that was asked for: look at the feed's `base_url` and at the account"
+CUT = "the file ended before it should have: what there is of it counts, and it is fetched again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Subscription:
 
 
 class Fetched(NamedTuple):
-    """One file, or one day of which no list could be had. `error` None: it was taken in."""
+    """One file, or one day of which no list could be had. `error` None: it was taken in, whole."""
 
     feed: str
     day: date
@@ -94,26 +96,34 @@ class Fetcher:
     async def _feed(self, db: Connection, one: Subscription, today: date, tell: Tell) -> list[Fetched]:
         """A feed's days in order. Whatever is wrong is told, raises an alarm, and is tried again the next time."""
         told: list[Fetched] = []
-        for day in await _days(db, one, today):
+        days, absent = await _days(db, one, today), list[date]()
+        for day in days:
             found = await self._day(db, one, day, tell)
+            if found is None:
+                absent.append(day)
+                continue
             told += found
             if any(fetched.error and fetched.outcome is None and fetched.key is None for fetched in found):
                 break
+        if absent == days and absent and (today - absent[0]).days > 1:  # yesterday's alone may not be ready
+            told.append(Fetched(one.feed.name, absent[0], None, error=NOTHING))
         await self._alarm(one.feed.name, told)
         return told
 
-    async def _day(self, db: Connection, one: Subscription, day: date, tell: Tell) -> list[Fetched]:
+    async def _day(self, db: Connection, one: Subscription, day: date, tell: Tell) -> list[Fetched] | None:
+        """The files of a day. None: nothing of it is there."""
         source, name = one.feed.source, one.feed.name
         assert source is not None  # noqa: S101 - only such feeds are subscribed to
         try:
             wanted: Sequence[Wanted] = await self._drive(source.listing(day, one.options)) or ()
         except (NotYet, TooOld):
-            return []
+            return None
         except (Refused, Unreached) as error:
             return [Fetched(name, day, None, error=str(error))]
         known = await _known(db, name, [each.key for each in wanted])
         got = [await self._one(one, each, tell) for each in wanted if each.key not in known]
-        return [fetched for fetched in got if fetched]
+        there = [fetched for fetched in got if fetched]
+        return there if there or known or not wanted else None
 
     async def _one(self, one: Subscription, wanted: Wanted, tell: Tell) -> Fetched | None:
         """One file. None: it is not there yet, or not any more."""
@@ -125,9 +135,8 @@ class Fetcher:
             try:
                 await self._drive(source.download(wanted, one.options), file)
                 order = Order(one.feed, file, wanted.day, _layout(wanted), wanted.name, wanted.key, sure=self.sure)
-                return Fetched(
-                    name, wanted.day, wanted.key, await take_in(self.engine, self.meaning, order, self.guard, tell)
-                )
+                outcome = await take_in(self.engine, self.meaning, order, self.guard, tell)
+                return Fetched(name, wanted.day, wanted.key, outcome, CUT if outcome.cut else None)
             except (NotYet, TooOld):
                 return None
             except (Refused, Unreached, TooMuch, NotAFile, UnderWay) as error:

@@ -126,7 +126,9 @@ WHERE id = $1
 
 
 async def finish(db: Connection, file: int, fetched: str | None) -> None:
-    """All of it has been acted on. `fetched`: its feed's own name for it, by which it is not fetched again."""
+    """All of it has been acted on. `fetched`: its feed's own name for it, by which it is not fetched again; None of one
+    that was cut.
+    """
     await db.execute(_FINISH, file, fetched)
     await db.execute(f"DROP TABLE IF EXISTS {lines_of(file)}", timeout=LONG)
 

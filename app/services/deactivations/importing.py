@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.feeds import read
 from app.models.catalogue import Carriers
-from app.models.feed import GONE, Deactivated, Event, Feed, Layout
+from app.models.feed import TAKES, Deactivated, Event, Feed, Layout
 from app.models.number import Change
 from app.services import store
 from app.services.apply import Applied, apply
@@ -123,7 +123,7 @@ async def take_in(engine: AsyncEngine, meaning: Meaning, order: Order, guard: Gu
     async with _own_connection(engine) as db:
         file = await files.begin(db, given, now)
         if file.finished_at:
-            await files.finish(db, file.id, order.fetched)
+            await files.finish(db, file.id, None if file.cut else order.fetched)
             return _outcome(file, [], order, already=True)
         if not await files.take_alone(db, file.id):
             raise UnderWay("this very file is being taken in just now: wait for it")
@@ -177,14 +177,14 @@ class _Taking:
         lists: list[Judged] = []
         if self.order.dry_run or not file.acted:
             at = when(file.day, "DEACT", file.started_at)[0]
-            lists = await files.judge(self.db, file.id, at, sorted(GONE))
+            lists = await files.judge(self.db, file.id, at, sorted(TAKES))
         if self.order.dry_run:
             return await self._would(file, lists)
         if not self.order.sure and any(map(self.guard.stops, lists)):
             await files.forget(self.db, file.id)
             raise TooMuch([*filter(self.guard.stops, lists)], self.guard.share)
         await self._act(file)
-        await files.finish(self.db, file.id, self.order.fetched)
+        await files.finish(self.db, file.id, None if file.cut else self.order.fetched)
         return _outcome(await files.state(self.db, file.id), lists, self.order)
 
     async def _whole(self, file: File) -> File:
