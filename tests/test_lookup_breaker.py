@@ -98,7 +98,18 @@ def test_nobody_is_asked_while_the_provider_wants_us_to_wait() -> None:
     clock = Clock()
     pace = Pace(10, clock)
     pace.rest(30)
+    assert pace.rests() == 30
     assert [round(pace.turn(), 6) for _ in range(2)] == [30, 30.1]
+    clock.now += 31
+    assert pace.rests() == 0
+
+
+def test_as_many_turns_are_soon_as_begin_within_the_time() -> None:
+    clock = Clock()
+    pace = Pace(10, clock)
+    assert [pace.soon(within) for within in (0, 0.25, 2)] == [1, 3, 21]
+    pace.rest(1)
+    assert [pace.soon(within) for within in (0.9, 1, 2)] == [0, 1, 11]
 
 
 # How long answers hold ----------------------------------------------------------------------------------------------
