@@ -52,6 +52,11 @@ def test_after_its_rest_one_trial_is_let_through_and_an_answer_closes_it() -> No
     assert (breaker.lets(), breaker.lets(), breaker.ready()) == (True, False, False)
     breaker.heard(None)
     assert (breaker.lets(), breaker.lets(), breaker.rests_now()) == (True, True, False)
+    for _ in range(FAILS - 1):
+        breaker.heard("provider_error")
+    assert (breaker.lets(), breaker.rests_now()) == (True, False)
+    breaker.heard("provider_error")
+    assert (breaker.lets(), breaker.rests_now()) == (False, True)
 
 
 def test_each_trial_that_fails_doubles_the_rest_up_to_five_minutes() -> None:

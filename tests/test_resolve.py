@@ -197,6 +197,13 @@ def test_another_code_within_seven_days_is_not_the_same_again(
     assert (state(held), resolved.alarms) == ("active", [])
 
 
+def test_another_reason_without_a_code_is_not_the_same_again() -> None:
+    held, _ = looked_up(subscriber(LOOKUPS, STORED, failed("carrier_unknown")), SAME)
+    held, _ = settle(held, failed("wrong_carrier", at=EVENT + DAY, message="m2"), LOOKUPS, EVENT + DAY)
+    held, resolved = looked_up(held, SAME, at=EVENT + DAY + HOUR)
+    assert (state(held), resolved.alarms) == ("active", [])
+
+
 def coded(space: str | None, code: str | None, at: datetime) -> Verdict:
     """A failure that asks a lookup, by its code."""
     said = Receipt("m", Status.UNDELIVERABLE, NUMBER, HERE, code=code, code_space=space, occurred_at=at)
