@@ -103,7 +103,7 @@ def test_a_code_tells_the_status_where_the_settings_say_whose_code_it_is() -> No
     assert told(link, of=of, status=Status.UNKNOWN, code="004").status is Status.DELIVERED
     assert told(link, of=of, status=Status.UNKNOWN, code="5").status is Status.UNKNOWN
     assert told(of=of, status=Status.UNKNOWN, code="4").status is Status.UNKNOWN
-    assert told(link, of=of, status=Status.UNKNOWN, code="4", code_space="own").status is Status.UNKNOWN
+    assert told(link, of=of, status=Status.UNKNOWN, code="4", code_space="theirs").status is Status.UNKNOWN
     assert told(link, of=of, status=Status.SENT, code="4").status is Status.SENT
 
 
@@ -149,7 +149,7 @@ def test_a_time_without_a_zone_is_the_links_or_none(at: datetime | None, zone: A
 
 # What is kept of what is broken -------------------------------------------------------------------------------------
 
-GOOD, BAD = Receipt("m1", Status.SENT), Receipt(None, Status.SENT)
+GOOD, BAD, LOST = Receipt("m1", Status.SENT), Receipt(None, Status.SENT), Broken(b"", "no status")
 
 
 def test_each_broken_element_is_kept_with_its_own_bytes_where_the_vendor_can_tell_them_apart() -> None:
@@ -188,12 +188,13 @@ def test_a_blank_secret_proves_nothing_and_a_proof_that_trips_is_none() -> None:
 
 def test_an_answer_counts_for_the_messages_that_were_asked_about() -> None:
     def answer(said: HttpAnswer, _: object) -> list[Receipt | Broken]:
-        return [Receipt(message_id, Status.DELIVERED) for message_id in said.body.decode().split(",")]
+        return [Receipt(message_id, Status.DELIVERED) for message_id in said.body.decode().split(",")] + [LOST]
 
     inquiry = Inquiry("", "", (), lambda _, __: Call("GET", ""), answer)
     asked = [Missed("m1", "+15555551234", None, None)]
     one = gateway(inquiry=inquiry)
     said = answered(one, HttpAnswer(200, {}, b"m1,m2"), asked, HERE)
     assert [r.message_id for r in said if isinstance(r, Receipt)] == ["m1"]
+    assert LOST in said
     assert [type(r) for r in answered(one, HttpAnswer(200, {}, b"\xff"), asked, HERE)] == [Broken]
     assert answered(gateway(), HttpAnswer(200, {}, b"m1"), asked, HERE) == []
