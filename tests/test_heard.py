@@ -136,6 +136,7 @@ def test_whose_country_a_number_is_of(number: str, mcc: str | None, home: str, *
     (found(None, mcc="310", mnc="410", line_type="mobile"), "310-410 mobile"),
     (found(None, mcc="310", line_type=None), "nothing"), (found(None, mnc="410", line_type=None), "nothing"),
     (found("AT&T", ported=True, ported_at=EVENT), "AT&T mobile ported on 2026-03-01"),
+    (found("AT&T", ported=True), "AT&T mobile ported"),
     (found("AT&T", ported=False, ported_at=EVENT), "AT&T mobile not ported"),
     (found("AT&T", active=False), "AT&T mobile disconnected"), (found("AT&T", active=True), "AT&T mobile"),
 ])  # fmt: skip
