@@ -70,6 +70,11 @@ def test_a_port_to_a_carrier_ends_holds_and_is_served_by_it_from_then_on() -> No
     )  # fmt: skip
 
 
+def test_a_new_carrier_beside_another_kind_is_no_port() -> None:
+    for kind in ("DEACT", "TRANSFER"):
+        assert state(subscriber(LOOKUPS, record(kind, new_carrier="Verizon"))) == "deactivated"
+
+
 def test_a_record_tells_the_carrier_only_where_the_file_names_one() -> None:
     silent, named = (live(LOOKUPS, STORED, record("DEACT", **told)) for told in ({}, {"carrier": "Verizon"}))
     assert [one.number.carrier.name for one in (silent, named) if one.number.carrier] == ["AT&T", "Verizon"]
