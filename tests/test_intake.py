@@ -228,6 +228,34 @@ async def test_whoever_refused_and_whoever_left_are_counted_apart(service: Servi
     assert counted == [("list.opted_out", 1), ("opted_out", 3), ("sent", 3)]
 
 
+@pytest.mark.parametrize(("told", "counted"), [
+    ("AT&T Mobility", "AT&T"), ("Smalltown Wireless", "Smalltown Wireless"), (None, ""),
+])  # fmt: skip
+async def test_who_left_is_counted_by_sender_and_carrier(service: Service, told: str | None, counted: str) -> None:
+    """By the canonical name where the catalogue knows one, else as the receipt named it."""
+    await opt_in(service)
+    await post(service, receipt(code="603", occurred_at=ago(minutes=30), carrier=told))
+    rows = await service.sql("SELECT DISTINCT sender, carrier FROM hourly_counts")
+    assert rows == [("12345", counted)]
+
+
+async def test_a_receipt_without_a_carrier_counts_under_the_numbers_own_once_its_sender_is_known(
+    service: Service,
+) -> None:
+    await post(service, receipt(message_id="m0", status="delivered", code=None, carrier="AT&T Mobility"))
+    await post(service, receipt(message_id="m1", code="603"))
+    await post(service, receipt(message_id="m2", code="629", sender=None))
+    rows = "SELECT outcome, sender, carrier FROM hourly_counts WHERE outcome NOT IN ('sent', 'delivered') ORDER BY 1"
+    assert await service.sql(rows) == [("not_sms_capable", "", ""), ("opted_out", "12345", "AT&T")]
+
+
+async def test_a_part_of_how_many_nobody_tells_speaks_of_the_whole_message(service: Service) -> None:
+    await post(service, receipt(message_id="first", code="629", occurred_at=ago(minutes=30)))
+    whole = receipt(message_id="long", status="delivered", code=None, occurred_at=ago(minutes=5), segment=1)
+    await post(service, whole)
+    assert (await status(service))["state"] == "active"
+
+
 async def test_a_receipt_that_names_no_part_speaks_of_the_whole_message(service: Service) -> None:
     await post(service, receipt(message_id="first", code="629", occurred_at=ago(minutes=30)))
     to = {"phone_number": WHO, "status": "delivered"}

@@ -52,6 +52,11 @@ def test_after_its_rest_one_trial_is_let_through_and_an_answer_closes_it() -> No
     assert (breaker.lets(), breaker.lets(), breaker.ready()) == (True, False, False)
     breaker.heard(None)
     assert (breaker.lets(), breaker.lets(), breaker.rests_now()) == (True, True, False)
+    for _ in range(FAILS - 1):
+        breaker.heard("provider_error")
+    assert (breaker.lets(), breaker.rests_now()) == (True, False)
+    breaker.heard("provider_error")
+    assert (breaker.lets(), breaker.rests_now()) == (False, True)
 
 
 def test_each_trial_that_fails_doubles_the_rest_up_to_five_minutes() -> None:
@@ -98,7 +103,18 @@ def test_nobody_is_asked_while_the_provider_wants_us_to_wait() -> None:
     clock = Clock()
     pace = Pace(10, clock)
     pace.rest(30)
+    assert pace.rests() == 30
     assert [round(pace.turn(), 6) for _ in range(2)] == [30, 30.1]
+    clock.now += 31
+    assert pace.rests() == 0
+
+
+def test_as_many_turns_are_soon_as_begin_within_the_time() -> None:
+    clock = Clock()
+    pace = Pace(10, clock)
+    assert [pace.soon(within) for within in (0, 0.25, 2)] == [1, 3, 21]
+    pace.rest(1)
+    assert [pace.soon(within) for within in (0.9, 1, 2)] == [0, 1, 11]
 
 
 # How long answers hold ----------------------------------------------------------------------------------------------

@@ -115,6 +115,21 @@ async def test_an_unseen_number_may_be_texted(service: Service) -> None:
     }  # fmt: skip
 
 
+async def test_a_state_is_dated_by_its_beginning_whatever_is_said_after_it(service: Service) -> None:
+    then = (NOW - timedelta(hours=1)).isoformat()
+    await post(service, receipt(message_id="m1", code="3041", occurred_at=then))
+    began = await status(service)
+    for said in ({"code": "603"}, {"code": None, "status": "sent"}):
+        await post(service, receipt(message_id="m2", occurred_at=then, **said))
+    told = await status(service)
+    assert (told["state"], told["changed_at"]) == ("deactivated", began["changed_at"])
+    assert told["last_receipt_at"] > began["last_receipt_at"]
+    await opt_in(service, days=0.01)
+    again = await status(service)
+    assert again["state"] == "active"
+    assert again["changed_at"] > began["changed_at"]
+
+
 async def test_the_whole_answer_of_a_deactivated_number(start: Start) -> None:
     async with start(lookup={}) as service:
         await opt_in(service)

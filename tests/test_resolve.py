@@ -10,6 +10,8 @@ from msgspec.structs import replace
 
 from app.models.lookup import Failed, Failure, Found
 from app.models.number import Carrier, Cause, State, Verdict
+from app.models.receipt import Receipt, Status
+from app.services.decide import decide
 from app.services.heard import Kind, Said, best, kind_of, suffices
 from app.services.resolve import Moment, Resolved, resolve
 from app.services.settle import Held, settle
@@ -21,11 +23,13 @@ from tests.verdicts import (
     EVERYBODY,
     HERE,
     HOUR,
+    INSTANT,
     LOOKUPS,
     NOBODY,
     NOW,
     NUMBER,
     OURS,
+    SENT,
     SIGNED_UP,
     STORED,
     THERE,
@@ -230,6 +234,49 @@ def test_an_unknown_subscriber_is_released_only_by_an_explicit_word() -> None:
     assert state(looked_up(held, MOVED)[0]) == "active"
 
 
+@pytest.mark.parametrize("answer", [SAME, OUTAGE, NAMELESS])
+def test_an_unknown_subscriber_of_whom_nothing_was_said_waits_for_a_person_in_the_end(answer: Found | Failed) -> None:
+    held = subscriber(LOOKUPS, STORED, failed("unknown_subscriber"))
+    waits, _ = looked_up(held, answer)
+    assert (state(waits), waits.shown.steps[0].waiting_for) == ("held", "lookup")
+    held, resolved = looked_up(held, answer, last=True)
+    assert (state(held), held.shown.steps[0].waiting_for, ended(held)) == ("held", "person", NOBODY)
+    assert resolved.alarms == [("lookup_undecided", "unknown_subscriber")]
+
+
+@pytest.mark.parametrize("answer", [MOVED, SAME, LANDLINE, GONE])
+def test_what_the_last_step_has_decided_asks_no_person(answer: Found) -> None:
+    _, resolved = looked_up(subscriber(LOOKUPS, STORED, failed("carrier_unknown")), answer, last=True)
+    assert resolved.alarms == []
+
+
+@pytest.mark.parametrize(("first", "then"), [
+    (("openmarket", "345"), ("openmarket", "349")), (("openmarket", "345"), ("infobip_error", "345")),
+    ((None, None), ("openmarket", "345")),
+])  # fmt: skip
+def test_another_code_within_seven_days_is_not_the_same_again(
+    first: tuple[str | None, str | None], then: tuple[str | None, str | None]
+) -> None:
+    held, _ = looked_up(subscriber(LOOKUPS, STORED, coded(*first, EVENT)), SAME)
+    held, _ = settle(held, coded(*then, EVENT + DAY), LOOKUPS, EVENT + DAY)
+    assert state(held) == "held"
+    held, resolved = looked_up(held, SAME, at=EVENT + DAY + HOUR)
+    assert (state(held), resolved.alarms) == ("active", [])
+
+
+def test_another_reason_without_a_code_is_not_the_same_again() -> None:
+    held, _ = looked_up(subscriber(LOOKUPS, STORED, failed("carrier_unknown")), SAME)
+    held, _ = settle(held, failed("wrong_carrier", at=EVENT + DAY, message="m2"), LOOKUPS, EVENT + DAY)
+    held, resolved = looked_up(held, SAME, at=EVENT + DAY + HOUR)
+    assert (state(held), resolved.alarms) == ("active", [])
+
+
+def coded(space: str | None, code: str | None, at: datetime) -> Verdict:
+    """A failure that asks a lookup, by its code."""
+    said = Receipt("m", Status.UNDELIVERABLE, NUMBER, HERE, code=code, code_space=space, occurred_at=at)
+    return decide(said, "carrier_unknown", at, LOOKUPS)
+
+
 # 592 ----------------------------------------------------------------------------------------------------------------
 
 COVERED = {
@@ -282,6 +329,32 @@ def test_an_opt_in_newer_than_what_was_asked_about_outlives_an_answer_by_way_of_
     assert ended(held) == OURS - {(HERE, "spring")}
 
 
+@pytest.mark.parametrize("answer", [LANDLINE, NOT_FOUND])
+@pytest.mark.parametrize("reason", ["deactivated", "carrier_unknown"])
+def test_consent_given_after_the_message_was_sent_outlives_what_its_failure_had_asked(
+    reason: str, answer: Found | Failed
+) -> None:
+    held = subscriber(LOOKUPS, STORED, failed(reason), opted_in(SENT + INSTANT))
+    held, _ = looked_up(held, answer, last=True)
+    assert (HERE, "spring") not in ended(held)
+    assert (HERE, "summer") in ended(held)
+
+
+def test_consent_given_after_an_event_outlives_it_though_the_message_was_sent_later_still() -> None:
+    lost_it = SENT - 10 * DAY
+    held = subscriber(LOOKUPS, STORED, failed("carrier_unknown", at=lost_it, sent=SENT, after=11 * DAY),
+                      opted_in(lost_it + INSTANT))  # fmt: skip
+    held, _ = looked_up(held, LANDLINE, at=NOW + 11 * DAY)
+    assert ended(held) == OURS - {(HERE, "spring")}
+
+
+def test_an_answer_ends_a_hold_that_a_vendors_fast_clock_has_dated_after_it() -> None:
+    held = subscriber(LOOKUPS, STORED, failed("carrier_unknown", at=NOW + timedelta(minutes=4)), now=NOW + HOUR)
+    assert state(held) == "held"
+    held, _ = looked_up(held, SAME, at=NOW + timedelta(minutes=1))
+    assert state(held) == "active"
+
+
 def test_a_disconnection_with_a_date_ends_only_older_consent() -> None:
     held = subscriber(LOOKUPS, STORED, failed("carrier_unknown"), opted_in(SIGNED_UP + 60 * DAY))
     held, _ = looked_up(held, found("AT&T Mobility", active=False, deactivated_at=SIGNED_UP + 30 * DAY))
@@ -311,7 +384,9 @@ def test_the_stranger_of_a_recycled_number_stays_one_and_loses_consent_at_the_la
 def test_an_answer_about_a_number_that_nobody_asked_about_refreshes_its_carrier_alone() -> None:
     held, resolved = looked_up(subscriber(LOOKUPS, STORED), MOVED)
     assert (state(held), ended(held), resolved.kind) == ("active", NOBODY, "moved")
-    assert known_carrier(held.number, LOOKUPS).name == "T-Mobile"  # type: ignore[union-attr]
+    carrier = known_carrier(held.number, LOOKUPS)
+    assert carrier
+    assert (carrier.name, carrier.ported) == ("T-Mobile", True)  # a port that the names alone have proven is one
     held, _ = looked_up(subscriber(LOOKUPS, STORED), NOT_FOUND, last=True)
     assert (state(held), ended(held)) == ("active", NOBODY)
 
@@ -320,6 +395,13 @@ def test_an_invalid_number_ends_by_a_lookup_that_says_mobile() -> None:
     for reason in ("invalid_number", "not_sms_capable"):
         held, _ = looked_up(subscriber(LOOKUPS, failed(reason)), SAME)
         assert state(held) == "active"
+
+
+@pytest.mark.parametrize("answer", [found("AT&T Mobility", line_type=None), NAMELESS, NOT_FOUND])
+def test_an_answer_that_does_not_say_mobile_brings_no_invalid_number_back(answer: Found | Failed) -> None:
+    for reason, becomes in (("invalid_number", "invalid"), ("not_sms_capable", "not_sms_capable")):
+        held, _ = looked_up(subscriber(LOOKUPS, failed(reason)), answer)
+        assert state(held) == becomes
 
 
 def test_something_newer_is_asked_again_after_a_person_was_to_decide() -> None:
