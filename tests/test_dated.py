@@ -61,6 +61,22 @@ def test_a_strike_with_its_date_is_one_strike_and_ends_no_consent_by_itself(befo
     heard, known = life(*before, supposed, replace(dated, dated=True)), life(*before, dated)
     assert heard.unknown == known.unknown
     assert heard.senders == known.senders
+    assert heard.conditions == known.conditions
+
+
+@pytest.mark.parametrize("reason", ["deactivated", "carrier_unknown", "unknown_subscriber", "suspended"])
+def test_a_condition_takes_the_send_date_that_a_lookup_is_to_hold_opt_ins_against(reason: str) -> None:
+    supposed, dated = (told(Status.UNDELIVERABLE, reason, known) for known in (None, REGISTERED))
+    heard = life(supposed, replace(dated, dated=True))
+    assert {one.guard for one in heard.conditions.values()} == {SENT}
+    assert heard.conditions == life(dated).conditions
+
+
+def test_a_block_that_asks_a_lookup_takes_the_send_date_too() -> None:
+    supposed, dated = (told(Status.UNDELIVERABLE, "network_not_covered", known) for known in (None, REGISTERED))
+    assert dated.block is not None
+    assert dated.block.lookup
+    assert life(supposed, replace(dated, dated=True)) == life(dated)
 
 
 def test_an_end_of_consent_that_was_kept_aside_is_replaced_and_no_other() -> None:

@@ -67,22 +67,36 @@ def _undated(number: Number, verdict: Verdict) -> Number:
     it happened. An end of consent that has been merged for good stays: what lies beneath it is not known any more.
     """
     number = aside.without(number, verdict) if number.aside else number
-    unknown = tuple(one for one in number.unknown if (one.at, one.cause) != (verdict.at, verdict.cause))
-    delivery, sender = verdict.delivered, verdict.sender
+    delivery, known = verdict.delivered, number.delivered
+    number = replace(
+        number,
+        unknown=tuple(one for one in number.unknown if not _told_by(one, verdict)),
+        conditions=_others(number.conditions, verdict),
+        senders={name: _undated_reach(reach, verdict) if name == verdict.sender else reach
+                 for name, reach in number.senders.items()},
+    )  # fmt: skip
     if delivery is None:
-        return replace(number, unknown=unknown)
-    senders = number.senders
-    if sender in senders and senders[sender].delivered == delivery.at:
-        senders = senders | {sender: replace(senders[sender], delivered=delivery.guard)}
-    known = number.delivered
-    supposed = known is not None and (known.at, known.cause) == (delivery.at, delivery.cause)
+        return number
     return replace(
         number,
-        unknown=unknown,
         deliveries=tuple(at for at in number.deliveries if at != int(delivery.at.timestamp())),
-        delivered=delivery if supposed else known,
-        senders=senders,
+        delivered=delivery if known and _told_by(known, verdict) else known,
     )
+
+
+def _undated_reach(reach: Reach, verdict: Verdict) -> Reach:
+    delivery = verdict.delivered
+    supposed = delivery is not None and reach.delivered == delivery.at
+    delivered = delivery.guard if delivery and supposed else reach.delivered
+    return replace(reach, blocks=_others(reach.blocks, verdict), delivered=delivered)
+
+
+def _others(facts: dict[str, Fact], verdict: Verdict) -> dict[str, Fact]:
+    return {key: fact for key, fact in facts.items() if not _told_by(fact, verdict)}
+
+
+def _told_by(fact: Fact, verdict: Verdict) -> bool:
+    return (fact.at, fact.cause) == (verdict.at, verdict.cause)
 
 
 def _conditions(conditions: dict[str, Fact], verdict: Verdict) -> dict[str, Fact]:
