@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+from phonenumbers import SUPPORTED_REGIONS
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -28,6 +29,7 @@ from pydantic import (
     model_validator,
 )
 
+from app.models.database_url import database_url
 from app.models.described import Description
 from app.models.duration import duration
 from app.models.number import Scope
@@ -213,7 +215,7 @@ class Settings(_Table):
     auth: Literal["on", "off"] = "on"
     policy_file: Path | None = None
     first_key: SecretStr | None = None
-    region: str = Field("US", pattern="^[A-Z]{2}$")
+    region: str = "US"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     receipts_kept: Duration = timedelta(days=90)
     changes_kept: Duration = timedelta(days=5 * 365)
@@ -229,10 +231,7 @@ class Settings(_Table):
     def _postgres(cls, url: SecretStr | None) -> SecretStr | None:
         if url is None or not url.get_secret_value():
             return None
-        scheme, _, rest = url.get_secret_value().partition("://")
-        if scheme not in {"postgres", "postgresql", "postgresql+asyncpg"} or not rest:
-            raise ValueError("must be a PostgreSQL URL, for example postgresql://user:password@host/database")
-        return SecretStr(f"postgresql+asyncpg://{rest}")
+        return SecretStr(database_url(url.get_secret_value()))
 
     @field_validator("first_key")
     @classmethod
@@ -240,6 +239,13 @@ class Settings(_Table):
         if key and len(key.get_secret_value()) < SHORTEST_KEY:
             raise ValueError("is too short to be a key: use at least 24 random characters")
         return key
+
+    @field_validator("region")
+    @classmethod
+    def _country(cls, region: str) -> str:
+        if region not in SUPPORTED_REGIONS:
+            raise ValueError('is no country with phone numbers: write its two letters, for example "US" or "GB"')
+        return region
 
     @field_validator("senders")
     @classmethod

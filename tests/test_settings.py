@@ -41,7 +41,8 @@ WRONG = {
     "SENDABLE_DATABASE_URL=mysql://u@h/d": "SENDABLE_DATABASE_URL (or `database_url`) must be a PostgreSQL URL",
     "SENDABLE_DATABASE_URL=postgresql://": "SENDABLE_DATABASE_URL (or `database_url`) must be a PostgreSQL URL",
     "SENDABLE_FIRST_KEY=short": "SENDABLE_FIRST_KEY (or `first_key`) is too short to be a key: use at least 24",
-    "SENDABLE_REGION=usa": "SENDABLE_REGION (or `region`) String should match pattern",
+    "SENDABLE_REGION=usa": "SENDABLE_REGION (or `region`) is no country with phone numbers: write",
+    "SENDABLE_REGION=XX": "SENDABLE_REGION (or `region`) is no country with phone numbers: write its two letters",
     "SENDABLE_LOG_LEVEL=loud": "SENDABLE_LOG_LEVEL (or `log_level`) Input should be 'debug', 'info'",
     "SENDABLE_RECEIPTS_KEPT=90": 'SENDABLE_RECEIPTS_KEPT (or `receipts_kept`) "90" is not a duration: write a',
     "SENDABLE_CHANGES_KEPT=5y": 'SENDABLE_CHANGES_KEPT (or `changes_kept`) "5y" is not a duration: write a number and',
@@ -129,6 +130,39 @@ def test_every_common_form_of_a_database_url_is_taken(scheme):
     url = read_settings({"SENDABLE_DATABASE_URL": f"{scheme}://u:p@h/d"}).database_url
     assert url
     assert url.get_secret_value() == "postgresql+asyncpg://u:p@h/d"
+
+
+MANAGED = "app:p%40ss@db.example.com:5433/shop?sslmode=verify-full&sslrootcert=/etc/ca.pem"
+SEVERAL = "app@one:5432,two:5432/shop?target_session_attrs=read-write"
+SOCKET = "app@/shop?host=/run/postgresql&port=5432"
+
+
+@pytest.mark.parametrize("rest", [MANAGED, SEVERAL, SOCKET, "app@[::1]:5432/shop", "/shop"])
+def test_a_database_url_is_written_as_psql_reads_it(rest):
+    url = read_settings({"SENDABLE_DATABASE_URL": f"postgresql://{rest}"}).database_url
+    assert url
+    assert url.get_secret_value() == f"postgresql+asyncpg://{rest}"
+
+
+BENT_URLS = {
+    "u:swordfish@host:port/d": "cannot be read: write it as postgresql://",
+    "u:swordfish@host:65536/d": "cannot be read: write it as postgresql://",
+    "u:swordfish@/d?host=/run&port=many": "has a port that is none: write a number up to 65535",
+    "u:sword@fish@host/d": "cannot be read: write it as postgresql://",
+    "u:sword/swordfish@host/d": "cannot be read: write it as postgresql://",
+    "u:sword#swordfish@host/d": "cannot be read: write it as postgresql://",
+    "u:1?swordfish@host/d": "cannot be read: write it as postgresql://",
+    "u:swordfish@[::1/d": "cannot be read: write it as postgresql://",
+    "u:swordfish@h/d?sslmode=on": "has an sslmode that is none; there are disable, allow",
+    "u:swordfish@h/d?channel_binding=require": "has `channel_binding` behind the question mark: remove it; there",
+}
+
+
+@pytest.mark.parametrize(("rest", "line"), BENT_URLS.items(), ids=BENT_URLS)
+def test_a_database_url_that_cannot_be_used_is_told_without_its_password(rest, line):
+    said = refused({"SENDABLE_DATABASE_URL": f"postgresql://{rest}"})
+    assert said.startswith(f"SENDABLE_DATABASE_URL (or `database_url`) {line}")
+    assert "fish" not in said
 
 
 def test_an_account_takes_over_what_it_does_not_name(file):

@@ -114,6 +114,9 @@ def locate(data_dir: Path) -> Home:
     except PermissionError as error:
         where, who = error.filename or data_dir, _name(os.geteuid())
         raise CannotStart(f"{where} is not open to {who}: start Sendable as its owner, {_OWN_FOLDER}") from error
+    except OSError as error:
+        where = error.filename or data_dir
+        raise CannotStart(f"{where} cannot be used ({error.strerror}): make room, {_OWN_FOLDER}") from error
 
 
 @contextmanager
