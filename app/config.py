@@ -28,9 +28,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
+from app.models.database_url import database_url
 from app.models.described import Description
 from app.models.duration import duration
 from app.models.number import Scope
@@ -51,13 +50,6 @@ def _with_unit(value: object) -> timedelta:
 Duration = Annotated[timedelta, BeforeValidator(_with_unit)]
 SHORTEST_KEY = 24
 LONGEST_WINDOW = timedelta(days=7)
-_OF_A_DATABASE = frozenset({
-    "host", "port", "user", "password", "database", "passfile", "service", "servicefile", "ssl", "target_session_attrs",
-    "krbsrvname", "gsslib", "prepared_statement_cache_size",
-})  # fmt: skip
-"""What a database URL may tell: all else the driver would stumble over."""
-_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-_PORTS = range(1, 65_536)
 _FOREIGN = ("SENDABLE_TEST_", "SENDABLE_SERVICE_", "SENDABLE_PORT_")
 """Names that others put there: the tests, and Kubernetes for a service called `sendable`."""
 
@@ -260,7 +252,9 @@ class Settings(_Table):
     @field_validator("database_url")
     @classmethod
     def _postgres(cls, url: SecretStr | None) -> SecretStr | None:
-        return SecretStr(_for_the_driver(url.get_secret_value())) if url and url.get_secret_value() else None
+        if url is None or not url.get_secret_value():
+            return None
+        return SecretStr(database_url(url.get_secret_value()))
 
     @field_validator("first_key")
     @classmethod
@@ -321,31 +315,6 @@ class Settings(_Table):
 
     def sender_revocations(self) -> dict[str, Scope]:
         return {sender: table.revocation_scope for sender, table in self.senders.items() if table.revocation_scope}
-
-
-def _for_the_driver(text: str) -> str:
-    """A URL as people and platforms write it, in the driver's words. Raises ValueError."""
-    scheme, _, rest = text.partition("://")
-    wrong = "must be a PostgreSQL URL, for example postgresql://user:password@host/database"
-    if scheme not in {"postgres", "postgresql", "postgresql+asyncpg"} or not rest:
-        raise ValueError(wrong)
-    try:
-        url = make_url(f"postgresql+asyncpg://{rest}")
-        if mode := url.query.get("sslmode"):
-            url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
-        told = url.get_dialect()().create_connect_args(url)[1]
-    except (ArgumentError, ValueError) as error:
-        raise ValueError(wrong) from error
-    ports = told.get("port", _PORTS[0])
-    if not all(port in _PORTS for port in (ports if isinstance(ports, list) else [ports])):
-        raise ValueError(wrong)
-    if unknown := sorted(told.keys() - _OF_A_DATABASE):
-        raise ValueError(
-            f"has a parameter `{unknown[0]}`, which is not taken from it: leave it out; `sslmode` is taken"
-        )
-    if told.get("ssl", "prefer") not in _SSL_MODES:
-        raise ValueError(f"has no known `sslmode`: there are {', '.join(_SSL_MODES)}")
-    return url.render_as_string(hide_password=False)
 
 
 _FROM_ENVIRONMENT = {

@@ -263,6 +263,45 @@ async def test_the_doctor_tells_wrong_settings_and_a_lost_database_as_findings()
     assert [f["about"] for f in json.loads(lost.out) if f["level"] == "wrong"] == ["database"]
 
 
+UNREACHED = {
+    "postgresql://u@nowhere.invalid/d": "the host of the database has no address: mend SENDABLE_DATABASE_URL",
+    "postgresql://u@127.0.0.1:{web}/d?sslmode=require": "what listens there takes no SSL, or is no PostgreSQL: mend",
+    "postgresql://u@127.0.0.1:{web}/d?sslmode=verify-full&sslrootcert=": "SENDABLE_DATABASE_URL cannot be used: root",
+}
+
+
+@pytest.mark.parametrize(("url", "line"), UNREACHED.items(), ids=UNREACHED)
+async def test_what_keeps_us_from_the_database_is_told_in_words(url, line):
+    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as web:
+        address = url.format(web=web.sockets[0].getsockname()[1])
+        said = await sendable("migrate", database_url=address)
+    assert said.code == 1
+    assert said.err.splitlines()[-1].startswith(f"sendable: {line}")
+
+
+async def test_a_role_without_the_rights_is_told_whose_they_are(service, database):
+    await service.sql("CREATE ROLE guest_of_cli LOGIN")
+    try:
+        guest = database["database_url"].replace("//sendable@", "//guest_of_cli@")
+        said = await sendable("keys", "list", database_url=guest)
+        ill = await sendable("doctor", "--json", auth="off", database_url=guest)
+    finally:
+        await service.sql("DROP ROLE guest_of_cli")
+    assert said.code == 1
+    assert said.err.startswith("sendable: the database refuses us: permission denied for table alembic_version: start")
+    assert "permission denied" in [f["says"] for f in json.loads(ill.out) if f["level"] == "wrong"][-1]
+
+
+async def test_the_doctor_finds_a_feed_that_would_stop_the_start(tmp_path):
+    (tmp_path / "s.toml").write_text("[feeds.twilio]\n")
+    said = await sendable("doctor", "--json", config=str(tmp_path / "s.toml"))
+    assert json.loads(said.out)[0]["says"].startswith("`feeds.twilio.")
+
+
 async def test_the_readers_url_names_the_reader_and_no_password():
     said = await sendable("db", "url", "--reader", database_url="postgresql://owner:swordfish@db.example.com:5433/shop")
     assert said.out == "postgresql://sendable_reader@db.example.com:5433/shop\n"
@@ -276,6 +315,13 @@ async def test_the_url_for_psql_says_sslmode_as_psql_does():
             "db", "url", "--reader", database_url=f"postgresql://owner@db.example.com/shop?{mode}=require"
         )
         assert said.out == "postgresql://sendable_reader@db.example.com/shop?sslmode=require\n"
+
+
+async def test_a_url_is_handed_on_as_psql_reads_it():
+    ours = "postgresql://owner:swordfish@one:5432,two:5432/shop?sslmode=require&target_session_attrs=read-write"
+    assert (await sendable("db", "url", database_url=ours)).out == f"{ours}\n"
+    said = await sendable("db", "url", "--reader", database_url=ours)
+    assert said.out == f"{ours.replace('owner:swordfish', 'sendable_reader')}\n"
 
 
 async def test_db_psql_tells_a_program_what_it_would_open(tmp_path):

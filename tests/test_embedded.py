@@ -22,10 +22,12 @@ from pathlib import Path
 import asyncpg
 import psutil
 import pytest
+from structlog.testing import capture_logs
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from app.services import database
 from app.services.database import CannotStart, serving, url_for
-from app.services.embedded.cluster import LOGS_KEPT, prune_logs, survivors
+from app.services.embedded.cluster import LOGS_KEPT, complaint, prune_logs, survivors
 from app.services.embedded.home import ELSEWHERE, Home, locate
 
 ROOT = os.geteuid() == 0
@@ -232,6 +234,59 @@ async def test_a_server_that_cannot_start_says_why(data_dir: Path):
     with pytest.raises(CannotStart, match=r"PostgreSQL did not start in .*: .*postgresql\.auto\.conf"):
         async with serving(data_dir):
             pass
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+async def test_a_data_folder_that_is_none_is_told_with_a_way_out(tmp_path: Path, below: str):
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotStart, match=r"/file.* cannot be used \(.*\): make room, or set SENDABLE_DATA_DIR to a"):
+        async with serving(tmp_path / "file" / below):
+            pass
+
+
+FULL = """\
+2026-11-22 11:12:01.180 UTC [13182] FATAL:  could not extend file "base/1/1249": No space left on device
+2026-11-22 11:12:01.180 UTC [13182] HINT:  Check free disk space.
+2026-11-22 11:12:01.197 UTC [13182] PANIC:  cannot abort transaction 1, it was already committed
+Aborted
+child process exited with exit code 134
+initdb: removing data directory "data.new"
+"""
+REFUSED = """\
+initdb: error: directory "data" exists but is not empty
+initdb: hint: If you want to create a new database system, either remove or empty the directory "data"
+"""
+
+
+@pytest.mark.parametrize(("said", "told"), [(FULL, "FATAL:  could not extend"), (REFUSED, "initdb: error: directory")])
+def test_of_what_a_program_says_the_line_is_told_that_says_why(said: str, told: str):
+    assert told in complaint(said)
+
+
+async def test_a_server_that_dies_while_nothing_can_be_written_comes_back_once_it_can(data_dir: Path, monkeypatch):
+    async with serving(data_dir) as url:
+        with monkeypatch.context() as full, capture_logs() as lines:
+            full.setattr(tempfile, "tempdir", "/nowhere")
+            os.kill(_postmaster(locate(data_dir)), signal.SIGKILL)
+            async for attempt in _soon(AssertionError):
+                with attempt:
+                    assert "No such file or directory" in [line.get("why") for line in lines]
+        async for attempt in _soon(OSError, asyncpg.PostgresError):
+            with attempt:
+                async with _session(url) as session:
+                    assert await session.fetchval("SELECT 1") == 1
+
+
+async def test_a_server_that_hangs_is_left_to_its_watcher_and_the_next_owner_waits_for_it(data_dir: Path, monkeypatch):
+    monkeypatch.setattr(database, "STOP_WITHIN", 0.2)
+    async with serving(data_dir):
+        hanging = _postmaster(locate(data_dir))
+        os.kill(hanging, signal.SIGSTOP)
+    assert psutil.pid_exists(hanging)
+    os.kill(hanging, signal.SIGCONT)
+    async with serving(data_dir) as url, _session(url) as session:
+        assert await session.fetchval("SELECT 1") == 1
+        assert _postmaster(locate(data_dir)) != hanging
 
 
 async def test_the_log_is_json_of_bounded_size_and_quotes_no_statement(data_dir: Path):

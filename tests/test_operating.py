@@ -276,6 +276,19 @@ async def test_a_server_that_takes_no_writes_is_wrong(database_url):
     assert finding.says.endswith("takes no writes")
 
 
+async def test_a_database_in_an_encoding_of_few_letters_is_wrong(database_url):
+    name = f"{make_url(database_url).database}_latin"
+    latin = make_url(database_url).set(database=name).render_as_string(hide_password=False)
+    how = "ENCODING 'LATIN1' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
+    await run_sql(database_url, f"CREATE DATABASE {name} {how}")
+    try:
+        findings = wrong(await examined(latin))
+    finally:
+        await run_sql(database_url, f"DROP DATABASE {name} WITH (FORCE)")
+    assert findings[0].says.startswith("its encoding is LATIN1")
+    assert "ENCODING 'UTF8'" in (findings[0].mend or "")
+
+
 @pytest.mark.usefixtures("service")
 async def test_a_reader_that_cannot_read_the_views_is_wrong(database_url):
     await run_sql(database_url, "REVOKE USAGE ON SCHEMA published FROM sendable_reader")

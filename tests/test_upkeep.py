@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,14 @@ async def test_what_only_serves_for_days_is_pruned_in_parts(service: Service, mo
     await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
     counts = "SELECT (SELECT count(*) FROM receipt_keys), (SELECT count(*) FROM messages)"
     assert await service.sql(counts) == [(7, 7)]
+
+
+async def test_a_day_that_lost_its_place_for_receipts_gets_one_at_the_next_look(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "LAPSES_EVERY", 0.05)
+    tomorrow = f"receipts_{datetime.now(UTC).date() + timedelta(days=1):%Y%m%d}"
+    async with start() as service, asyncio.timeout(30):
+        await service.sql(f"DROP TABLE {tomorrow}")
+        while await service.sql("SELECT to_regclass(:name)::text", name=tomorrow) != [(tomorrow,)]:
+            await asyncio.sleep(0.02)

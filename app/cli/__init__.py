@@ -86,5 +86,5 @@ def told(error: Exception) -> tuple[str, int] | None:
     if is_unkeepable(error):
         return "an argument is nothing that the database can keep: give text in UTF-8, and numbers below 2^63", 2
     if is_lost(error) or is_refusal(error):
-        return f"{why_not(error)}: start the database, or mend SENDABLE_DATABASE_URL", 1
+        return ": ".join(why_not(error)), 1
     return None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from asyncpg import DataError
+from asyncpg import ClientConfigurationError, DataError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -64,15 +66,52 @@ def is_unkeepable(error: BaseException | None) -> bool:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether the server answered but lets us not in: a wrong password, no such database, no such role."""
-    return _state(error).startswith(("28", "3D"))
+    """Whether the server answered but lets us not: a wrong password, no such database or role, no right to do it."""
+    return _state(error).startswith(("28", "3D", _NO_RIGHT))
 
 
-def why_not(error: BaseException) -> str:
-    """Why the database could not be used, in words that quote no statement."""
+_NO_RIGHT = "42501"
+_OWN_IT = (
+    "start Sendable as the owner of the database and its tables; an administrator makes one by ALTER DATABASE … OWNER"
+)
+_START_IT = "start the database, or mend SENDABLE_DATABASE_URL"
+_MEND_IT = "mend SENDABLE_DATABASE_URL"
+_SAID = {
+    "25006": ("the database takes no writes", "name the primary in SENDABLE_DATABASE_URL"),
+    "53100": ("the disk of the database is full", "make room there"),
+    "53300": ("the database has no connection left for us", "raise max_connections, or the limit of our role"),
+    "57P03": ("the database is starting or stopping", "try again"),
+}
+"""By PostgreSQL's own code: what it says, and what mends it."""
+
+
+def why_not(error: BaseException) -> tuple[str, str]:
+    """Why the database could not be used, in words that quote no statement, and how to mend it."""
+    cause = _cause(error)
     if is_refusal(error):
-        return f"the database refuses us: {_cause(error)}"
-    return f"the database does not answer ({type(_cause(error)).__name__})"
+        return f"the database refuses us: {_root(cause)}", _OWN_IT if _state(error) == _NO_RIGHT else _MEND_IT
+    unknown = f"the database does not answer ({type(cause).__name__})", _START_IT
+    return _SAID.get(_state(error)) or _of_the_line(_root(cause)) or unknown
+
+
+def _of_the_line(root: BaseException) -> tuple[str, str] | None:
+    """What keeps us from so much as reaching a server that understands us."""
+    if isinstance(root, socket.gaierror):
+        return "the host of the database has no address", _MEND_IT
+    if isinstance(root, ssl.SSLError):
+        return f"the database does not prove who it is ({type(root).__name__})", f"{_MEND_IT}: its sslmode, sslrootcert"
+    if type(root) is ConnectionError:  # asyncpg's own, of a server that answers otherwise than it was asked
+        return "what listens there takes no SSL, or is no PostgreSQL", _MEND_IT
+    if isinstance(root, ClientConfigurationError):
+        return f"SENDABLE_DATABASE_URL cannot be used: {str(root).splitlines()[0]}", "mend it"
+    return None
+
+
+def _root(error: BaseException) -> BaseException:
+    """What the driver said before others put their words around it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _cause(error: BaseException) -> BaseException:

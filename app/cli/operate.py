@@ -10,14 +10,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
-from sqlalchemy import URL, make_url
 
 from app.catalogue import CatalogueError
 from app.catalogue.policy import PolicyError
 from app.cli.attach import attached, is_refusal, why_not, with_database
 from app.cli.show import Json, Refused, as_json, as_table, busy, refusing, say
 from app.config import Settings, SettingsError, read_settings
-from app.main import every_link, inquirers_of, links_of, meaning_of, plan_of, url_of
+from app.main import every_link, inquirers_of, links_of, meaning_of, plan_of, subscriptions_of, url_of
+from app.models.database_url import as_role
 from app.models.duration import duration
 from app.services import database
 from app.services import doctor as doctors
@@ -31,6 +31,8 @@ from app.services.keys import Key
 from app.services.sample import of_gateway
 
 keys = typer.Typer(no_args_is_help=True, help="Keys of internal services.")
+PATIENCE = 30
+"""Seconds that the doctor waits for the embedded PostgreSQL."""
 db = typer.Typer(no_args_is_help=True, help="The database, for other systems and for a look by hand.")
 
 
@@ -76,6 +78,7 @@ async def _examined() -> list[Finding]:
         links_of(settings)
         plan_of(settings)
         inquirers_of(settings)
+        subscriptions_of(settings)
     except (SettingsError, PolicyError, CatalogueError) as error:
         return [Finding("wrong", "settings", str(error))]
     fine = Finding("ok", "settings", "as they should be")
@@ -101,17 +104,23 @@ async def _tried(gateway: str, account: str) -> list[Finding]:
 
 async def _of_database(settings: Settings) -> list[Finding]:
     found: list[Finding] = []
+    limit = asyncio.timeout(PATIENCE)
     try:
-        async with attached(settings) as engine:
-            if settings.database_url is None:
-                found.append(doctors.of_disk(locate(settings.data_dir).path))
+        if settings.database_url is None and settings.data_dir.exists():
+            found.append(doctors.of_disk(locate(settings.data_dir).path))
+        async with limit, attached(settings) as engine:
+            limit.reschedule(None)
             found += [finding async for finding in doctors.of_database(engine, settings)]
     except (Refused, database.CannotStart) as error:
         found.append(Finding("wrong", "database", str(error)))
     except Exception as error:
+        if limit.expired():
+            says = f"PostgreSQL in {settings.data_dir} has not answered for {PATIENCE} s: it recovers, or hangs"
+            mend = "wait, see its log in postgres/log there, or stop all of it and start again"
+            return [*found, Finding("wrong", "database", says, mend)]
         if not (is_lost(error) or is_refusal(error)):
             raise
-        found.append(Finding("wrong", "database", why_not(error), "start it, or mend SENDABLE_DATABASE_URL"))
+        found.append(Finding("wrong", "database", *why_not(error)))
     return found
 
 
@@ -204,10 +213,8 @@ def _address(settings: Settings, *, reader: bool) -> str:
             raise Refused(f"there is no data in {settings.data_dir}: run `sendable serve`, or set SENDABLE_DATA_DIR", 1)
         say("it answers while `sendable serve` runs")
         return database.url_for(settings.data_dir, READER if reader else ROLE)
-    address = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql")
-    if mode := address.query.get("ssl"):  # psql has another word for it than our driver
-        address = address.difference_update_query(["ssl"]).update_query_dict({"sslmode": mode})
+    address = "postgresql" + settings.database_url.get_secret_value().removeprefix("postgresql+asyncpg")
     if reader:
-        address = URL.create("postgresql", READER, None, address.host, address.port, address.database, address.query)
         say(f"no password in it: where the server asks for one, run ALTER ROLE {READER} PASSWORD '…' and add it")
-    return address.render_as_string(hide_password=False)
+        return as_role(address, READER)
+    return address

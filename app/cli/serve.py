@@ -16,6 +16,7 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
+from app.cli.heads import HeadsInTime
 from app.cli.show import Refused
 from app.config import Settings, read_settings
 from app.main import create_app
@@ -74,7 +75,7 @@ class Server(uvicorn.Server):
 async def _serve(app: FastAPI, settings: Settings, listener: socket.socket, words: Words | None) -> None:
     """The lifespan is entered here and not by uvicorn, so that what stops a start comes out as the error it is."""
     config = uvicorn.Config(
-        AccessLog(app, verbose=settings.log_level == "debug"), http="httptools", ws="none", lifespan="off",
+        AccessLog(app, verbose=settings.log_level == "debug"), http=HeadsInTime, ws="none", lifespan="off",
         log_config=None, access_log=False, server_header=False, timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GRACE, proxy_headers=False,
     )  # fmt: skip

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg import InterfaceError, InternalClientError
@@ -70,9 +70,15 @@ def _is_broken_client(error: BaseException | None) -> bool:
     return False
 
 
+def engine_of(url: str, *, connect_args: Mapping[str, Any], **more: Any) -> AsyncEngine:  # noqa: ANN401 - SQLAlchemy's
+    """An engine whose URL the driver reads: it knows `sslmode` and several hosts as psql does, SQLAlchemy does not."""
+    dsn = url.replace("postgresql+asyncpg://", "postgresql://", 1)
+    return create_async_engine("postgresql+asyncpg://", connect_args={"dsn": dsn, **connect_args}, **more)
+
+
 def connect(url: str, *, pool: int = POOL_SIZE) -> AsyncEngine:
     """An engine whose broken connections never go back to its pool, and whose waits all end."""
-    engine = create_async_engine(
+    engine = engine_of(
         url,
         pool_size=pool,
         max_overflow=0,

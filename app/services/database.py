@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import IO
 
 import asyncpg
@@ -33,6 +34,8 @@ _GLANCE = 0.05
 """Seconds between two looks at the lock or at the server's process."""
 _PRUNE = 60.0
 """Seconds between two looks at the size of the server's log."""
+STOP_WITHIN = 20.0
+"""Seconds for a server to stop. One that hangs is left to its watcher, who holds the lock: the next start waits."""
 _TELL = 5.0
 """Seconds between two lines of log while a recovery lasts."""
 
@@ -68,7 +71,7 @@ async def _until_it_answers(home: Home, keeping: asyncio.Task[None]) -> None:
             keeping.result()
         if time.monotonic() - told > _TELL:
             told = time.monotonic()
-            log.info("postgres not ready yet", waited_seconds=round(told - began))
+            log.warning("postgres not ready yet", waited_seconds=round(told - began))
         await asyncio.sleep(_GLANCE)
 
 
@@ -88,10 +91,17 @@ async def _answers(home: Home) -> bool:
 async def _keep(home: Home, ready: asyncio.Event) -> None:
     """Once the lock is ours, start the server and start it again whenever it ends; until cancelled."""
     async with _lock(home) as lock:
-        await asyncio.to_thread(cluster.furnish, home)
+        try:
+            await asyncio.to_thread(cluster.furnish, home)
+        except OSError as error:
+            why = f"{home.path} cannot be used ({error.strerror}): make room there, or mend its rights"
+            raise CannotStart(why) from error
         while True:
             began = time.monotonic()
-            why = await _live(home, lock)
+            try:
+                why = await _live(home, lock)
+            except OSError as error:  # no room, no memory, no process left: not even its start comes off
+                why = error.strerror or type(error).__name__
             if not ready.is_set():
                 raise CannotStart(f"PostgreSQL did not start in {home.path}: {why}")
             log.error("postgres ended and is started again", why=why)
@@ -158,7 +168,11 @@ async def _stop(server: subprocess.Popen[bytes]) -> None:
     """Close the pipe that the watcher holds; it stops the server, fast, and ends."""
     if server.stdin:
         server.stdin.close()
-    await _until(lambda: server.poll() is not None)
+    try:
+        await asyncio.wait_for(_until(lambda: server.poll() is not None), STOP_WITHIN)
+    except TimeoutError:
+        log.warning("postgres has not stopped yet and is left to its watcher", waited_seconds=round(STOP_WITHIN))
+        Thread(target=server.wait, daemon=True).start()  # while we still live, it must not become a zombie
 
 
 async def _until(true: Callable[[], bool]) -> None:

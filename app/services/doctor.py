@@ -64,6 +64,8 @@ async def of_database(engine: AsyncEngine, settings: Settings) -> AsyncIterator[
         if server.level == "wrong":
             return
         yield await _clock(db)
+        for finding in await _encoding(db):
+            yield finding
         shown = await _shown(db)
         for finding in [*_durable(shown), *(_logging(shown) if settings.database_url else ())]:
             yield finding
@@ -99,6 +101,13 @@ async def _clock(db: AsyncConnection) -> Finding:
     if apart > SKEW_MOST:
         return Finding("wrong", "clock", says, "let both machines follow a time server (NTP)")
     return Finding("ok", "clock", says)
+
+
+async def _encoding(db: AsyncConnection) -> list[Finding]:
+    encoding = (await db.execute(text("SHOW server_encoding"))).scalar_one()
+    says = f"its encoding is {encoding}: a receipt with a letter that it lacks is never taken"
+    mend = "make it anew: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+    return [] if encoding == "UTF8" else [Finding("wrong", "database", says, mend)]
 
 
 _SHOWN = text("SELECT name, setting FROM pg_settings WHERE name = ANY(CAST(:names AS text[]))")

@@ -12,8 +12,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from app.services.connection import ACQUIRE_WITHIN, engine_of
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 LOCK_TIMEOUT = "2s"
@@ -29,7 +31,7 @@ class SchemaError(RuntimeError):
 
 async def upgrade(url: str) -> str:
     """Apply what is missing and return the version. Raises SchemaError for a database newer than this code."""
-    engine = create_async_engine(url)
+    engine = engine_of(url, connect_args={"timeout": ACQUIRE_WITHIN})
     try:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(_busy), stop=stop_after_delay(PATIENCE), wait=wait_random_exponential(max=2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -120,9 +121,14 @@ def _run(home: Home, program: str, *args: str, told: str = "") -> str:
         input=told, capture_output=True, text=True, check=False, cwd=home.path, env={"PATH": os.defpath, "LC_ALL": "C"},
     )  # fmt: skip
     if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-        raise CannotStart(f"{program} failed in {home.path}: {last}")
+        raise CannotStart(f"{program} failed in {home.path}: {complaint(done.stderr or done.stdout)}")
     return done.stdout
+
+
+def complaint(said: str) -> str:
+    """The first line that says what failed; behind it stands what failed in turn, and what was cleaned up."""
+    lines = said.strip().splitlines() or ["no message"]
+    return next((line for line in lines if re.search("error:|ERROR:|FATAL:|PANIC:", line)), lines[-1]).strip()
 
 
 def _paths(home: Home) -> str:

@@ -115,7 +115,8 @@ def locate(data_dir: Path) -> Home:
         where, who = error.filename or data_dir, _name(os.geteuid())
         raise CannotStart(f"{where} is not open to {who}: start Sendable as its owner, {_OWN_FOLDER}") from error
     except OSError as error:
-        raise CannotStart(f"{data_dir} cannot hold the data ({error.strerror}): mend it, {_OWN_FOLDER}") from error
+        where = error.filename or data_dir
+        raise CannotStart(f"{where} cannot be used ({error.strerror}): make room, {_OWN_FOLDER}") from error
 
 
 @contextmanager

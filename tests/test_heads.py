@@ -1,0 +1,70 @@
+"""Connections on which no whole request comes: they end, and those that work do not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvicorn
+
+from app.cli.heads import HeadsInTime
+
+SOON = 1
+"""Seconds that the server under test gives a head. Nothing here may take much longer than a few of them."""
+WITHIN = 60
+BODY = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
+
+
+async def _told(_scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]):
+    """The body, once it is there."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    config = uvicorn.Config(_told, port=0, http=HeadsInTime, ws="none", lifespan="off", timeout_keep_alive=SOON,
+                            log_config=None)  # fmt: skip
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server._serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    await serving
+
+
+@pytest.mark.parametrize("head", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\n"])
+async def test_a_connection_without_a_whole_head_is_closed(port: int, head: bytes):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head)
+    assert await asyncio.wait_for(reader.read(), WITHIN) == b""
+    writer.close()
+
+
+async def test_bytes_now_and_then_do_not_keep_it_open(port: int):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    ended = asyncio.create_task(reader.read())
+    async with asyncio.timeout(WITHIN):
+        while not ended.done():
+            writer.write(b"G")
+            await asyncio.wait([ended], timeout=SOON / 5)
+    writer.close()
+
+
+async def test_a_whole_head_stops_the_clock_for_its_body_and_the_next_request_is_taken(port: int):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for body in (b"ab", b"cd"):
+        writer.write(BODY)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(1), 2 * SOON)
+        writer.write(body)
+        answer = await asyncio.wait_for(reader.readuntil(body), WITHIN)
+        assert b"200 OK" in answer
+    writer.close()
