@@ -202,7 +202,7 @@ async def test_a_path_that_no_socket_can_have_gets_a_short_private_one(data_dir:
 def test_a_data_folder_that_cannot_be_made_names_the_setting(tmp_path: Path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(CannotStart, match=r"cannot hold the data .*: mend it, or set SENDABLE_DATA_DIR"):
+        with pytest.raises(CannotStart, match=r"cannot be used .*: mend it, or set SENDABLE_DATA_DIR"):
             locate(folder)
 
 
@@ -239,7 +239,7 @@ async def test_a_server_that_cannot_start_says_why(data_dir: Path):
 @pytest.mark.parametrize("below", ["", "deeper"])
 async def test_a_data_folder_that_is_none_is_told_with_a_way_out(tmp_path: Path, below: str):
     (tmp_path / "file").touch()
-    with pytest.raises(CannotStart, match=r"/file.* cannot be used \(.*\): make room, or set SENDABLE_DATA_DIR to a"):
+    with pytest.raises(CannotStart, match=r"/file.* cannot be used \(.*\): mend it, or set SENDABLE_DATA_DIR to a"):
         async with serving(tmp_path / "file" / below):
             pass
 

@@ -69,7 +69,8 @@ async def a_life(service: Service, number: str) -> None:
                  f"To=%2B{number[1:]}&x=[", f"To=%20{number[1:]}&x={{"):  # fmt: skip
         await post("/v1/receipts/native", content=body)
     assert (await post(f"/v1/numbers/{number}/lookup")).json()["outcome"] == "ok"
-    await post("/v1/receipts/native", json=failed | {"message_id": f"k{number[-4:]}", "code": "3041"})
+    await service.sql("INSERT INTO lookups (number, reason, cause, asked_at, due_at) VALUES "
+                      "(:n, 'deactivated', '{}', now(), now() + interval '1 day') RETURNING 1", n=number)  # fmt: skip
     await service.sql(
         "INSERT INTO import_lines VALUES (gen_random_uuid(), 2, :n, '1', 'x', now(), 'x') RETURNING 1", n=number
     )

@@ -116,7 +116,7 @@ def locate(data_dir: Path) -> Home:
         raise CannotStart(f"{where} is not open to {who}: start Sendable as its owner, {_OWN_FOLDER}") from error
     except OSError as error:
         where = error.filename or data_dir
-        raise CannotStart(f"{where} cannot be used ({error.strerror}): make room, {_OWN_FOLDER}") from error
+        raise CannotStart(f"{where} cannot be used ({error.strerror}): mend it, {_OWN_FOLDER}") from error
 
 
 @contextmanager
