@@ -74,6 +74,7 @@ def test_a_moment_is_told_in_utc(text: str, at: datetime) -> None:
 
 @pytest.mark.parametrize(("value", "says"), [
     ("2026-11-21T18:42:07", "with its zone"), (1795286527, "with its zone"), ("1795286527", "with its zone"),
+    ("-0.125", "with its zone"), ("1e-5", "with its zone"),
     ("soon", "with its zone"), ("2026-13-01T00:00:00Z", "with its zone"), (None, "with its zone"),
     ("1899-12-31T23:59:59Z", "before 1900"), ("9999-01-01T00:00:00Z", "after 9998"),
     ("1900-01-01T00:00:00+01:00", "before 1900"),

@@ -25,12 +25,15 @@ def _clean(text: str) -> str:
     return text
 
 
+_A_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+
+
 def _written_out(value: object, read: ValidatorFunctionWrapHandler) -> datetime:
     """Pydantic would also take a number, as seconds since 1970: nobody means that by a time here. Its own words for a
     time without a zone do not say what to write.
     """
     try:
-        if isinstance(value, str) and "-" in value:
+        if isinstance(value, str) and _A_DAY.match(value):
             at: datetime = read(value)
             return at
     except ValidationError:
