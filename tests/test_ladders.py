@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 from app.catalogue.policy import PolicyError, load_policy
 from app.models.lookup import Found
-from app.models.number import Verdict
+from app.models.number import Number, Verdict
+from app.services.merge import merge
 from app.services.resolve import Moment, Said, resolve
 from app.services.settle import Held
 from app.services.shown import show
@@ -36,6 +38,7 @@ from tests.verdicts import (
     found,
     live,
     opted_in,
+    opted_out,
     state,
     subscriber,
 )
@@ -64,6 +67,20 @@ def test_the_first_strike_holds_the_number_and_asks_a_lookup() -> None:
     held = struck("unknown_subscriber", 0)
     assert (state(held), held.shown.steps[0].waiting_for, ended(held)) == ("held", "lookup", NOBODY)
     assert held.shown.lookup
+
+
+def test_an_end_that_a_late_delivery_undoes_leaves_nothing_behind() -> None:
+    first, second = strikes("unknown_subscriber", 0, 2)
+    between = delivered(EVENT + DAY, sender=THERE)
+    numbers = [reduce(merge, order, Number(NUMBER)) for order in permutations([first, second, between])]
+    assert numbers == [numbers[0]] * 6
+    assert numbers[0].senders.keys() == {THERE}
+    assert ended(subscriber(LOOKUPS, first, second, between)) == NOBODY
+
+
+def test_an_end_of_consent_elsewhere_tells_nothing_of_the_sender_that_it_came_by() -> None:
+    everywhere = opted_out(EVENT, "all", HERE)
+    assert merge(Number(NUMBER), everywhere).senders == {}
 
 
 def test_the_second_strike_on_another_day_ends_the_consent_of_its_sender_alone() -> None:

@@ -171,7 +171,8 @@ def _with_ends(number: Number, strikes: list[Fact], before: tuple[int, ...], ver
         )
         for name in number.senders.keys() | gone.keys() | came.keys()
     }
-    return replace(number, unknown=tuple(kept), senders=senders)
+    told = {name: reach for name, reach in senders.items() if reach != Reach()}  # its end may have been undone
+    return replace(number, unknown=tuple(kept), senders=told)
 
 
 def _newer(old: Fact | None, new: Fact | None) -> Fact | None:

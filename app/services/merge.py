@@ -149,7 +149,7 @@ def _reached(senders: dict[str, Reach], verdict: Verdict) -> dict[str, Reach]:
         latest(old.opted_in, verdict.opted_in.at if verdict.opted_in else None),
         old.struck,
     )
-    return senders | {verdict.sender: new}
+    return senders if new == old else senders | {verdict.sender: new}
 
 
 def _struck(strikes: dict[str, tuple[datetime, ...]], verdict: Verdict) -> dict[str, tuple[datetime, ...]]:
