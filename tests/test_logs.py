@@ -66,6 +66,20 @@ def test_of_anothers_words_only_the_first_line_is_taken_and_numbers_in_it_are_ma
     assert line["event"] == "Task of +*** failed"
 
 
+@pytest.mark.parametrize(
+    "written_so", ["5555550123", "+1 (555) 555-0123", "(555) 555-0123", "555-0123", "+44 20 7946 0018"]
+)
+def test_a_number_in_anothers_words_is_masked_however_it_is_written(written_so):
+    assert not re.search(r"\d{3}", logs.masked(f"native/openmarket/{written_so}"))
+
+
+@pytest.mark.parametrize(
+    "words", ["Started server process [174]", "http://192.168.100.12:8000", "kannel/smpp-3.4/0x00b"]
+)
+def test_what_is_no_number_is_not_masked(words):
+    assert logs.masked(words) == words
+
+
 def fail(number: str) -> None:
     try:
         {}[number]

@@ -25,7 +25,8 @@ REQUEST: ContextVar[str | None] = ContextVar("request", default=None)
 """The id of the request that is being answered: it stands in every line written meanwhile."""
 FRAMES_MOST = 5
 _OURS = Path(__file__).parents[1]
-_DIGITS = re.compile(r"\d{7,}")
+_NUMBER = re.compile(r"\d(?:[ ()-]{0,2}\d){6,}")
+"""As people write one. Not with dots: those are addresses."""
 _LONGEST = 300
 
 
@@ -58,7 +59,7 @@ def frames(trace: TracebackType | None) -> list[str]:
 
 def masked(text: str) -> str:
     """A text that others chose, without what looks like a number."""
-    return _DIGITS.sub("***", text)
+    return _NUMBER.sub("***", text)
 
 
 def types_of(error: BaseException) -> list[str]:
