@@ -1,7 +1,7 @@
 """What may still be undone, purely. A failure that ends consent or holds is kept aside for as long as it may turn out
 to be one of a mass event, and an end of consent while the register may still tell when its message was sent; it acts
-meanwhile as if it were merged. When the breaker trips, it waits in quarantine, and
-its number is held, until a person says whether it ever happened.
+meanwhile as if it were merged. When the breaker trips, it waits in quarantine, and its number is held, until a person
+says whether it ever happened.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a lookup that was made comes to, purely: what is decided, what is kept of it, when to ask again."""
+"""What a lookup that was made comes to, without a database: what is decided, what is kept of it, when to ask again."""
 
 from __future__ import annotations
 
