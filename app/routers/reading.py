@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ from starlette.responses import Response, StreamingResponse
 
 from app.models import api
 from app.models.catalogue import Code
+from app.models.duration import written
 from app.models.number import Consent, State
 from app.models.policy import Policy, Rule
 from app.routers.answers import CSV, JSON, NDJSON, answer, list_of, number_of, sender_of, wanted
@@ -175,26 +176,17 @@ async def code(request: Request, space: Annotated[str, Path(examples=["openmarke
 def _code(code: Code, policy: Policy) -> dict[str, Any]:
     return {
         "space": code.space, "code": code.code, "meaning": code.meaning, "level": code.level,
-        "permanence": code.permanence, "reason": code.reason, "rule": rule(policy.rule(code.reason)),
+        "permanence": code.permanence, "reason": code.reason, "rule": _rule(policy.rule(code.reason)),
         "confidence": code.confidence, "source": code.source,
     }  # fmt: skip
 
 
-def rule(rule: Rule) -> dict[str, Any]:
+def _rule(rule: Rule) -> dict[str, Any]:
     """A rule as a policy file would write it: without what is at its default."""
     values = {field.name: getattr(rule, field.name) for field in fields(Rule) if field.name != "reason"}
     usual = Rule(rule.reason)
-    return {name: _spelled(value) for name, value in values.items() if value != getattr(usual, name)}
-
-
-def _spelled(value: object) -> object:
-    if not isinstance(value, timedelta):
-        return value
-    seconds = int(value.total_seconds())
-    return next(f"{seconds // unit}{name}" for name, unit in _UNITS.items() if seconds % unit == 0)
-
-
-_UNITS: Mapping[str, int] = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+    told = {name: value for name, value in values.items() if value != getattr(usual, name)}
+    return {name: written(value) if isinstance(value, timedelta) else value for name, value in told.items()}
 
 
 # For people --------------------------------------------------------------------------------------------------------
