@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Path, Query, Request, Security
+from fastapi import APIRouter, Path, Query, Request
 from sqlalchemy import Row
 from starlette.responses import Response, StreamingResponse
 
@@ -21,14 +21,24 @@ from app.models.catalogue import Code
 from app.models.duration import written
 from app.models.number import Consent, State
 from app.models.policy import Policy, Rule
-from app.routers.answers import CSV, JSON, NDJSON, answer, list_of, number_of, sender_of, wanted
-from app.routers.auth import scope
+from app.routers.answers import (
+    CSV,
+    JSON,
+    NDJSON,
+    ListName,
+    Sender,
+    answer,
+    list_of,
+    number_of,
+    sender_of,
+    wanted,
+)
+from app.routers.auth import Admin, Reads
 from app.routers.problems import Problem
 from app.services import reading
 from app.services.reading import Rows
 
 router = APIRouter()
-Reads = Annotated[None, Security(scope("numbers:read"))]
 Limit = Annotated[int, Query(ge=1, le=1_000)]
 AFTER = "The `next` of the page before"
 AfterReceipt = Annotated[str, Query(pattern="^([0-9]{1,16}[.][0-9a-f]{32})?$", description=AFTER)]
@@ -83,8 +93,8 @@ _COLUMNS = ("number", "consent", "state", "sendable", "reason", "at")
 async def subscribers(
     request: Request,
     *,
-    sender: Annotated[str, Path(description="Short code, phone number or name, percent-encoded", examples=["12345"])],
-    list: Annotated[str, Path(max_length=128, examples=["spring"])],  # noqa: A002 - as the contract calls it
+    sender: Sender,
+    list: ListName,  # noqa: A002 - as the path calls it
     consent: Consent | None = None,
     state: State | None = None,
     sendable: Annotated[bool | None, Query(description="Whether this list may be texted at this number now")] = None,
@@ -203,8 +213,7 @@ async def alarms(request: Request, *, cleared: Annotated[bool, Query(description
 
 @router.get("/v1/unread", operation_id="unread", summary="What could not be read?", tags=["operating"],
             response_model=api.UnreadPage)  # fmt: skip
-async def unread(request: Request, after: AfterId = reading.NEWEST, limit: Limit = 100,
-                 _: Annotated[None, Security(scope("admin"))] = None) -> Response:  # fmt: skip
+async def unread(request: Request, after: AfterId = reading.NEWEST, limit: Limit = 100, _: Admin = None) -> Response:
     """Callbacks, or elements of them, that were answered as success and kept for a person; newest first."""
     rows = await reading.unread(request.app.state.reads, after, limit + 1)
     items = [row._asdict() for row in rows[:limit]]
@@ -215,7 +224,7 @@ async def unread(request: Request, after: AfterId = reading.NEWEST, limit: Limit
             response_model=api.UnreadCallback,
             responses={404: {"description": "There is none of this id"}})  # fmt: skip
 async def unread_callback(request: Request, id: Annotated[int, Path(ge=1, le=reading.NEWEST, examples=[17])],  # noqa: A002
-                          _: Annotated[None, Security(scope("admin"))] = None) -> Response:  # fmt: skip
+                          _: Admin = None) -> Response:  # fmt: skip
     """With its headers, query and body (base64): it may hold phone numbers."""
     row = await reading.one_unread(request.app.state.reads, id)
     if row is None:

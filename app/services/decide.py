@@ -22,7 +22,7 @@ from app.services.ladders import ENDS_CONSENT, TO_UNREACHABLE
 NOW = "now "
 """Before the number that a subscriber has changed to, at the end of a record's evidence."""
 AHEAD = timedelta(minutes=5)
-"""How far a vendor's clock may run ahead of ours and still be believed."""
+"""How far another's clock may run ahead of ours and still be believed."""
 OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
 _NO_FAILURE = frozenset({"accepted", "in_progress", "delivered"})
 _BY_STATUS = {Status.EXPIRED: "expired", Status.REJECTED: "rejected_unspecified"}
