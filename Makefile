@@ -22,7 +22,7 @@ run: $(VENV)/.run ## set up and serve on http://127.0.0.1:8000 (Ctrl-C stops all
 demo: $(VENV)/.run ## a running service, fed a realistic day of traffic
 	@$(OPEN); exec $(BIN)/sendable demo $(ARGS)
 
-test: $(VENV)/.dev ## the whole test suite, each of three processes against a real PostgreSQL of its own
+test: $(VENV)/.dev ## the whole test suite, in three processes, each against a real PostgreSQL of its own
 	@exec $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
 
 real: $(VENV)/.dev $(VENV)/jasmin/.made $(VENV)/signers/.made $(VENV)/older_signers/.made ## against gateways that we did not write; needs packages, see .ci/run
