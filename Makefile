@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile pyproject.toml --quiet \
         --universal --python-version 3.11 --generate-hashes --no-emit-index-url
-# Auth is off for who tries Sendable out, unless the environment or the settings file speaks of it.
+# Auth is off for whoever tries Sendable out, unless the environment or the settings file speaks of it.
 OPEN = grep -qs '^ *auth *=' "$${SENDABLE_CONFIG:-/dev/null}" || export SENDABLE_AUTH="$${SENDABLE_AUTH:-off}"
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

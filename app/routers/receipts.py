@@ -70,7 +70,7 @@ def _arrived(callback: Callback, *, proven: bool | None) -> Response:
 
 
 async def consent(request: Request) -> Response:
-    """To a vendor that asks by OPTIONS whether it may post: its consent, to who proves that we gave it the address."""
+    """Answer a vendor that asks by OPTIONS whether it may post: yes, if it proves that we gave it the address."""
     gateway, link = _link(request)
     if gateway.consent is None:
         raise Problem(405, "this gateway does not ask: it posts, or calls by GET", headers={"Allow": "GET, POST"})
