@@ -15,7 +15,6 @@ import typer.main
 from pydantic import SecretStr
 
 from app.catalogue import load
-from app.catalogue.policy import load_policy
 from app.cli import app as commands
 from app.config import (
     _FROM_ENVIRONMENT,
@@ -155,14 +154,6 @@ def test_the_readmes_settings_file_is_taken(tmp_path: Path) -> None:
     settings = read_settings({"SENDABLE_CONFIG": str(tmp_path / "sendable.toml")})
     assert settings.gateways["twilio"].secrets == (SecretStr("the auth token"),)
     assert settings.sender_modes() == {"12345": "strict"}
-
-
-def test_the_policy_file_on_the_page_about_it_is_taken(tmp_path: Path) -> None:
-    file = tmp_path / "policy.toml"
-    file.write_text(re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "policy.md").read_text(), re.DOTALL)[1])
-    policy = load_policy(file)
-    assert policy.rule("content_blocked_for_subscriber").consent == "keep"
-    assert (policy.revocation, policy.ladders["soft"].strikes, policy.breaker.least) == ("sender", 10, 200)
 
 
 # What is there -----------------------------------------------------------------------------------------------------
