@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile pyproject.toml --quiet \
         --universal --python-version 3.11 --generate-hashes --no-emit-index-url
-# Auth is off for who tries Sendable out, unless the environment or the settings file speaks of it.
+# Auth is off for whoever tries Sendable out, unless the environment or the settings file speaks of it.
 OPEN = grep -qs '^ *auth *=' "$${SENDABLE_CONFIG:-/dev/null}" || export SENDABLE_AUTH="$${SENDABLE_AUTH:-off}"
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -22,7 +22,7 @@ run: $(VENV)/.run ## set up and serve on http://127.0.0.1:8000 (Ctrl-C stops all
 demo: $(VENV)/.run ## a running service, fed a realistic day of traffic
 	@$(OPEN); exec $(BIN)/sendable demo $(ARGS)
 
-test: $(VENV)/.dev ## the whole test suite, each of three processes against a real PostgreSQL of its own
+test: $(VENV)/.dev ## the whole test suite, in three processes, each against a real PostgreSQL of its own
 	@exec $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
 
 real: $(VENV)/.dev $(VENV)/jasmin/.made $(VENV)/signers/.made $(VENV)/older_signers/.made ## against gateways that we did not write; needs packages, see .ci/run

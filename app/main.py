@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.catalogue import CatalogueError, carriers, shipped, spaces
+from app.catalogue import carriers, shipped, spaces
 from app.catalogue.policy import load_policy
 from app.config import Settings, SettingsError, is_absolute
 from app.feeds import FEEDS
@@ -306,6 +306,3 @@ def _fetcher(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> Fetch
     """Who fetches deactivation files, where a feed is configured."""
     subscriptions = subscriptions_of(settings)
     return Fetcher(engine, meaning, subscriptions, guard_of(settings), Transport()) if subscriptions else None
-
-
-__all__ = ["CatalogueError", "create_app"]

@@ -10,17 +10,11 @@ from pathlib import Path
 from random import Random
 from time import perf_counter
 
-import asyncpg
-from sqlalchemy import make_url, text
-from sqlalchemy.ext.asyncio import create_async_engine
-
-from app.services.migrate import upgrade
-from bench.ground import subscribe
+from bench.ground import connected
 from bench.load import CannotMeasure
 from bench.traffic import number
 from tests.running import peak
 
-DATABASE = "deactivations"
 HELD = 100
 """One line in so many is about a subscriber."""
 AT_ONCE = 100_000
@@ -37,18 +31,6 @@ class Taken:
     @property
     def rate(self) -> float:
         return self.lines / self.seconds
-
-
-async def database(server: str, population: int) -> str:
-    """A migrated database of its own on the ground's server, with subscribers."""
-    engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
-    async with engine.connect() as db:
-        await db.execute(text(f"CREATE DATABASE {DATABASE}"))
-    await engine.dispose()
-    url = make_url(server).set(database=DATABASE).render_as_string(hide_password=False)
-    await upgrade(url)
-    await subscribe(url, population)
-    return url
 
 
 def write(path: Path, lines: int, population: int) -> Path:
@@ -77,7 +59,7 @@ async def whole(url: str, file: Path, lines: int) -> Taken:
     seconds = perf_counter() - began
     if process.returncode:
         raise CannotMeasure(f"the import of a deactivation file ended with status {process.returncode}")
-    session = await asyncpg.connect(make_url(url).set(drivername="postgresql").render_as_string(hide_password=False))
+    session = await connected(url)
     found = await session.fetchval("SELECT records FROM feed_files WHERE finished_at IS NOT NULL")
     sendable = await session.fetchval(_SENDABLE, number(0))
     await session.close()
@@ -91,7 +73,7 @@ _SENDABLE = "SELECT count(*) FROM published.sendable WHERE number = $1"
 
 async def bare(url: str, file: Path, lines: int) -> Taken:
     """The file as it is into a table of one column, without an index."""
-    session = await asyncpg.connect(make_url(url).set(drivername="postgresql").render_as_string(hide_password=False))
+    session = await connected(url)
     await session.execute("CREATE TABLE bare (number text)")
     began = perf_counter()
     await session.copy_to_table("bare", source=file)

@@ -25,6 +25,7 @@ from app.services.apply import apply
 from app.services.connection import connect, transaction
 from app.services.database import serving
 from app.services.embedded.home import locate
+from app.services.migrate import upgrade
 from bench.load import CannotMeasure
 from bench.traffic import LIST, meaning, number, sender_of
 
@@ -63,6 +64,14 @@ def data_dir(folder: Path) -> Path:
     return folder / "data"
 
 
+async def own_database(server: str, name: str) -> str:
+    """A migrated database beside the others on the same server; its URL."""
+    await _tell(server, f"CREATE DATABASE {name}")
+    url = make_url(server).set(database=name).render_as_string(hide_password=False)
+    await upgrade(url)
+    return url
+
+
 async def subscribe(url: str, population: int) -> None:
     """Opt everyone in to a list of the sender that writes to them, by the service's own way of keeping it."""
     engine, policy, now = connect(url), meaning().policy, datetime.now(UTC)
@@ -88,7 +97,7 @@ ON CONFLICT DO NOTHING
 
 async def know(url: str, population: int) -> None:
     """The same numbers, for the tutorial's way: it updates as often as we do, and inserts as seldom."""
-    session = await _session(url)
+    session = await connected(url)
     await session.execute(_KNOWN, population)
     await session.close()
     await _tell(url, "VACUUM ANALYZE")
@@ -107,7 +116,7 @@ QUIET_FOR = 1.5
 
 async def stored(url: str) -> int:
     """Receipts in the table, once no more are coming: what was on its way when the load ended is waited for."""
-    session, before = await _session(url), -1
+    session, before = await connected(url), -1
     try:
         while True:
             now = await session.fetchrow(_STORED)
@@ -121,7 +130,7 @@ async def stored(url: str) -> int:
 
 async def machine(ground: Ground) -> list[str]:
     """What the figures rest on, a line each."""
-    session = await _session(ground.ours)
+    session = await connected(ground.ours)
     settings = {name: await session.fetchval(f"SHOW {name}") for name in (*_DURABLE, "server_version")}
     await session.close()
     if any(settings[name] != "on" for name in _DURABLE):
@@ -157,10 +166,10 @@ def _sync(folder: Path) -> float:
 
 
 async def _tell(url: str, command: str) -> None:
-    session = await _session(url)
+    session = await connected(url)
     await session.execute(command)
     await session.close()
 
 
-async def _session(url: str) -> asyncpg.Connection:
+async def connected(url: str) -> asyncpg.Connection:
     return await asyncpg.connect(make_url(url).set(drivername="postgresql").render_as_string(hide_password=False))

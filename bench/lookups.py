@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from time import perf_counter
 
-from sqlalchemy import make_url, text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.lookups import PROVIDERS
 from app.models.number import Carrier, Cause, Fact, Verdict
@@ -21,7 +21,6 @@ from app.services.lookup.outcome import Plan
 from app.services.lookup.service import AT_ONCE, Lookups
 from app.services.lookup.transport import Transport
 from app.services.meaning import Meaning
-from app.services.migrate import upgrade
 from bench.load import CannotMeasure
 from bench.traffic import meaning, number
 
@@ -42,18 +41,7 @@ class Seen:
 
 def with_lookups() -> Meaning:
     plain = meaning()
-    return Meaning(plain.catalogue, plain.carriers, type(plain.policy)(plain.policy.rules, lookups=True))
-
-
-async def database(server: str, name: str = "lookups") -> str:
-    """A migrated database of its own on the ground's server."""
-    engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
-    async with engine.connect() as db:
-        await db.execute(text(f"CREATE DATABASE {name}"))
-    await engine.dispose()
-    url = make_url(server).set(database=name).render_as_string(hide_password=False)
-    await upgrade(url)
-    return url
+    return replace(plain, policy=replace(plain.policy, lookups=True))
 
 
 def source(peer: str) -> Source:

@@ -18,7 +18,7 @@ from bench import lookups as looking
 from bench import servers, tutorial
 from bench.bare import Bare, bare
 from bench.gateways import costs
-from bench.ground import Ground, data_dir, know, stored, subscribe
+from bench.ground import Ground, data_dir, know, own_database, stored, subscribe
 from bench.load import CannotMeasure, Kind, Round, load
 from bench.plan import BATCH, BULK, Plan
 from bench.report import Cost, Line, Target
@@ -191,7 +191,7 @@ async def lookups_made(run: Run) -> list[Line]:
     """Each round has numbers of its own; the wire is asked the same ones."""
     plan, starts = run.plan, count()
     size = plan.population // 20
-    url = await looking.database(run.ground.ours)
+    url = await own_database(run.ground.ours, "lookups")
     async with run.peer("bench.peers:create_provider") as peer:
         await looking.wire(peer.url, looking.some(0, size))
         seen = await turns(
@@ -206,7 +206,7 @@ async def lookups_made(run: Run) -> list[Line]:
 
 async def while_lookups_are_made(run: Run) -> list[Line]:
     """The same service by turns with providers and without; what is due is due in both. It starts anew each round."""
-    url = await looking.database(run.ground.ours, "during")
+    url = await own_database(run.ground.ours, "during")
     await subscribe(url, run.plan.population)
     await looking.let_wait(url, run.plan.population)
     async with run.peer("bench.peers:create_bad_provider") as peer:
@@ -242,7 +242,8 @@ async def _started(run: Run, url: str, config: str) -> Round:
 async def deactivation_file(run: Run) -> list[Line]:
     """Once each: the file is long, and it is taken in only once."""
     lines, population = run.plan.lines, run.plan.population
-    url = await taking.database(run.ground.ours, population)
+    url = await own_database(run.ground.ours, "deactivations")
+    await subscribe(url, population)
     file = taking.write(run.ground.folder / "deactivations.txt", lines, population)
     theirs = await taking.bare(url, file, lines)
     ours = await taking.whole(url, file, lines)

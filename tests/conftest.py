@@ -32,6 +32,8 @@ from app.services import upkeep
 from app.services.connection import connect
 from app.services.database import serving
 from app.services.embedded.home import locate
+from app.services.lookup import ask
+from app.services.lookup import service as making
 from app.services.migrate import upgrade
 
 pytest.register_assert_rewrite("tests.gateway_cases", "tests.deactivation_steps")  # they check: tell what differs
@@ -184,3 +186,10 @@ def start(database_url: str) -> Start:
 async def service(start: Start) -> AsyncIterator[Service]:
     async with start() as running:
         yield running
+
+
+@pytest.fixture
+def quick_lookups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is due is looked for more often, and a try that follows another one waits no random span."""
+    monkeypatch.setattr(making, "LOOKS_EVERY", 0.05)
+    monkeypatch.setattr(ask, "_spread", lambda _: 0.0)

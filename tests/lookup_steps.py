@@ -23,7 +23,7 @@ async def receipt(service: Service, code: str = "3041", who: str = WHO, message:
     assert (answer.status_code, "sendable-unread" in answer.headers) == (200, False)
 
 
-async def served_by(service: Service, carrier: str = "AT&T", who: str = WHO) -> None:
+async def served_by(service: Service, carrier: str | None = "AT&T", who: str = WHO) -> None:
     entry = {"gateway": "native", "message_id": f"sent-{who}", "number": who, "sender": "12345", "carrier": carrier,
              "sent_at": LONG_AGO}  # fmt: skip
     assert (await service.client.post("/v1/messages", json=[entry])).status_code == 200
@@ -34,7 +34,7 @@ async def status(service: Service, who: str = WHO, **asked: str) -> Any:
 
 
 async def looked_up(service: Service) -> None:
-    """Wait until nothing is due and nothing is under way."""
-    async with asyncio.timeout(30):
+    """Wait until nothing is due or under way; longer than a lease, which a stalled disk may leave behind."""
+    async with asyncio.timeout(90):
         while await service.sql("SELECT 1 FROM lookups WHERE due_at <= clock_timestamp() OR lease_until IS NOT NULL"):
             await asyncio.sleep(0.02)

@@ -227,7 +227,7 @@ def test_however_many_strikes_there_were_their_order_does_not_matter(
 
 
 def ends(event: Told, key: tuple[str, str], policy: Policy) -> datetime | None:
-    """policy.md on consent, told once more: the moment that an opt-in to this list must be newer than."""
+    """What ends consent, told once more: the moment that an opt-in to this list must be newer than."""
     if isinstance(event, Verdict):
         return event.at if event.out and _within(event, key) else None
     if isinstance(event, Event):
@@ -282,7 +282,7 @@ def message(event: Said) -> object:
 
 
 def _unsaid(event: Told, policy: Policy) -> bool:
-    """Where policy.md leaves open whose lists end: a deactivation in strict mode that would otherwise be final."""
+    """Where the policy leaves open whose lists end: a deactivation in strict mode that would otherwise be final."""
     return (
         isinstance(event, Said)
         and policy.strict(event.receipt.sender)

@@ -52,7 +52,7 @@ PASSING = {
     "content_blocked", "sender_blocked", "request_error", "account_error", "billing", "no_route", "flood_control",
     "sender_not_registered", "invalid_message", "invalid_sender", "partial_failure", "mms_not_supported",
 }  # fmt: skip
-"""What policy.md says never opts anyone out."""
+"""What never opts anyone out."""
 LOUD = ("deactivated", "unknown_subscriber", "opted_out", "content_blocked_for_subscriber", "carrier_unknown",
         "suspended", "absent_subscriber", "not_sms_capable", "network_not_covered", "reassigned")  # fmt: skip
 

@@ -8,17 +8,11 @@ from decimal import Decimal
 
 import pytest
 
-from app.services.lookup import ask
-from app.services.lookup import service as making
 from tests.conftest import Service, Start
 from tests.lookup_steps import WHO, looked_up, opt_in, receipt, served_by, status
 from tests.provider import Reply, answering, says, says_as_plivo, telnyx, today
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(making, "LOOKS_EVERY", 0.05)
-    monkeypatch.setattr(ask, "_spread", lambda _: 0.0)
+pytestmark = pytest.mark.usefixtures("quick_lookups")
 
 
 # Providers that misbehave -------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -10,24 +9,19 @@ import orjson
 import pytest
 from sqlalchemy import text
 
-from app.services.lookup import ask
-from app.services.lookup import service as making
+from tests import lookup_steps
 from tests.conftest import Service, Start
+from tests.lookup_steps import WHO, looked_up, opt_in, served_by
 from tests.provider import Provider, Reply, answering
 from tests.running import CALM
 
-WHO = "+15555551234"
-LONG_AGO = "2025-01-02T09:00:00Z"
 FIELDS = ("carrier", "ported", "ported_at", "porting", "line_type", "active", "deactivated_at")
 HELD, DEAD, PORTING = "345", "3041", "porting_in_progress"
 NOBODY: set[str] = set()
 OURS, EVERYBODY = {"12345"}, {"12345", "67890"}
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(making, "LOOKS_EVERY", 0.05)
-    monkeypatch.setattr(ask, "_spread", lambda _: 0.0)
+pytestmark = pytest.mark.usefixtures("quick_lookups")
 
 
 def days_ago(days: int) -> str:
@@ -48,11 +42,8 @@ def answers(**told: Any) -> Reply:
 async def given(service: Service, code: str, carrier: str | None) -> None:
     """Opted in with two senders, served by this carrier as the register has it, and then the receipt."""
     for sender in sorted(EVERYBODY):
-        body = {"consented_at": LONG_AGO, "source": "form"}
-        await service.client.put(f"/v1/senders/{sender}/lists/spring/subscribers/{WHO}", json=body)
-    entry = {"gateway": "native", "message_id": "sent", "number": WHO, "sender": "12345", "carrier": carrier,
-             "sent_at": LONG_AGO}  # fmt: skip
-    assert (await service.client.post("/v1/messages", json=[entry])).status_code == 200
+        await opt_in(service, sender=sender)
+    await served_by(service, carrier)
     await receipt(service, code)
 
 
@@ -61,16 +52,7 @@ async def receipt(service: Service, code: str, message: str = "m1", **more: Any)
         catalogue = service.app.state.meaning.catalogue
         found = next(c for c in catalogue.codes.values() if c.reason == PORTING)
         code, more = found.code, more | {"code_space": found.space}
-    body = {"message_id": message, "number": WHO, "sender": "12345", "status": "undeliverable", "code": code, **more}
-    answer = await service.client.post("/v1/receipts/native", json=body)
-    assert (answer.status_code, "sendable-unread" in answer.headers) == (200, False)
-
-
-async def looked_up(service: Service) -> None:
-    """Wait until nothing is due or under way; longer than a lease, which a stalled disk may leave behind."""
-    async with asyncio.timeout(90):
-        while await service.sql("SELECT 1 FROM lookups WHERE due_at <= clock_timestamp() OR lease_until IS NOT NULL"):
-            await asyncio.sleep(0.02)
+    await lookup_steps.receipt(service, code, message=message, **more)
 
 
 class Shown(NamedTuple):

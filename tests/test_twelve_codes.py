@@ -1,5 +1,5 @@
 """The main job: the twelve codes, each by an OpenMarket v3 receipt for a number that is opted in to three lists of one
-short code and one list of another. Expectations are policy.md's table, read back by HTTP and by the published views.
+short code and one list of another. Expectations are tests/twelve.py's, read back by HTTP and by the published views.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from app.services.lookup import service as making
 from tests.conftest import Service, Start
 from tests.provider import Reply, answering, telnyx
 
@@ -118,15 +117,10 @@ class Ann:
             f"{one['from']} -> {one['to']}", f"by {one['cause']['kind']}"))) for one in items]  # fmt: skip
 
 
-@pytest.fixture
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(making, "LOOKS_EVERY", 0.05)
-
-
 # Her story -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("_quick")
+@pytest.mark.usefixtures("quick_lookups")
 async def test_two_years_of_one_subscriber(start: Start) -> None:
     go = asyncio.Event()
     on_t_mobile = telnyx(ANN, "T-Mobile USA, Inc.", ported="Y", on=f"{day(20):%Y-%m-%d}")

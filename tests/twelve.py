@@ -1,4 +1,4 @@
-"""What a receipt of each of the twelve codes does, row by row of policy.md's table, whichever gateway brings it."""
+"""What a receipt of each of the twelve codes does, row by row, whichever gateway brings it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KEPT, OUT = "opted_in", "opted_out"
 
 
 class Expected(NamedTuple):
-    """One row of policy.md: what the receipt does to the number, to this sender, to its lists, and to another's."""
+    """One row: what the receipt does to the number, to this sender, to its lists, and to another's."""
 
     state: str
     waiting_for: str | None = None

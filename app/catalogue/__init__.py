@@ -25,7 +25,7 @@ from app.models.catalogue import (
     is_numeric,
 )
 
-__all__ = ["FOLDER", "CatalogueError", "carriers", "load", "shipped", "spaces"]
+__all__ = ["CODES", "FOLDER", "CatalogueError", "carriers", "load", "shipped", "spaces"]
 
 FOLDER = Path(__file__).parent
 

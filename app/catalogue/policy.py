@@ -15,6 +15,11 @@ from app.models.duration import duration
 from app.models.number import PRECEDENCE, Scope
 from app.models.policy import Breaker, Ladder, LadderName, Mode, Policy, Rule
 
+STRIKES_MOST = 30
+"""What a ladder may ask for: facts keep the strikes of not many more days."""
+COUNTED_MOST = 10**9
+"""What the breaker may."""
+
 
 class PolicyError(ValueError):
     """One line that names the file, the rule and the mend."""
@@ -72,25 +77,20 @@ def _named(where: str, own: Mapping[str, Any], *path: str) -> dict[str, Any]:
     return dict(table)
 
 
-MOST = 30
-"""Strikes that a ladder may ask for: facts keep those of not many more days."""
-
-
 def _numbers(where: str, name: str, kind: type[Ladder | Breaker], table: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a table whose keys are all counts or times."""
-    kinds = get_type_hints(kind)
+    kinds, most = get_type_hints(kind), STRIKES_MOST if kind is Ladder else COUNTED_MOST
     if extra := table.keys() - kinds.keys():
         raise PolicyError(f"{where}: [{name}] has the unknown key {min(extra)!r}; use {', '.join(kinds)}")
-    return {key: _count_or_time(where, f"[{name}] {key}", kinds[key], value) for key, value in table.items()}
+    return {key: _count_or_time(where, f"[{name}] {key}", kinds[key], value, most) for key, value in table.items()}
 
 
-def _count_or_time(where: str, what: str, kind: object, value: Any) -> int | timedelta:  # noqa: ANN401 - what TOML gave
+def _count_or_time(where: str, what: str, kind: object, value: object, most: int) -> int | timedelta:
     if timedelta in (kind, *get_args(kind)):
         try:
             return duration(str(value))
         except ValueError as error:
             raise PolicyError(f"{where}: {what}: {error}") from error
-    most = 10**9 if "breaker" in what else MOST
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise PolicyError(f"{where}: {what} must be a whole number from 1 to {most}")
     return value

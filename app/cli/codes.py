@@ -135,7 +135,7 @@ def _unknown(gateway: str | None) -> Sequence[Row[Any]]:
 
 
 def _row(row: Row[Any]) -> str:
-    """A row that the loader takes as it is, and that acts on nobody until a person has said what the code means."""
+    """A row that the loader takes as it is, and that opts nobody out until a person has said what the code means."""
     seen = f"seen from {row.gateway} as {row.status}, {row.count} times since {row.first_at:%Y-%m-%d}"
     cells = (row.word, "Not known yet", "message", "unknown", "unknown", "unverified", seen)
     line = io.StringIO()

@@ -1,4 +1,4 @@
-"""Commands about what waits for a person: held numbers, and callbacks that nobody could read."""
+"""Commands about what waits for a person: held numbers, mass events, callbacks that nobody could read."""
 
 from __future__ import annotations
 

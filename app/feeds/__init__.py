@@ -18,7 +18,7 @@ from app.feeds._fields import CANNOT_READ, COLUMNS, Unreadable, moment, numbers,
 from app.models.feed import Deactivated, Feed, Layout, Line
 from app.models.phone import e164
 
-__all__ = ["CANNOT_READ", "COLUMNS", "FEEDS", "Known", "known_by", "read", "refused", "why"]
+__all__ = ["CANNOT_READ", "COLUMNS", "FEEDS", "known_by", "read", "refused", "why"]
 
 
 def _found() -> dict[str, Feed]:

@@ -22,7 +22,7 @@ from app.models.phone import e164, sender_id
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Missed, Receipt, Status
 
 __all__ = [
-    "GATEWAYS", "answered", "certificate_at", "confirmation_at", "cut", "nonce", "once", "prove", "read", "signed_by",
+    "GATEWAYS", "answered", "certificate_at", "confirmation_at", "cut", "once", "prove", "read", "signed_by",
 ]  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def _proves(gateway: Gateway, callback: Callback, secret: str, link: Link) -> bo
         return False
 
 
-def nonce(gateway: Gateway, callback: Callback) -> str | None:
+def _nonce(gateway: Gateway, callback: Callback) -> str | None:
     """What the vendor signs but once, of a callback that has been proven; None where it signs nothing of the kind."""
     try:
         return gateway.nonce(callback) if gateway.nonce else None
@@ -68,7 +68,7 @@ def once(gateway: Gateway, callback: Callback, link: Link) -> UUID | None:
     The words that came with the nonce count too: a vendor that used one twice would else lose a receipt. Not where no
     signature covers them: with others they are a copy that somebody has altered.
     """
-    said_once = nonce(gateway, callback)
+    said_once = _nonce(gateway, callback)
     if not said_once:
         return None
     query, body = ("", b"") if gateway.nonce_alone else (callback.query, callback.body)

@@ -103,7 +103,7 @@ def _code(callback: Callback) -> str:
 
 
 def consent(callback: Callback) -> dict[str, str]:
-    """To who asks for CloudEvents: the origin that it names may post, as often as it likes.
+    """To whoever asks for CloudEvents: the origin that it names may post, as often as it likes.
 
     Both headers must be there, and the same origin (CloudEvents, web hooks for event delivery, 4.2).
     """

@@ -138,7 +138,7 @@ def _moment(value: str) -> datetime | None:
     return at if at.tzinfo else None
 
 
-# -- one number, and many ----------------------------------------------------------------------------------------------
+# One number, and many -----------------------------------------------------------------------------------------------
 
 
 def single(found: Callable[[Said, str], Found], meaning: Meaning = lambda _status, _said: None) -> Reader:
@@ -172,7 +172,7 @@ def about(number: str, told: object) -> None:
         raise Unreadable("the answer is about another number")
 
 
-# -- what is sent ------------------------------------------------------------------------------------------------------
+# What is sent -------------------------------------------------------------------------------------------------------
 
 
 def at(options: Options, default: str, path: str) -> str:

@@ -49,7 +49,7 @@ class HttpAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The neutral record (reference: what each provider tells). None: the provider does not tell, never "no".
+    """What a provider tells of a number, in one form for all. None: the provider does not tell, never "no".
 
     `carrier` is the messaging carrier where the provider tells one, else the voice network, as text exactly as sent.
     `price` only where it is in the currency of the providers' list prices, US dollars: the budget counts with it.

@@ -19,7 +19,8 @@ from pydantic import (
 )
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """Words that say something, and that PostgreSQL can keep. Raises ValueError."""
     if "\0" in text or not text.strip():
         raise ValueError("must not be blank, nor hold NUL characters")
     return text
@@ -59,7 +60,7 @@ OLDEST, NEWEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=U
 Moment = Annotated[AwareDatetime, WrapValidator(_written_out), AfterValidator(_of_our_time)]
 InQuery = BeforeValidator(_plus_again)
 """For a moment in a query: a `+` that is not encoded arrives as a blank."""
-Words = Annotated[str, Field(max_length=1024), AfterValidator(_clean)]
+Words = Annotated[str, Field(max_length=1024), AfterValidator(clean)]
 
 
 class OptInCall(BaseModel):

@@ -1,4 +1,4 @@
-"""Numbers and senders as everybody here writes them: E.164, short codes, names."""
+"""Numbers, senders and lists as everybody here writes them: E.164, short codes, names."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ REGIONS: frozenset[str] = frozenset(phonenumbers.SUPPORTED_REGIONS)
 """Two letters each."""
 _WRITTEN = re.compile(r"\+?[\d\s().-]{9,}")
 LONGEST_NAME = 64
+LONGEST_LIST = 128
 SHORT = range(3, 9)
 """How many digits a sender may have and still be a short code, kept as it is."""
 
@@ -64,3 +65,10 @@ def _long(name: str, region: str, *, abroad: bool) -> str:
         with suppress(ValueError):
             return e164(written, region)
     return name.removeprefix("+")
+
+
+def list_name(text: str) -> str:
+    """The name of a list, which is kept as it is. Raises ValueError for one that is blank, too long, or holds NULs."""
+    if "\0" in text or not text.strip() or len(text) > LONGEST_LIST:
+        raise ValueError(f"not a list: give a name of at most {LONGEST_LIST} characters, without NUL")
+    return text

@@ -16,7 +16,7 @@ LadderName = Literal["unknown_subscriber", "soft", "no_detail"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What one reason does, when it comes with a final failure (policy.md holds the table in words).
+    """What one reason does, when it comes with a final failure (catalogue/policy.toml has them all).
 
     `state`: the condition that the number takes; `lapse`: how long at most. `ends`: a state that this reason ends.
     `block`: this sender is blocked; `lifted_by_port`: until the number moves. `consent`: whose lists it ends at once.
@@ -24,7 +24,8 @@ class Rule:
     `unrouted_consent`: instead, when the register says that we named no carrier. `strict_consent`: instead, in strict
     mode. `forgets_carrier`: older carrier facts no longer count. `repeats`: a second one soon after a lapse waits for a
     person. `malformed_spares`: nothing happens when the number was only badly written. `ladder`: a strike on one of
-    `[ladders]`. `alarm`: a person should look.
+    `[ladders]`. `revocation`: it is the person's own will, and reaches as far as `Policy.revoked` says. `alarm`: a
+    person should look.
     """
 
     reason: str
@@ -87,15 +88,14 @@ class Policy:
     lookups: bool = False
     revocation: Scope | None = None
     sender_revocations: Mapping[str, Scope] = field(default_factory=dict)
-
-    def revoked(self, sender: str | None) -> Scope | None:
-        return self.sender_revocations.get(sender or "", self.revocation)
-
     ladders: Mapping[LadderName, Ladder] = field(default_factory=dict)
     breaker: Breaker = Breaker()
 
     def rule(self, reason: str) -> Rule:
         return self.rules.get(reason) or Rule(reason)
+
+    def revoked(self, sender: str | None) -> Scope | None:
+        return self.sender_revocations.get(sender or "", self.revocation)
 
     def strict(self, sender: str | None) -> bool:
         return self.sender_modes.get(sender or "", self.mode) == "strict"

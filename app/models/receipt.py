@@ -14,7 +14,7 @@ from app.models.lookup import Call, HttpAnswer, LineType, Options
 
 
 class Status(StrEnum):
-    """What became of one message, in the eight words every gateway is translated into."""
+    """What became of one message, in the seven words that every gateway is translated into."""
 
     ACCEPTED = "accepted"
     SENT = "sent"
@@ -29,7 +29,7 @@ NEVER = datetime.min.replace(tzinfo=UTC)
 """When a callback came that nobody has dated: no signed time is near it."""
 
 FAILED = frozenset({Status.UNDELIVERABLE, Status.REJECTED, Status.EXPIRED})
-"""Final failures: the only statuses whose code acts (policy.md, "What acts")."""
+"""Final failures: the only statuses whose code acts."""
 FINAL = FAILED | {Status.DELIVERED}
 """After these nothing more is to come."""
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
 import orjson
+from fastapi import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.models.phone import e164, sender_id
+from app.models import api
+from app.models.phone import LONGEST_LIST, e164, list_name, sender_id
 from app.routers.problems import Problem
 from app.services.status import Asked
 
@@ -17,7 +20,11 @@ JSON = "application/json"
 NDJSON = "application/x-ndjson"
 CSV = "text/csv"
 EVENTS = "text/event-stream"
-LIST_NAME_MOST = 128
+
+PhoneNumber = Annotated[str, Path(description="E.164; a national number is read with the default region",
+                                  examples=[api.NUMBER])]  # fmt: skip
+Sender = Annotated[str, Path(description="Short code, phone number or name, percent-encoded", examples=["12345"])]
+ListName = Annotated[str, Path(max_length=LONGEST_LIST, description="A list of this sender", examples=["spring"])]
 
 
 def dumps(body: object) -> bytes:
@@ -52,9 +59,10 @@ _NOT_UTF_8 = "the name is not UTF-8: percent-encode it as UTF-8"
 def list_of(text: str, where: str = "list") -> str:
     if _BROKEN in text:
         raise wrong(where, _NOT_UTF_8)
-    if "\0" in text or not text.strip() or len(text) > LIST_NAME_MOST:
-        raise wrong(where, f"not a list: give a name of at most {LIST_NAME_MOST} characters, without NUL")
-    return text
+    try:
+        return list_name(text)
+    except ValueError as error:
+        raise wrong(where, str(error)) from error
 
 
 def asked_of(region: str, sender: str | None, name: str | None, inside: str = "") -> Asked:

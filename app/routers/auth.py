@@ -29,6 +29,10 @@ def scope(name: str) -> Callable[..., Awaitable[None]]:
     return needs
 
 
+Reads = Annotated[None, Security(scope("numbers:read"))]
+Admin = Annotated[None, Security(scope("admin"))]
+
+
 async def require(request: Request, name: str) -> None:
     """For routes without dependencies. Raises Problem 401 without a live key, 403 for one that lacks the scope."""
     if request.app.state.settings.auth == "off":

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query, Request, Security
+from fastapi import APIRouter, Query, Request, Security
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from app.models.number import Cause, Fact, OptIn, Scope
 from app.models.opt_in import InQuery, Moment, OptInCall
-from app.routers.answers import answer, list_of, number_of, sender_of
+from app.routers.answers import ListName, PhoneNumber, Sender, answer, list_of, number_of, sender_of
 from app.routers.auth import scope
 from app.routers.body import SmallBody
 from app.routers.problems import Problem
 from app.services import consent
 from app.services.consent import Place, Stands
+from app.services.decide import AHEAD
 
 router = APIRouter(tags=["consent"], route_class=SmallBody)
-AHEAD = timedelta(minutes=5)
 PATH = "/v1/senders/{sender:path}/lists/{list:path}/subscribers/{number}"
-
-
-Sender = Annotated[str, Path(description="Short code, phone number or name, percent-encoded", examples=["12345"])]
-ListName = Annotated[str, Path(max_length=128, description="A list of this sender", examples=["spring"])]
-PhoneNumber = Annotated[str, Path(description="E.164; a national number is read with the default region",
-                                  examples=["+15555551234"])]  # fmt: skip
 
 
 class Subscribed(BaseModel):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Security
+from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from app.models import api
 from app.routers.answers import EVENTS, JSON, answer, dumps, wanted, wrong
-from app.routers.auth import scope
+from app.routers.auth import Reads
 from app.services import feed
 from app.services.feed import Changes, Feed
 
@@ -39,7 +39,7 @@ async def changes(
     after: Annotated[int, Query(ge=0, le=LAST, description="The `next` of the page before; 0 for the beginning")] = 0,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
     last_event_id: Annotated[str | None, Header(description="For streams: where the last one broke off")] = None,
-    _: Annotated[None, Security(scope("numbers:read"))] = None,
+    _: Reads = None,
 ) -> Response:
     """The feed. Whoever goes on from `next` sees every change exactly once, however many processes write.
 

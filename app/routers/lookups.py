@@ -12,8 +12,8 @@ from app.lookups import PROVIDERS
 from app.models import api
 from app.models.number import Change
 from app.models.opt_in import InQuery, Moment
-from app.routers.answers import answer, number_of
-from app.routers.auth import scope
+from app.routers.answers import PhoneNumber, answer, number_of
+from app.routers.auth import Reads, scope
 from app.routers.problems import Problem
 from app.services import reading, status
 from app.services.lookup import stops
@@ -21,8 +21,6 @@ from app.services.lookup.service import NoProvider
 from app.services.store import cause_json
 
 router = APIRouter(tags=["lookups"])
-PhoneNumber = Annotated[str, Path(description="E.164; a national number is read with the default region",
-                                  examples=[api.NUMBER])]  # fmt: skip
 
 
 @router.post("/v1/numbers/{number}/lookup", operation_id="lookUpNumber", summary="Who serves this number now?",
@@ -85,7 +83,7 @@ def _change(change: Change) -> dict[str, Any]:
 async def answers(request: Request, number: Annotated[str, Query(description="Of this number", examples=[api.NUMBER])],
                   before: Annotated[Moment | None, Query(description="The `next` of the page before"), InQuery] = None,
                   limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
-                  _: Annotated[None, Security(scope("numbers:read"))] = None) -> Response:  # fmt: skip
+                  _: Reads = None) -> Response:  # fmt: skip
     """Every provider's answer about a number, newest first, with its price, without what tells who a person is."""
     state = request.app.state
     rows = await reading.lookup_answers(state.reads, number_of(state.settings.region, number), before, limit + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import orjson
@@ -11,25 +11,20 @@ from fastapi import APIRouter, Request, Security
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from app.models.opt_in import OLDEST
+from app.models.opt_in import OLDEST, clean
 from app.models.phone import e164, sender_id
 from app.routers.answers import answer
 from app.routers.auth import scope
 from app.routers.body import MARK, RECEIPTS_MOST, NotCompressed, read_body
 from app.routers.problems import Problem
+from app.services.decide import AHEAD
 from app.services.register import Sent, register
 
 router = APIRouter(tags=["messages"])
 ERRORS_TOLD = 100
 
 
-def _clean(text: str) -> str:
-    if "\0" in text or not text.strip():
-        raise ValueError("must not be blank, nor hold NUL characters")
-    return text
-
-
-Word = Annotated[str, Field(max_length=256), AfterValidator(_clean)]
+Word = Annotated[str, Field(max_length=256), AfterValidator(clean)]
 
 
 class SentMessage(BaseModel):
@@ -93,7 +88,7 @@ def _sent(entry: object, gateways: Collection[str], region: str) -> Sent:
     if read.gateway not in gateways:
         raise ValueError(f"gateway: there is none of this name; there are {', '.join(gateways)}")
     at = read.sent_at if read.sent_at.tzinfo else None
-    if at is None or not OLDEST <= at <= datetime.now(UTC) + timedelta(minutes=5):
+    if at is None or not OLDEST <= at <= datetime.now(UTC) + AHEAD:
         raise ValueError("sent_at: must name its zone (2026-11-21T18:42:07Z), not lie ahead, nor before 1900")
     carrier = (read.carrier or "").replace("\0", "").strip() or None
     return Sent(

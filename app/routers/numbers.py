@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Request, Security
+from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from app.models import api
 from app.routers import bulk
-from app.routers.answers import JSON, NDJSON, answer, asked_of, dumps, media_type, number_of, past_time
-from app.routers.auth import require, scope
+from app.routers.answers import JSON, NDJSON, PhoneNumber, answer, asked_of, dumps, media_type, number_of, past_time
+from app.routers.auth import Admin, Reads, require
 from app.services import feed, reading, rnd, status
 from app.services.as_of import as_of
 from app.services.erase import erase
 
 router = APIRouter(tags=["numbers"])
-Reads = Annotated[None, Security(scope("numbers:read"))]
 Limit = Annotated[int, Query(ge=1, le=1_000)]
 After = Annotated[int, Query(ge=1, le=reading.NEWEST, description="The `next` of the page before")]
-PhoneNumber = Annotated[str, Path(description="E.164; a national number is read with the default region",
-                                  examples=[api.NUMBER])]  # fmt: skip
 
 
 _NO_QUERY: Mapping[str, str] = {}
@@ -79,8 +76,7 @@ async def history(request: Request, number: PhoneNumber, after: After = reading.
 
 @router.delete("/v1/numbers/{number}", operation_id="eraseNumber", summary="Erase everything of a number",
                response_model=api.Erased)  # fmt: skip
-async def erase_number(request: Request, number: PhoneNumber,
-                       _: Annotated[None, Security(scope("admin"))] = None) -> Response:  # fmt: skip
+async def erase_number(request: Request, number: PhoneNumber, _: Admin = None) -> Response:
     """Receipts, history, consent, lookups, the register, what could not be read: all of it goes, for good, but a keyed
     hash. It keeps the person opted out: only an opt-in that they gave after the erasure counts. Answered the same for a
     number that nobody has spoken of.

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Security
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from app.routers.answers import answer
-from app.routers.auth import scope
+from app.routers.auth import Admin, Reads
 from app.routers.problems import Problem
 from app.services import quarantine
 from app.services.quarantine import NEWEST, Decision
 
 router = APIRouter(tags=["held"])
-Admin = Annotated[None, Security(scope("admin"))]
 Id = Annotated[int, Path(ge=1, le=NEWEST, description="As the list tells it", examples=[1])]
 
 
@@ -22,7 +21,7 @@ Id = Annotated[int, Path(ge=1, le=NEWEST, description="As the list tells it", ex
 async def list_quarantines(request: Request, open_: Annotated[bool | None, Query(alias="open")] = None,
                            after: Annotated[int, Query(ge=1, le=NEWEST)] = NEWEST,
                            limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-                           _: Annotated[None, Security(scope("numbers:read"))] = None) -> Response:  # fmt: skip
+                           _: Reads = None) -> Response:  # fmt: skip
     """Newest first: the gateway, code, sender and carrier, how many numbers wait, and who decided what."""
     rows = await quarantine.quarantines(request.app.state.reads, is_open=open_, before=after, limit=limit + 1)
     items: list[dict[str, Any]] = [row._asdict() for row in rows[:limit]]

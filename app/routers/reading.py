@@ -5,29 +5,40 @@ from __future__ import annotations
 import csv
 import io
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Path, Query, Request, Security
+from fastapi import APIRouter, Path, Query, Request
 from sqlalchemy import Row
 from starlette.responses import Response, StreamingResponse
 
 from app.models import api
 from app.models.catalogue import Code
+from app.models.duration import written
 from app.models.number import Consent, State
 from app.models.policy import Policy, Rule
-from app.routers.answers import CSV, JSON, NDJSON, answer, list_of, number_of, sender_of, wanted
-from app.routers.auth import scope
+from app.routers.answers import (
+    CSV,
+    JSON,
+    NDJSON,
+    ListName,
+    Sender,
+    answer,
+    list_of,
+    number_of,
+    sender_of,
+    wanted,
+)
+from app.routers.auth import Admin, Reads
 from app.routers.problems import Problem
 from app.services import reading
 from app.services.reading import Rows
 
 router = APIRouter()
-Reads = Annotated[None, Security(scope("numbers:read"))]
 Limit = Annotated[int, Query(ge=1, le=1_000)]
 AFTER = "The `next` of the page before"
 AfterReceipt = Annotated[str, Query(pattern="^([0-9]{1,16}[.][0-9a-f]{32})?$", description=AFTER)]
@@ -82,8 +93,8 @@ _COLUMNS = ("number", "consent", "state", "sendable", "reason", "at")
 async def subscribers(
     request: Request,
     *,
-    sender: Annotated[str, Path(description="Short code, phone number or name, percent-encoded", examples=["12345"])],
-    list: Annotated[str, Path(max_length=128, examples=["spring"])],  # noqa: A002 - as the contract calls it
+    sender: Sender,
+    list: ListName,  # noqa: A002 - as the path calls it
     consent: Consent | None = None,
     state: State | None = None,
     sendable: Annotated[bool | None, Query(description="Whether this list may be texted at this number now")] = None,
@@ -175,26 +186,17 @@ async def code(request: Request, space: Annotated[str, Path(examples=["openmarke
 def _code(code: Code, policy: Policy) -> dict[str, Any]:
     return {
         "space": code.space, "code": code.code, "meaning": code.meaning, "level": code.level,
-        "permanence": code.permanence, "reason": code.reason, "rule": rule(policy.rule(code.reason)),
+        "permanence": code.permanence, "reason": code.reason, "rule": _rule(policy.rule(code.reason)),
         "confidence": code.confidence, "source": code.source,
     }  # fmt: skip
 
 
-def rule(rule: Rule) -> dict[str, Any]:
+def _rule(rule: Rule) -> dict[str, Any]:
     """A rule as a policy file would write it: without what is at its default."""
     values = {field.name: getattr(rule, field.name) for field in fields(Rule) if field.name != "reason"}
     usual = Rule(rule.reason)
-    return {name: _spelled(value) for name, value in values.items() if value != getattr(usual, name)}
-
-
-def _spelled(value: object) -> object:
-    if not isinstance(value, timedelta):
-        return value
-    seconds = int(value.total_seconds())
-    return next(f"{seconds // unit}{name}" for name, unit in _UNITS.items() if seconds % unit == 0)
-
-
-_UNITS: Mapping[str, int] = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+    told = {name: value for name, value in values.items() if value != getattr(usual, name)}
+    return {name: written(value) if isinstance(value, timedelta) else value for name, value in told.items()}
 
 
 # For people --------------------------------------------------------------------------------------------------------
@@ -211,8 +213,7 @@ async def alarms(request: Request, *, cleared: Annotated[bool, Query(description
 
 @router.get("/v1/unread", operation_id="unread", summary="What could not be read?", tags=["operating"],
             response_model=api.UnreadPage)  # fmt: skip
-async def unread(request: Request, after: AfterId = reading.NEWEST, limit: Limit = 100,
-                 _: Annotated[None, Security(scope("admin"))] = None) -> Response:  # fmt: skip
+async def unread(request: Request, after: AfterId = reading.NEWEST, limit: Limit = 100, _: Admin = None) -> Response:
     """Callbacks, or elements of them, that were answered as success and kept for a person; newest first."""
     rows = await reading.unread(request.app.state.reads, after, limit + 1)
     items = [row._asdict() for row in rows[:limit]]
@@ -223,7 +224,7 @@ async def unread(request: Request, after: AfterId = reading.NEWEST, limit: Limit
             response_model=api.UnreadCallback,
             responses={404: {"description": "There is none of this id"}})  # fmt: skip
 async def unread_callback(request: Request, id: Annotated[int, Path(ge=1, le=reading.NEWEST, examples=[17])],  # noqa: A002
-                          _: Annotated[None, Security(scope("admin"))] = None) -> Response:  # fmt: skip
+                          _: Admin = None) -> Response:  # fmt: skip
     """With its headers, query and body (base64): it may hold phone numbers."""
     row = await reading.one_unread(request.app.state.reads, id)
     if row is None:

@@ -37,11 +37,8 @@ async def receive(request: Request) -> Response:
     if sample.HEADER in callback.headers:
         return _arrived(callback, proven=not forged if link.secrets else None)
     if forged:
-        metrics.FORGED.labels(gateway.name).inc()
         request.app.state.refusals.keep(link, callback, gateway.presents)
-        raise Problem(
-            403, "the request does not prove that it comes from this gateway: check the secret in its settings"
-        )
+        raise _unproven(gateway)
     if gateway.confirmation and (address := confirmation_at(gateway, callback)):
         await request.app.state.errands.confirm(address)
     said = [broken] if broken else read(gateway, callback, link)
@@ -73,17 +70,19 @@ def _arrived(callback: Callback, *, proven: bool | None) -> Response:
 
 
 async def consent(request: Request) -> Response:
-    """To a vendor that asks by OPTIONS whether it may post: its consent, to who proves that we gave it the address."""
+    """Answer a vendor that asks by OPTIONS whether it may post: yes, if it proves that we gave it the address."""
     gateway, link = _link(request)
     if gateway.consent is None:
         raise Problem(405, "this gateway does not ask: it posts, or calls by GET", headers={"Allow": "GET, POST"})
     callback = _callback(request, link, b"")
     if link.secrets and not prove(gateway, callback, link):
-        metrics.FORGED.labels(gateway.name).inc()
-        raise Problem(
-            403, "the request does not prove that it comes from this gateway: check the secret in its settings"
-        )
+        raise _unproven(gateway)
     return Response(headers=gateway.consent(callback), media_type="text/plain")
+
+
+def _unproven(gateway: Gateway) -> Problem:
+    metrics.FORGED.labels(gateway.name).inc()
+    return Problem(403, "the request does not prove that it comes from this gateway: check the secret in its settings")
 
 
 def _link(request: Request) -> tuple[Gateway, Link]:

@@ -8,18 +8,17 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Security
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from app.models import api
 from app.models.opt_in import InQuery, Moment
 from app.routers.answers import answer, list_of, sender_of, wrong
-from app.routers.auth import scope
+from app.routers.auth import Reads
 from app.services import reports
 from app.services.reports import Frame
 
 router = APIRouter(tags=["reports"])
-Reads = Annotated[None, Security(scope("numbers:read"))]
 USUAL = timedelta(days=30)
 OLDEST, NEWEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 

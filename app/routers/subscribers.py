@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from typing import Annotated
 from uuid import uuid4
 
-from fastapi import APIRouter, Path, Query, Request, Security
+from fastapi import APIRouter, Query, Request, Security
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app.models import api
-from app.routers.answers import CSV, NDJSON, answer, list_of, sender_of
+from app.routers.answers import CSV, NDJSON, ListName, Sender, answer, list_of, sender_of
 from app.routers.auth import scope
 from app.routers.body import MIB, NotCompressed, too_large
 from app.routers.bulk import unpacked
@@ -41,8 +41,8 @@ _BODY = {
 )  # fmt: skip
 async def import_subscribers(
     request: Request,
-    sender: Annotated[str, Path(description="Short code, phone number or name, percent-encoded", examples=["12345"])],
-    list: Annotated[str, Path(max_length=128, description="A list of this sender", examples=["spring"])],  # noqa: A002
+    sender: Sender,
+    list: ListName,  # noqa: A002 - as the path calls it
     *,
     dry_run: Annotated[bool, Query(description="Only say what it would do")] = False,
     _: Annotated[None, Security(scope("consent:write"))] = None,

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Security
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from app.models import api
 from app.routers.answers import answer
-from app.routers.auth import scope
+from app.routers.auth import Admin
 from app.routers.body import SmallBody
 from app.services import refused, unread
 from app.services.reading import NEWEST
 from app.services.unread import Which
 
 router = APIRouter(tags=["operating"], route_class=SmallBody)
-Admin = Annotated[None, Security(scope("admin"))]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
 Id = Annotated[int, Field(ge=1, le=NEWEST)]
 

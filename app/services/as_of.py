@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.models.feed import SPACE
 from app.models.number import Cause, Fact, Number, OptIn, Reach, Step, Subscription
 from app.services import store
 from app.services.aside import acting
@@ -197,7 +198,7 @@ class _Then:
         if present["changed_at"] <= self.at:
             kind = "TRANSFER" if present["reason"] == "number_changed" else "DEACT"
             self.state, self.reason, self.changed_at = present["state"], present["reason"], present["changed_at"]
-            self.fact = _fact(present["dead_since"], Cause("file", code_space="deactivation_feed", code=kind))
+            self.fact = _fact(present["dead_since"], Cause("file", code_space=SPACE, code=kind))
 
     def judged(self) -> Iterator[Told]:
         """Each list by its own consent alone, in the words of the present answer."""

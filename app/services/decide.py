@@ -1,7 +1,8 @@
 """Decides, purely: what one receipt, or one record of a deactivation file, says about a number.
 
-policy.md in code, with shown.py and settle.py. Nothing in the three reads a clock, a database or a setting: values in,
-values out.
+What it says is a verdict. merge.py joins verdicts to a number's facts, with ladders.py and aside.py; shown.py says what
+readers see of the facts, settle.py what a verdict has truly changed; resolve.py decides for lookups, as this does here.
+None of them reads a clock, a database or a setting: values in, values out.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from app.models.feed import SPACE, Event
 from app.models.number import Carrier, Cause, Fact, Verdict
 from app.models.policy import Ends, Policy, Rule
 from app.models.receipt import FAILED, Receipt, Status
-from app.services.ladders import TO_UNREACHABLE
+from app.services.ladders import ENDS_CONSENT, TO_UNREACHABLE
 
 NOW = "now "
 """Before the number that a subscriber has changed to, at the end of a record's evidence."""
 AHEAD = timedelta(minutes=5)
-"""How far a vendor's clock may run ahead of ours and still be believed."""
+"""How far another's clock may run ahead of ours and still be believed."""
 OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
 _NO_FAILURE = frozenset({"accepted", "in_progress", "delivered"})
 _BY_STATUS = {Status.EXPIRED: "expired", Status.REJECTED: "rejected_unspecified"}
@@ -79,7 +80,7 @@ def decide(receipt: Receipt, reason: str | None, arrived: datetime, policy: Poli
 
 
 def _rungs(policy: Policy) -> int:
-    ladder = policy.ladders.get("unknown_subscriber")
+    ladder = policy.ladders.get(ENDS_CONSENT)
     return ladder.strikes if ladder else 2
 
 

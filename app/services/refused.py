@@ -8,10 +8,6 @@ secret may be tomorrow's: it is kept as a salted digest, which is enough to find
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import hmac
-import re
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple, TypeVar
-from urllib.parse import quote, unquote_plus
+from urllib.parse import quote
 
 import orjson
 import structlog
@@ -31,6 +27,7 @@ from app.services import metrics
 from app.services.connection import Busy, is_lost, transaction
 from app.services.errands import Errands
 from app.services.meaning import Meaning
+from app.services.presented import masked_header, masked_parameter, restored, restored_header
 from app.services.unread import Again, Links, as_kept, commit, tells_a_query
 
 log = structlog.get_logger(__name__)
@@ -149,31 +146,15 @@ async def _write(engine: AsyncEngine, gateway: str, rows: Sequence[Sequence[obje
         await db.execute(_PRUNE, gateway, KEPT, BYTES_KEPT)
 
 
-# What is kept of a secret ------------------------------------------------------------------------------------------
-
-_MARK = "sendable-digest-"
-_MARKED = re.compile(_MARK + r"([0-9a-f]{64})")
-_JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
-"""Its head is a JSON object: a token of ours with two dots in it is none."""
-_PRESENTED = ("token", "secret", "password", "passwd")
-"""Parts of the names of headers and parameters that carry a secret itself. Signatures are none: they are kept. Nor is
-the `api-key` that some vendors send beside a signature: it names the account, and is signed."""
-
-
-def _digest(salt: bytes, secret: str) -> str:
-    return hashlib.blake2b(secret.encode("utf-8", "surrogateescape"), key=salt, digest_size=32).hexdigest()
-
-
-def _masked(salt: bytes, secret: str) -> str:
-    return _MARK + _digest(salt, secret)
+# What is kept of a request ------------------------------------------------------------------------------------------
 
 
 def _row(refused: Refused) -> tuple[object, ...]:
     link, callback, presents = refused
     salt = secrets.token_bytes(16)
     kept = {name: it for name, it in callback.headers.items() if "cookie" not in name and not tells_a_query(it)}
-    headers = {name: _header(salt, name, it, presents) for name, it in kept.items()}
-    query = "&".join(_parameter(salt, part, presents) for part in callback.query.split("&"))
+    headers = {name: masked_header(salt, name, it, presents) for name, it in kept.items()}
+    query = "&".join(masked_parameter(salt, part, presents) for part in callback.query.split("&"))
     return (link.gateway, link.account, callback.at, callback.method, _text(_seen(link, callback)),
             orjson.dumps({_text(name): _text(it) for name, it in headers.items()}).decode(), _text(query),
             callback.body, salt)  # fmt: skip
@@ -190,66 +171,6 @@ def _seen(link: Link, callback: Callback) -> str:
 
 def _text(said: str) -> str:
     return said.replace("\0", "")
-
-
-def _is_presented(name: str, presents: frozenset[str]) -> bool:
-    name = unquote_plus(name).lower()
-    return name in presents or ("signature" not in name and any(part in name for part in _PRESENTED))
-
-
-def _header(salt: bytes, name: str, value: str, presents: frozenset[str]) -> str:
-    """A JSON Web Token proves what it covers as a signature does, so it is kept; anything else here is a secret."""
-    if name in {"authorization", "proxy-authorization"}:
-        return _authorization(salt, value)
-    if _is_presented(name, presents) and not _JWT.fullmatch(value):
-        return _masked(salt, value)
-    return value
-
-
-def _authorization(salt: bytes, value: str) -> str:
-    scheme, _, rest = value.partition(" ")
-    if scheme.lower() == "basic":
-        pair = _decoded(rest.strip())
-        user, _, password = pair.partition(":")
-        return f"Basic {_masked(salt, pair)} {_masked(salt, password)} {_masked(salt, user)}"
-    if scheme.lower() == "bearer" and not _JWT.fullmatch(rest.strip()):
-        return f"{scheme} {_masked(salt, rest.strip())}"
-    return value if rest else _masked(salt, value)
-
-
-def _decoded(text: str) -> str:
-    try:
-        return base64.b64decode(text, validate=True).decode("utf-8", "surrogateescape")
-    except ValueError:
-        return ""
-
-
-def _parameter(salt: bytes, part: str, presents: frozenset[str]) -> str:
-    name, equals, value = part.partition("=")
-    given = unquote_plus(value)
-    if not equals or not _is_presented(name, presents) or _JWT.fullmatch(given):
-        return part
-    return f"{name}={_masked(salt, given)}"
-
-
-def _restored(text: str, salt: bytes, live: Sequence[str], spelled: Callable[[str], str] = str) -> str:
-    """The text with those of our secrets in it that it was received with, whole or either half of `user:password`."""
-    live = [part for one in live for part in (one, *one.partition(":")[::2]) if part.strip()]
-
-    def secret(found: re.Match[str]) -> str:
-        known = [one for one in live if hmac.compare_digest(_digest(salt, one), found[1])]
-        return spelled(known[0]) if known else found[0]
-
-    return _MARKED.sub(secret, text)
-
-
-def _restored_header(name: str, value: str, salt: bytes, live: Sequence[str]) -> str:
-    if name != "authorization" or not value.startswith(f"Basic {_MARK}"):
-        return _restored(value, salt, live)
-    pair, password, user = (_restored(one, salt, live) for one in value.split(" ")[1:])
-    if pair.startswith(_MARK):
-        pair = f"{user}:{password}"
-    return "Basic " + base64.b64encode(pair.encode()).decode()
 
 
 # Proven again ------------------------------------------------------------------------------------------------------
@@ -349,9 +270,9 @@ async def _errand(errand: Awaitable[Gained], address: str, away: set[str]) -> Ga
 
 def as_received(row: Stored, link: Link) -> Callback:
     """The request as it came, as far as our own secrets can tell; called at the public URL of now."""
-    query = _restored(row.query, row.salt, link.secrets, lambda secret: quote(secret, safe=""))
+    query = restored(row.query, row.salt, link.secrets, lambda secret: quote(secret, safe=""))
     headers = {
-        name: _restored_header(name, value, row.salt, link.secrets) for name, value in orjson.loads(row.headers).items()
+        name: restored_header(name, value, row.salt, link.secrets) for name, value in orjson.loads(row.headers).items()
     }
     scheme, _, rest = row.url.partition("://")
     host, slash, path = rest.partition("/")

@@ -1,4 +1,4 @@
-"""What a lookup decides, purely: from what providers say of a number to verdicts. policy.md's table in code.
+"""What a lookup decides, purely: from what providers say of a number to verdicts (docs/lookups.md has the table).
 
 Stop sending on any doubt; end consent only on evidence: no answer, an answer about nothing, a provider that does not
 cover the number never opt anyone out.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import orjson
@@ -16,13 +16,12 @@ from pydantic import ValidationError
 
 from app.models.number import OptIn
 from app.models.opt_in import SubscriberLine
-from app.models.phone import e164, sender_id
+from app.models.phone import e164, list_name, sender_id
 from app.services.consent import Place
+from app.services.decide import AHEAD
 
-AHEAD = timedelta(minutes=5)
 LINE_MOST = 8 * 1024
 """Bytes of one line: a number and a kilobyte each of source and evidence, in any script."""
-LIST_MOST = 128
 NEEDED = ("number", "consented_at")
 EXAMPLE = "number,consented_at,source,evidence"
 
@@ -125,9 +124,7 @@ class Roster:
             raise ValueError("consented_at: lies ahead; give the moment at which the person agreed")
         number = e164(read.number, self.usual.region)
         sender = self._one_of("sender", read.sender and sender_id(read.sender, self.usual.region))
-        list_ = self._one_of("list", read.list)
-        if "\0" in list_ or not list_.strip() or len(list_) > LIST_MOST:
-            raise ValueError(f"list: give a name of at most {LIST_MOST} characters, without NUL")
+        list_ = list_name(self._one_of("list", read.list))
         at = read.consented_at.astimezone(UTC)
         return Given(self.line, Place(number, sender, list_), OptIn(at, read.source, read.evidence))
 

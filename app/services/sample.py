@@ -1,8 +1,8 @@
 """A signed sample through the public URL: it finds what stands between a vendor and us and breaks its signatures.
 
 The doctor posts what the vendor would post. The service that it reaches keeps nothing of it: it answers how the sample
-arrived, in digests, so that nobody learns more from the answer than he has sent himself. What differs is what the proxy
-has changed.
+arrived, in digests, so that nobody learns more from the answer than they have sent. What differs is what the proxy has
+changed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from app.services.finding import Finding
 HEADER = "sendable-doctor"
 """Marks a sample, and names the headers whose arrival is asked for: `ID name,name`."""
 ORIGIN = "webhook-request-origin"
-"""Who asks, by OPTIONS, whether he may post (CloudEvents, web hooks for event delivery)."""
+"""Who asks, by OPTIONS, whether they may post (CloudEvents, web hooks for event delivery)."""
 FORM = "application/x-www-form-urlencoded"
 QUERY = "doctor-b=%7E1&doctor-a=2"
 """Out of order and escaped where it need not be: what sorts or rewrites a query shows itself."""
@@ -139,9 +139,8 @@ def _unsigned(about: str) -> Finding:
 
 def _settings(gateway: Gateway, link: Link, about: str, *, auth: bool) -> Iterator[Finding]:
     if not link.secrets:
-        level, mend = "wrong" if auth else "note", f"give it `secrets` under [{about}]"
         says = "has no secret, so it is answered 404" if auth else "has no secret: whoever reaches it may post"
-        yield Finding("wrong" if level == "wrong" else "note", about, says, mend)
+        yield Finding("wrong" if auth else "note", about, says, f"give it `secrets` under [{about}]")
     else:
         yield Finding("ok", about, f"{len(link.secrets)} live secret{'s' if len(link.secrets) > 1 else ''}")
     if link.secrets and link.public_url is None and covers_url(gateway, link, link.secrets[0]):

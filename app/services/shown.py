@@ -25,8 +25,8 @@ _RANK = {state: rank for rank, state in enumerate(PRECEDENCE)}
 
 
 class Shown(Struct, frozen=True, gc=False):
-    """What readers see of a number and one of its lists; `steps` holds what follows when a condition lapses. `lookup`
-    is the oldest that a lookup is to decide, `asked` the keys of all its questions.
+    """What readers see of a number; `steps` holds what follows when a condition lapses. `lookup` is the oldest fact
+    that a lookup is to decide, `asked` the keys of all its questions.
     """
 
     steps: tuple[Step, ...]

@@ -119,8 +119,8 @@ _NO_LISTS = orjson.Fragment(b"[]")
 
 
 def answer(row: Sequence[Any], asked: Asked) -> Told:
-    """The answer of `GET /v1/numbers/{number}` (contract.md), from one row of the statement above, to be written out:
-    parts of it are JSON already.
+    """The answer of `GET /v1/numbers/{number}`, from one row of the statement above, to be written out: parts of it are
+    JSON already.
     """
     number, state, reason, waiting_for, until, steps, changed_at, last_receipt_at, now, carrier, blocked, lists = row
     present = _UNSEEN if state is None else Present(state, reason, waiting_for, until, changed_at)

@@ -1,4 +1,4 @@
-"""What the twelve codes must have done to twelve numbers, whichever real gateway brought them: policy.md's table."""
+"""What the twelve codes must have done to twelve numbers, whichever real gateway brought them: tests/twelve.py."""
 
 from __future__ import annotations
 

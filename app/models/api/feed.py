@@ -28,8 +28,9 @@ class Change(BaseModel):
     to: str | None = Field(examples=["deactivated"])
     reason: str | None = Field(description="Of an opt-in: why the opt-out had been that the breaker takes back",
                                examples=["deactivated"])  # fmt: skip
-    cause: dict[str, Any] = Field(description="What it rests on: `kind` is receipt, register, lookup, call, person, "
-                                              "lapse or policy; the rest names it", examples=[CAUSE])  # fmt: skip
+    cause: dict[str, Any] = Field(description="What it rests on: `kind` is receipt, register, lookup, file, call, "
+                                              "person, lapse or policy; the rest names it",
+                                  examples=[CAUSE])  # fmt: skip
     occurred_at: When
     committed_at: When
 

@@ -7,7 +7,7 @@ from app.models.feed import Feed
 
 
 class WrongColumns(ValueError):
-    """Columns that cannot be read, or lack. One line: which, and how to mend it."""
+    """Columns that cannot be read, or are missing. One line: which, and how to mend it."""
 
 
 def columns_of(feed: Feed, text: str | None) -> dict[str, str]:

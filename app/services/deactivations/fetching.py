@@ -32,6 +32,7 @@ LOCK = 7_316_005
 FAILED, STOPPED = "feed_failed", "feed_guard"
 NOTHING = "nothing is there, of no day that was asked for: look at the feed's `base_url` and at the account"
 CUT = "the file ended before it should have: what there is of it counts, and it is fetched again"
+LOOK = "look at it, and run `sendable fetch deactivations --yes` if it is meant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +44,20 @@ class Subscription:
 
 
 class Fetched(NamedTuple):
-    """One file, or one day of which no list could be had. `error` None: it was taken in, whole."""
+    """One file, or one day of which no list could be had. `error` None: it was taken in, whole; `alarm`: which one an
+    error raises.
+    """
 
     feed: str
     day: date
     key: str | None
     outcome: Outcome | None = None
     error: str | None = None
+    alarm: str = FAILED
 
     def told(self) -> dict[str, Any]:
-        return self._asdict() | {"outcome": self.outcome.told() if self.outcome else None}
+        outcome = self.outcome.told() if self.outcome else None
+        return {"feed": self.feed, "day": self.day, "key": self.key, "outcome": outcome, "error": self.error}
 
 
 class Elsewhere(Exception):
@@ -139,8 +144,10 @@ class Fetcher:
                 return Fetched(name, wanted.day, wanted.key, outcome, CUT if outcome.cut else None)
             except (NotYet, TooOld):
                 return None
-            except (Refused, Unreached, TooMuch, NotAFile, UnderWay) as error:
-                return Fetched(name, wanted.day, wanted.key, error=_told(error))
+            except TooMuch as error:
+                return Fetched(name, wanted.day, wanted.key, error=f"{error}: {LOOK}", alarm=STOPPED)
+            except (Refused, Unreached, NotAFile, UnderWay) as error:
+                return Fetched(name, wanted.day, wanted.key, error=str(error))
 
     async def _drive(self, steps: Listing | Download, file: BinaryIO | None = None) -> Any:  # noqa: ANN401 - either's
         """Send what a generator asks for, and give it the answers, until it ends."""
@@ -162,7 +169,7 @@ class Fetcher:
 
     async def _alarm(self, feed: str, told: Sequence[Fetched]) -> None:
         """Alarms stand as long as the newest look ends with what they tell."""
-        kinds = {STOPPED if "taken unasked" in one.error else FAILED for one in told if one.error}
+        kinds = {one.alarm for one in told if one.error}
         async with transaction(self.engine) as db:
             await db.execute(_CLEAR, [*({FAILED, STOPPED} - kinds)], feed)
             await store.alarm(db, {(kind, feed): 1 for kind in sorted(kinds)}, datetime.now(UTC))
@@ -171,12 +178,6 @@ class Fetcher:
 _CLEAR = """
 UPDATE alarms SET cleared_at = clock_timestamp() WHERE kind = ANY($1::text[]) AND key = $2 AND cleared_at IS NULL
 """
-
-
-def _told(error: Exception) -> str:
-    if isinstance(error, TooMuch):
-        return f"{error}: look at it, and run `sendable fetch deactivations --yes` if it is meant"
-    return str(error)
 
 
 def _layout(wanted: Wanted) -> Layout:

@@ -21,6 +21,7 @@ LONG = 600.0
 """Seconds that a statement over a whole file may take."""
 LEFT_FOR = timedelta(days=7)
 LOCK = 7_316_004
+"""With the file's number beside it: PostgreSQL never mistakes such a pair for a lock of one number."""
 ERASING = 7_316_006
 """An advisory lock, the first of a transaction: shared by those that write what a file says, whole for an erasure. So
 no line that was read before an erasure acts after it.

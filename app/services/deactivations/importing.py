@@ -6,7 +6,6 @@ Killed at any moment it goes on where it was when the same file comes again; fin
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,9 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.feeds import read
 from app.models.catalogue import Carriers
 from app.models.feed import TAKES, Deactivated, Event, Feed, Layout
-from app.models.number import Change
 from app.services import store
-from app.services.apply import Applied, apply
+from app.services.apply import apply
 from app.services.connection import Connection, transaction
 from app.services.deactivations import files
 from app.services.deactivations.events import noted_kinds, reason_of, when
@@ -29,8 +27,7 @@ from app.services.deactivations.files import File, Given, Judged
 from app.services.deactivations.unpack import NotAFile, Unpacked
 from app.services.decide import reported
 from app.services.meaning import Meaning
-from app.services.shown import network_of
-from app.services.store import CountKey
+from app.services.opt_outs import opted_out
 
 STAGED_AT_ONCE = 10_000
 ACTED_AT_ONCE = 2_000
@@ -333,13 +330,3 @@ def _outcome(file: File, lists: list[Judged], order: Order, *, already: bool = F
         file.feed, file.day, file.records, file.broken, file.errors[: files.ERRORS_KEPT], file.held, file.noted,
         file.changes, file.opted_out, lists, file.cut, already, order.dry_run,
     )  # fmt: skip
-
-
-def opted_out(applied: Applied, changes: Sequence[Change]) -> Counter[CountKey]:
-    """Opt-outs that a file brings, by sender, carrier and hour, as those of receipts are counted."""
-    counts: Counter[CountKey] = Counter()
-    for change in {(c.number, c.sender): c for c in changes if c.kind == "list.opted_out"}.values():
-        hour = change.occurred_at.replace(minute=0, second=0, microsecond=0)
-        carrier = network_of(applied.held[change.number].shown.carrier) or ""
-        counts[hour, change.sender or "", carrier, store.OPTED_OUT] += 1
-    return counts

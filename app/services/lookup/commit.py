@@ -15,8 +15,9 @@ from app.services.apply import apply
 from app.services.connection import Busy, Connection, is_lost, transaction
 from app.services.lookup import claims
 from app.services.lookup.claims import Next
-from app.services.lookup.outcome import Done, Outcome, Plan, Settled, later, opted_out, settle
+from app.services.lookup.outcome import Done, Outcome, Plan, Settled, later, settle
 from app.services.meaning import Meaning
+from app.services.opt_outs import opted_out
 from app.services.settle import Held
 
 GROUP_MOST = 500
@@ -81,9 +82,10 @@ class Commits:
             changes: dict[str, list[Change]] = {number: [] for number in settled}
             for (number, _), changed in zip(flat, applied.changes, strict=True):
                 changes[number] += changed
-            await store.count(db, opted_out(applied, changes))
+            told = [change for changed in changes.values() for change in changed]
+            await store.count(db, opted_out(applied, told))
             await self._alarms(db, settled.values(), now)
-            await store.publish(db, [change for changed in changes.values() for change in changed])
+            await store.publish(db, told)
         return [settled[one.claim.number].outcome._replace(changes=changes[one.claim.number]) for one in group]
 
     def _next(self, group: Sequence[Done], settled: Mapping[str, Settled], held: Mapping[str, Held],

@@ -1,11 +1,10 @@
-"""What a lookup that was made comes to, purely: what is decided, what is kept of it, when to ask again."""
+"""What a lookup that was made comes to, without a database: what is decided, what is kept of it, when to ask again."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -13,7 +12,6 @@ from typing import Literal, NamedTuple
 
 from app.models.lookup import Failed, Failure, Found
 from app.models.number import Cause, Change, Number, Stalled, Verdict
-from app.services.apply import Applied
 from app.services.heard import Said, best, kind_of
 from app.services.lookup.ask import Answer, Source
 from app.services.lookup.budget import NOTHING
@@ -22,8 +20,7 @@ from app.services.lookup.kept import REFUSALS, kept_until
 from app.services.lookup.panel import Told
 from app.services.meaning import Meaning
 from app.services.resolve import Moment, resolve
-from app.services.shown import known_carrier, network_of, questions
-from app.services.store import OPTED_OUT, CountKey
+from app.services.shown import known_carrier, questions
 
 NOBODY_ANSWERS = timedelta(minutes=1)
 """After this, doubled each time up to an hour, a step is tried again that no provider answered."""
@@ -151,14 +148,3 @@ def _gap(timetable: Sequence[timedelta], step: int) -> timedelta:
     if step + 1 >= len(timetable):
         return timedelta(days=1)
     return timetable[step + 1] - timetable[step]
-
-
-def opted_out(applied: Applied, changes: Mapping[str, Sequence[Change]]) -> Counter[CountKey]:
-    """Opt-outs that lookups bring, by sender, carrier and hour, as those of receipts are counted."""
-    counts: Counter[CountKey] = Counter()
-    for number, changed in changes.items():
-        outs = {c.sender: c.occurred_at for c in changed if c.kind == "list.opted_out"}
-        for sender, at in outs.items():
-            hour = at.replace(minute=0, second=0, microsecond=0)
-            counts[hour, sender or "", network_of(applied.held[number].shown.carrier) or "", OPTED_OUT] += 1
-    return counts

@@ -1,16 +1,15 @@
 """The write path in SQL. Each statement stands above the one function that runs it; every function works inside the
 transaction that its caller opened with `connection.transaction`. Locks are taken in one order everywhere: receipt keys,
-messages, the breaker's hits, quarantines, numbers, unread, refused, counts, alarms, unknown words, and last the feed;
-within each by key. So processes cannot deadlock.
+messages, the breaker's hits, quarantines, numbers, lookups, unread, refused, counts, alarms, unknown words, and last
+the feed; within each by key. So processes cannot deadlock.
 """
 
 from app.services.store.changes import CHANNEL, FEED_LOCK, publish
-from app.services.store.consents import ListRow, list_row, lists, save_lists
+from app.services.store.consents import list_row, lists, save_lists
 from app.services.store.counts import OPTED_OUT, CountKey, alarm, count, note_unknown
 from app.services.store.messages import add_unnamed, find_messages, name_receipts, register, take_unnamed, undated
-from app.services.store.numbers import Rows, erased, facts, lock_numbers, look, save_lookups, save_numbers
+from app.services.store.numbers import erased, facts, lock_numbers, look, save_lookups, save_numbers
 from app.services.store.receipts import (
-    NAMELESS_FOR,
     Arrival,
     MessageId,
     add_keys,
@@ -25,14 +24,11 @@ from app.services.store.unread import Kept, drop_refused, drop_unread, keep_unre
 __all__ = [
     "CHANNEL",
     "FEED_LOCK",
-    "NAMELESS_FOR",
     "OPTED_OUT",
     "Arrival",
     "CountKey",
     "Kept",
-    "ListRow",
     "MessageId",
-    "Rows",
     "add_keys",
     "add_nonces",
     "add_receipts",
