@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Security
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from app.routers.answers import answer, number_of
-from app.routers.auth import scope
+from app.routers.auth import Admin, Reads
 from app.routers.body import SmallBody
 from app.services import held
 from app.services.held import Which
 
 router = APIRouter(tags=["held"], route_class=SmallBody)
-Admin = Annotated[None, Security(scope("admin"))]
 Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """PostgreSQL keeps no NUL in a text, so nothing is found by one."""
 
@@ -41,7 +40,7 @@ class Choice(BaseModel):
 async def list_held(request: Request, code: Word | None = None, code_space: Word | None = None,  # noqa: PLR0917
                     reason: Word | None = None, waiting_for: Word | None = None, after: Word = "",
                     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-                    _: Annotated[None, Security(scope("numbers:read"))] = None) -> Response:  # fmt: skip
+                    _: Reads = None) -> Response:  # fmt: skip
     """Held numbers and what each waits for, in order of number."""
     which = Which(None, code, code_space, reason, waiting_for)
     if after.startswith(" "):

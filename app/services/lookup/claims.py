@@ -119,7 +119,11 @@ async def write_back(db: Connection, later: Sequence[Next], done: Sequence[str])
         await db.execute(_DONE, [*done])
 
 
-_WAKE = "UPDATE lookups SET due_at = clock_timestamp() WHERE waiting_for = 'budget' AND lease_until IS NULL"
+_WAKE = """
+UPDATE lookups SET due_at = clock_timestamp()
+WHERE number IN (SELECT number FROM lookups WHERE waiting_for = 'budget' AND lease_until IS NULL
+                 ORDER BY number FOR UPDATE SKIP LOCKED)
+"""
 
 
 async def wake_the_unpaid(db: Connection) -> None:
