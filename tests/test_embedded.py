@@ -277,6 +277,28 @@ async def test_a_server_that_dies_while_nothing_can_be_written_comes_back_once_i
                     assert await session.fetchval("SELECT 1") == 1
 
 
+async def test_an_owner_whose_folder_was_made_anew_leaves_the_new_owners_server_alone(data_dir: Path):
+    def told() -> int:
+        return sum("put the folder back, or restart Sendable" in line.get("why", "") for line in lines)
+
+    with capture_logs() as lines:
+        async with serving(data_dir):
+            locate(data_dir).lock.unlink()  # as with the whole folder, but that an initdb takes long
+            async with serving(data_dir) as url:
+                async for attempt in _soon(AssertionError, OSError, asyncpg.PostgresError):
+                    with attempt:
+                        assert told()
+                        async with _session(url) as session:
+                            assert await session.fetchval("SELECT 1") == 1
+                server, before = _postmaster(locate(data_dir)), told()
+                async for attempt in _soon(AssertionError):
+                    with attempt:
+                        assert told() > before
+                async with _session(url) as session:
+                    assert await session.fetchval("SELECT 1") == 1
+                assert _postmaster(locate(data_dir)) == server
+
+
 async def test_a_server_that_hangs_is_left_to_its_watcher_and_the_next_owner_waits_for_it(data_dir: Path, monkeypatch):
     monkeypatch.setattr(database, "STOP_WITHIN", 0.2)
     async with serving(data_dir):
