@@ -137,9 +137,7 @@ def _holds(home: Home, lock: int) -> bool:
 async def _live(home: Home, lock: int) -> str:
     """One life of the server; why it ended. When we are cancelled, it is stopped first."""
     if not _holds(home, lock):  # whoever made it anew owns what runs there now: it must not be taken for a survivor
-        return (
-            f"{home.lock} is no longer ours, as the folder was removed or made anew: put it back, or restart Sendable"
-        )
+        return f"{home.lock} is gone, or another one now: put the folder back, or restart Sendable"
     await _alone(home)
     with tempfile.TemporaryFile() as said:
         server = _start(home, lock, said)
