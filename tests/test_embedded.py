@@ -94,6 +94,13 @@ async def test_a_fresh_folder_becomes_a_durable_server_that_only_its_user_reache
 
 
 async def test_a_killed_server_comes_back_at_the_same_url_with_every_row(data_dir: Path):
+    with capture_logs() as lines:
+        await _comes_back(data_dir)
+    (ended,) = (line for line in lines if "why" in line)
+    assert ended["why"] == f"see {locate(data_dir).log}"
+
+
+async def _comes_back(data_dir: Path) -> None:
     async with serving(data_dir) as url:
         async with _session(url) as session:
             await session.execute("CREATE TABLE kept AS SELECT n FROM generate_series(1, 1000) AS n")

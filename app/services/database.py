@@ -146,7 +146,13 @@ async def _live(home: Home, lock: int) -> str:
         finally:
             await _stop(server)
         said.seek(0)
-        return (said.read().decode(errors="replace").strip() or f"see {home.log}").splitlines()[-1]
+        return _why(said.read().decode(errors="replace"), home)
+
+
+def _why(said: str, home: Home) -> str:
+    """Its last line before it had a log of its own; that it has one from now on is no reason to end."""
+    lines = [line for line in said.strip().splitlines() if " LOG: " not in line]
+    return lines[-1] if lines else f"see {home.log}"
 
 
 async def _watch(server: subprocess.Popen[bytes], home: Home) -> None:
