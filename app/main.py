@@ -263,10 +263,11 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
                    plan: Plan) -> AsyncIterator[None]:  # fmt: skip
     engine = connect(url)
     reads = engine.execution_options(isolation_level="AUTOCOMMIT")
-    intake, feed_ = Intake(engine, meaning), Feed(url, reads)
+    intake_engine = connect(url, pool=1)  # its own: receipts never wait for a connection that a reader has
+    intake, feed_ = Intake(intake_engine, meaning), Feed(url, reads)
     app.state.engine, app.state.reads, app.state.intake, app.state.feed = engine, reads, intake, feed_
     app.state.reader = Reader(reads)
-    lookup_engine = connect(url, pool=LOOKUP_POOL)  # its own: receipts never wait for a connection that a lookup has
+    lookup_engine = connect(url, pool=LOOKUP_POOL)  # nor does a reader wait for those that lookups have
     looking_up = app.state.lookups = Lookups(lookup_engine, meaning, plan)
     refused_engine = connect(url, pool=1)  # its own as well: whoever floods us with forgeries takes none from receipts
     refusals = app.state.refusals = Refusals(refused_engine)
@@ -299,6 +300,7 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
         if fetches:
             await fetches.transport.close()
         await lookup_engine.dispose()
+        await intake_engine.dispose()
         await engine.dispose()
 
 

@@ -94,6 +94,13 @@ async def test_a_fresh_folder_becomes_a_durable_server_that_only_its_user_reache
 
 
 async def test_a_killed_server_comes_back_at_the_same_url_with_every_row(data_dir: Path):
+    with capture_logs() as lines:
+        await _comes_back(data_dir)
+    (ended,) = (line for line in lines if "why" in line)
+    assert ended["why"] == f"see {locate(data_dir).log}"
+
+
+async def _comes_back(data_dir: Path) -> None:
     async with serving(data_dir) as url:
         async with _session(url) as session:
             await session.execute("CREATE TABLE kept AS SELECT n FROM generate_series(1, 1000) AS n")
@@ -275,6 +282,28 @@ async def test_a_server_that_dies_while_nothing_can_be_written_comes_back_once_i
             with attempt:
                 async with _session(url) as session:
                     assert await session.fetchval("SELECT 1") == 1
+
+
+async def test_an_owner_whose_folder_was_made_anew_leaves_the_new_owners_server_alone(data_dir: Path):
+    def told() -> int:
+        return sum("put the folder back, or restart Sendable" in line.get("why", "") for line in lines)
+
+    with capture_logs() as lines:
+        async with serving(data_dir):
+            locate(data_dir).lock.unlink()  # as with the whole folder, but that an initdb takes long
+            async with serving(data_dir) as url:
+                async for attempt in _soon(AssertionError, OSError, asyncpg.PostgresError):
+                    with attempt:
+                        assert told()
+                        async with _session(url) as session:
+                            assert await session.fetchval("SELECT 1") == 1
+                server, before = _postmaster(locate(data_dir)), told()
+                async for attempt in _soon(AssertionError):
+                    with attempt:
+                        assert told() > before
+                async with _session(url) as session:
+                    assert await session.fetchval("SELECT 1") == 1
+                assert _postmaster(locate(data_dir)) == server
 
 
 async def test_a_server_that_hangs_is_left_to_its_watcher_and_the_next_owner_waits_for_it(data_dir: Path, monkeypatch):

@@ -213,14 +213,43 @@ async def test_a_quiet_stream_shows_that_it_lives(service: Service, monkeypatch:
         assert [await events.next() for _ in range(3)] == [": still here"] * 3
 
 
+UNHEARD = """
+INSERT INTO changes (number, kind, cause, occurred_at, committed_at)
+VALUES ('+14155550009', 'number.state', '{}', now(), now()) RETURNING seq
+"""
+
+
+async def followed(pages: AsyncIterator[feed.Changes]) -> str:
+    """The number of the first change that comes."""
+    async with asyncio.timeout(30):
+        while not (changes := await anext(pages)):
+            pass
+    return str(changes[0].number)
+
+
 async def test_a_lost_notify_costs_a_heartbeat_at_most(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "HEARTBEAT", 0.05)
-    async with stream(service) as events:
-        await service.sql(
-            "INSERT INTO changes (number, kind, cause, occurred_at, committed_at)"
-            " VALUES ('+14155550009', 'number.state', '{}', now(), now()) RETURNING seq"
-        )
-        assert (await events.change())[1]["number"] == "+14155550009"
+    deaf = feed.Feed("", service.app.state.reads)  # it is not run, so nothing ever wakes its streams
+    pages = deaf.follow(0)
+    assert list(await anext(pages)) == []
+    await service.sql(UNHEARD)
+    assert await followed(pages) == "+14155550009"
+
+
+async def test_a_look_that_failed_is_not_taken_for_the_next_one(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "HEARTBEAT", 0.05)
+    deaf = feed.Feed("", service.app.state.reads)
+    pages = deaf.follow(0)
+    assert list(await anext(pages)) == []
+    await service.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    assert list(await anext(pages)) == []
+    await service.sql(UNHEARD)
+    assert await followed(pages) == "+14155550009"
 
 
 async def test_streams_at_the_same_place_share_their_queries(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,12 @@ from tests.chaos.facts import NUMBERS, World
 from tests.chaos.ground import folder, postgres, served
 from tests.chaos.storm import kill_nobody
 
-FACTS = 1_500
-"""Told by 24 clients about few numbers, most of them to several processes at once, and many numbers at once."""
+FACTS = 700
+CLIENTS = 72
+"""They tell them about few numbers, most to several processes at once, and many numbers at once. The larger the groups,
+the more often they meet: with keys locked in any order, 1,500 facts of 24 clients met in 7 deadlocks too, in twice the
+time, and 700 of 24 in one or two.
+"""
 OUT_OF_ORDER = """
 SELECT count(*) FROM (
     SELECT pg_xact_commit_timestamp(xmin) AS at, lag(pg_xact_commit_timestamp(xmin)) OVER (ORDER BY seq) AS before
@@ -30,7 +34,7 @@ async def test_four_processes_neither_deadlock_nor_lose_nor_double_and_the_feed_
             await server.restarted_with("track_commit_timestamp = on")
             url = await server.database()
             async with served(path, 4, database_url=url) as services:
-                outcome = await kill_nobody(services, url, world, facts=FACTS, clients=24)
+                outcome = await kill_nobody(services, url, world, facts=FACTS, clients=CLIENTS)
                 refused = [one.told("group not committed") for one in services]
             # The services have ended, and with them their sessions: those have told the server what they had counted.
             deadlocks = await server.ask("SELECT sum(deadlocks)::int FROM pg_stat_database")

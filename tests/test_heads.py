@@ -68,3 +68,39 @@ async def test_a_whole_head_stops_the_clock_for_its_body_and_the_next_request_is
         answer = await asyncio.wait_for(reader.readuntil(body), WITHIN)
         assert b"200 OK" in answer
     writer.close()
+
+
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+OFFERED = b"POST / HTTP/1.1\r\nHost: a\r\n" + OFFER
+SIZED = OFFERED + b"Content-Length: 2\r\n\r\n"
+CHUNKED = OFFERED + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (SIZED + b"ab", BODY + b"cd"),
+        (SIZED, b"a", b"b", BODY + b"cd"),
+        (SIZED[:60], SIZED[60:] + b"ab", BODY + b"cd"),
+        (CHUNKED + b"1\r\na\r\n", b"1\r\nb\r\n0\r\n\r\n", BODY + b"cd"),
+        (SIZED + b"ab" + SIZED + b"cd",),
+    ],
+    ids=["at once", "body behind its head", "head in two", "chunks", "two offers at once"],
+)
+async def test_a_request_that_offers_an_upgrade_is_read_whole_and_so_is_the_next_one(port: int, parts: list[bytes]):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for part in parts:
+        writer.write(part)
+        for _ in range(5):  # the server shares this loop: it reads each part by itself
+            await asyncio.sleep(0)
+    async with asyncio.timeout(WITHIN):
+        for body in (b"ab", b"cd"):
+            assert b"200 OK" in await reader.readuntil(body)
+    writer.close()
+
+
+async def test_a_connect_is_refused(port: int):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert b" 400 " in await asyncio.wait_for(reader.read(), WITHIN)
+    writer.close()

@@ -11,10 +11,12 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app.services import intake
+from app.services.connection import ACQUIRE_WITHIN, POOL_SIZE
 from tests.conftest import Service, Start
 
 WHO = "+15555551234"
@@ -149,6 +151,20 @@ async def test_a_full_queue_answers_503_and_loses_nothing(start: Start, monkeypa
         assert refused
         assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
         assert await service.sql("SELECT count(*) FROM receipts") == [(len(taken),)]
+
+
+async def test_readers_that_wait_for_a_lock_keep_no_receipt_waiting(service: Service, database_url: str) -> None:
+    holder = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    async with holder.transaction():
+        await holder.execute("LOCK TABLE unread")
+        asked = [asyncio.create_task(service.client.get("/v1/unread")) for _ in range(2 * POOL_SIZE)]
+        async with asyncio.timeout(30):
+            while await holder.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < POOL_SIZE:
+                await asyncio.sleep(0.01)
+        async with asyncio.timeout(ACQUIRE_WITHIN / 2):
+            assert (await post(service, receipt())).status_code == 200
+    await holder.close()
+    assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
 
 
 async def test_one_receipt_that_the_database_refuses_does_not_fail_its_neighbours(service: Service) -> None:

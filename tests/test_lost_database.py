@@ -342,6 +342,25 @@ async def test_while_it_takes_no_writes_they_hear_503_and_readers_their_answers(
     await ground.goes_on(world)
 
 
+@asynccontextmanager
+async def locked_out(ground: Ground) -> AsyncIterator[None]:
+    """As while a password is changed, or a database is put back from a copy: it refuses every login (28, 3D)."""
+    await ground.tell_server("ALTER ROLE sendable NOLOGIN")
+    ground.wire.drop()
+    try:
+        yield
+    finally:
+        await ground.tell_server("ALTER ROLE sendable LOGIN")
+
+
+async def test_while_it_lets_nobody_in_everyone_hears_503_and_the_work_goes_on(ground: Ground, world: World):
+    async with locked_out(ground):
+        assert refused([*await ground.write(a_write_of_each_kind(world)), *await ground.read()])
+        assert [one.status_code for one in await ground.probe()] == [200, 503, 200]
+        assert refused(await ground.read())
+    await ground.goes_on(world)
+
+
 # A disk that is really full ------------------------------------------------------------------------------------------
 
 

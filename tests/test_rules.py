@@ -50,10 +50,13 @@ def statements(service: Service) -> Iterator[list[str]]:
             heard.add(pooled.driver_connection)
             pooled.driver_connection.add_query_logger(see)
 
-    engine = service.app.state.engine.sync_engine
-    event.listen(engine, "checkout", listen)
+    state = service.app.state
+    engines = [state.engine.sync_engine, state.intake._engine.sync_engine]
+    for engine in engines:
+        event.listen(engine, "checkout", listen)
     yield seen
-    event.remove(engine, "checkout", listen)
+    for engine in engines:
+        event.remove(engine, "checkout", listen)
     for connection in heard:
         connection.remove_query_logger(see)
 

@@ -162,12 +162,13 @@ async def test_what_only_serves_for_days_is_pruned_in_parts(service: Service, mo
     assert await service.sql(counts) == [(7, 7)]
 
 
+@pytest.mark.parametrize("ahead", [0, 1])
 async def test_a_day_that_lost_its_place_for_receipts_gets_one_at_the_next_look(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    start: Start, monkeypatch: pytest.MonkeyPatch, ahead: int
 ) -> None:
     monkeypatch.setattr(upkeep, "LAPSES_EVERY", 0.05)
-    tomorrow = f"receipts_{datetime.now(UTC).date() + timedelta(days=1):%Y%m%d}"
+    day = f"receipts_{datetime.now(UTC).date() + timedelta(days=ahead):%Y%m%d}"
     async with start() as service, asyncio.timeout(30):
-        await service.sql(f"DROP TABLE {tomorrow}")
-        while await service.sql("SELECT to_regclass(:name)::text", name=tomorrow) != [(tomorrow,)]:
+        await service.sql(f"DROP TABLE {day}")
+        while await service.sql("SELECT to_regclass(:name)::text", name=day) != [(day,)]:
             await asyncio.sleep(0.02)

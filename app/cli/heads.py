@@ -1,16 +1,22 @@
 """How long a connection may stay without the whole head of a request. uvicorn closes one that is silent behind an
 answer, but waits for ever for a first byte, and for the rest of a head.
+
+And what becomes of an offer to upgrade, as Java's own client makes one with each first request to an `http://` address
+(`Upgrade: h2c`): uvicorn's parser takes what follows for another protocol, and the body is lost (uvicorn issue 2722).
 """
 
 from __future__ import annotations
 
 import asyncio
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class HeadsInTime(HttpToolsProtocol):
-    """The clock that runs behind an answer runs from the first moment on, and only a whole head stops it."""
+    """The clock that runs behind an answer runs from the first moment on, and only a whole head stops it. A request
+    that offers an upgrade is read as if it did not, which a server may do with any offer (RFC 9110, 7.8).
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -26,3 +32,35 @@ class HeadsInTime(HttpToolsProtocol):
 
     def _unset_keepalive_if_required(self) -> None:
         """Called for any byte that comes."""
+
+    def data_received(self, data: bytes) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                data = self._without_offer(data[offer.args[0] :])
+            except httptools.HttpParserError:
+                data = self._refuse()
+            else:
+                return
+
+    def _should_upgrade(self) -> bool:
+        """It then neither begins nor ends the request whose head made the parser stop: the next parser does."""
+        return True
+
+    def _without_offer(self, rest: bytes) -> bytes:
+        """What a new parser is to read: the same head without its offer, and what came behind it."""
+        if self.parser.get_method() == b"CONNECT":
+            return self._refuse()
+        version = self.parser.get_http_version().encode()
+        head = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, version)
+        fields = [b"%s: %s\r\n" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        return b"".join((head, *fields, b"\r\n", rest))
+
+    def _refuse(self) -> bytes:
+        """Nothing more is read."""
+        self.logger.warning("Invalid HTTP request received.")
+        self.send_400_response("Invalid HTTP request received.")
+        return b""

@@ -32,9 +32,9 @@ class Busy(Exception):
 
 # 25006: a demoted primary still answers but takes no writes (seen to last for days after a failover).
 _GONE_STATES = ("08", "57P01", "57P02", "57P03", "25006")
-# Deadlocks, full disks, too many connections, locks and statements given up, files that cannot be read: another
-# connection would hear the same.
-_AGAIN_STATES = ("40", "53", "55P03", "57014", "58")
+# Deadlocks, full disks, too many connections, locks and statements given up, files that cannot be read, a password or a
+# database that is being changed: another connection would hear the same.
+_AGAIN_STATES = ("40", "53", "55P03", "57014", "58", "28", "3D")
 
 
 def is_lost(error: BaseException) -> bool:

@@ -126,8 +126,18 @@ def _taken(lock: int) -> bool:
     return True
 
 
+def _holds(home: Home, lock: int) -> bool:
+    """Whether the file that we have locked is still the one that others would lock."""
+    try:
+        return os.path.samestat(os.fstat(lock), home.lock.stat())
+    except FileNotFoundError:
+        return False
+
+
 async def _live(home: Home, lock: int) -> str:
     """One life of the server; why it ended. When we are cancelled, it is stopped first."""
+    if not _holds(home, lock):  # whoever made it anew owns what runs there now: it must not be taken for a survivor
+        return f"{home.lock} is gone, or another one now: put the folder back, or restart Sendable"
     await _alone(home)
     with tempfile.TemporaryFile() as said:
         server = _start(home, lock, said)
@@ -136,7 +146,13 @@ async def _live(home: Home, lock: int) -> str:
         finally:
             await _stop(server)
         said.seek(0)
-        return (said.read().decode(errors="replace").strip() or f"see {home.log}").splitlines()[-1]
+        return _why(said.read().decode(errors="replace"), home)
+
+
+def _why(said: str, home: Home) -> str:
+    """Its last line before it had a log of its own; that it has one from now on is no reason to end."""
+    lines = [line for line in said.strip().splitlines() if " LOG: " not in line]
+    return lines[-1] if lines else f"see {home.log}"
 
 
 async def _watch(server: subprocess.Popen[bytes], home: Home) -> None:

@@ -135,9 +135,12 @@ class Feed:
                 yield ()
 
     async def _read(self, after: int) -> Changes:
-        task = self._pages.get(after)
+        """Shared while it runs, and then forgotten: who looks later must see what came meanwhile, or another error."""
+        pages = self._pages
+        task = pages.get(after)
         if task is None:
-            task = self._pages[after] = asyncio.create_task(page(self._reads, after, AT_ONCE))
+            task = pages[after] = asyncio.create_task(page(self._reads, after, AT_ONCE))
+            task.add_done_callback(lambda _: pages.pop(after))
         return await asyncio.shield(task)
 
 

@@ -59,7 +59,7 @@ async def run(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None
         try:
             await tell_lapses(engine, meaning.policy)
             await quarantine.keep(engine, meaning.policy)
-            if due <= 0 or not await _has_room_tomorrow(engine):
+            if due <= 0 or not await _has_room(engine):
                 await keep_house(engine, settings)
                 due = HOUSE_EVERY
         except Exception as error:  # noqa: BLE001 - upkeep is tried again; it must not end
@@ -193,13 +193,16 @@ async def _partition(db: AsyncConnection, today: date, kept: timedelta) -> None:
             await db.execute(text(f"DROP TABLE {name}"))
 
 
-_THERE = "SELECT to_regclass($1) IS NOT NULL"
+_THERE = "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL"
 
 
-async def _has_room_tomorrow(engine: AsyncEngine) -> bool:
-    """Not after a machine slept for a week, or woke with a clock that was set right only later."""
+async def _has_room(engine: AsyncEngine) -> bool:
+    """For today and tomorrow. Not after a machine slept for a week, or woke with a clock that was set right only later,
+    forward or back.
+    """
+    today = datetime.now(UTC).date()
     async with transaction(engine) as db:
-        return bool(await db.fetchval(_THERE, _name(datetime.now(UTC).date() + timedelta(days=1))))
+        return bool(await db.fetchval(_THERE, _name(today), _name(today + timedelta(days=1))))
 
 
 def _name(day: date) -> str:

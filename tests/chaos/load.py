@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 from time import monotonic
@@ -64,9 +64,9 @@ class Load:
     @asynccontextmanager
     async def running(self, clients: int = 12) -> AsyncIterator[Log]:
         """Clients that talk until the block ends, and then to the end of the world."""
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=clients)
-        async with httpx.AsyncClient(limits=limits, timeout=httpx.Timeout(GIVES_UP), trust_env=False) as self._http:
-            talking = [asyncio.create_task(self._talk()) for _ in range(clients)]
+        async with AsyncExitStack() as stack:
+            own = [await stack.enter_async_context(_client()) for _ in range(clients)]
+            talking = [asyncio.create_task(self._talk(http)) for http in own]
             try:
                 yield self.log
                 self._world.end()
@@ -81,16 +81,16 @@ class Load:
         """Until so many more facts have been taken: time measured in work. Raises TimeoutError when none goes on."""
         await until(lambda goal=self.log.count + more: self.log.count >= goal, within)  # type: ignore[misc]
 
-    async def _talk(self) -> None:
+    async def _talk(self, http: httpx.AsyncClient) -> None:
         for fact in self._world:
             self.log.said.append(fact)
-            await asyncio.gather(*(self._tell(fact, copy) for copy in range(fact.copies)))
+            await asyncio.gather(*(self._tell(http, fact, copy) for copy in range(fact.copies)))
 
-    async def _tell(self, fact: Fact, copy: int) -> None:
+    async def _tell(self, http: httpx.AsyncClient, fact: Fact, copy: int) -> None:
         began, request = monotonic(), fact.request(copy)
         if copy and self._random.random() < 0.5:  # one in two repetitions comes at the same moment, the others after
             await asyncio.sleep(self._random.random() / 5)
-        while not await self._post(fact, request):
+        while not await self._post(http, fact, request):
             if not fact.insists:
                 return
             if monotonic() - began > RESUMES:
@@ -98,11 +98,11 @@ class Load:
                 return
             await asyncio.sleep(PAUSE)
 
-    async def _post(self, fact: Fact, request: Request) -> bool:
+    async def _post(self, http: httpx.AsyncClient, fact: Fact, request: Request) -> bool:
         began, url = monotonic(), self._random.choice(self._urls)
         headers = {"content-type": request.content_type}
         try:
-            answer = await self._http.request(request.method, url + request.path, content=request.body, headers=headers)
+            answer = await http.request(request.method, url + request.path, content=request.body, headers=headers)
         except httpx.TransportError as error:
             self.log.broken[type(error).__name__] += 1
             if isinstance(error, httpx.TimeoutException):
@@ -111,6 +111,14 @@ class Load:
         finally:
             self.log.slowest = max(self.log.slowest, monotonic() - began)
         return self.log.note(fact, request, answer)
+
+
+def _client() -> httpx.AsyncClient:
+    """One for each of those who talk: a pool is searched for every request, and one for all takes longer than all else
+    that a client does.
+    """
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    return httpx.AsyncClient(limits=limits, timeout=httpx.Timeout(GIVES_UP), trust_env=False, verify=False)  # noqa: S501
 
 
 class Follower:
