@@ -162,6 +162,50 @@ async def test_what_only_serves_for_days_is_pruned_in_parts(service: Service, mo
     assert await service.sql(counts) == [(7, 7)]
 
 
+YEARS = 5 * 365
+KEPT = {
+    "unnamed": (14, "gateway, account, message_id, key, receipt, received_at", "'', '', '', gen_random_uuid(), '{}'"),
+    "changes": (YEARS, "number, kind, cause, occurred_at, committed_at", "'', 'number.state', '{}', now()"),
+    "lookup_answers": (YEARS, "number, provider, outcome, detail, price, config, asked_at", "'', '', 'ok', '', 0, ''"),
+    "rnd_checks": (YEARS, "number, consented_on, via, asked_at", "'', '2020-01-01', 'api'"),
+    "opt_out_hours": (YEARS, "sender, list, reason, total, hour", "'', '', '', 1"),
+}
+"""For how many days, and a row but for its date, which comes last."""
+
+
+@pytest.mark.parametrize("table", KEPT)
+async def test_what_is_kept_for_a_time_goes_when_it_is_over_and_not_before(service: Service, table: str) -> None:
+    days, columns, row = KEPT[table]
+    now = datetime.now(UTC)
+    for age in (timedelta(days=days, hours=1), timedelta(days=days - 1)):
+        await service.sql(f"INSERT INTO {table} ({columns}) VALUES ({row}, :at)", at=now - age)  # noqa: S608 - ours
+    await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
+    assert await service.sql(f"SELECT count(*) FROM {table}") == [(1,)]  # noqa: S608
+
+
+async def test_receipts_are_dropped_by_days_once_they_have_been_kept_as_long_as_the_settings_say(start: Start) -> None:
+    today = datetime.now(UTC).date()
+
+    def day(ahead: int) -> str:
+        return f"receipts_{today + timedelta(days=ahead):%Y%m%d}"
+
+    async def days(service: Service) -> list[str]:
+        found = await service.sql("SELECT inhrelid::regclass::text FROM pg_inherits "
+                                  "WHERE inhparent = 'receipts'::regclass ORDER BY 1")  # fmt: skip
+        return [name for (name,) in found]
+
+    coming = [day(ahead) for ahead in range(-1, 8)]
+    async with start() as service:
+        for ahead in (-400, -91, -90, -89):
+            since, until = (today + timedelta(days=ahead + more) for more in (0, 1))
+            await service.sql(f"CREATE TABLE {day(ahead)} PARTITION OF receipts "
+                              f"FOR VALUES FROM ('{since}Z') TO ('{until}Z')")  # fmt: skip
+        await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
+        assert await days(service) == [day(-90), day(-89), *coming]
+    async with start(receipts_kept="7d") as service:
+        assert await days(service) == coming
+
+
 async def test_a_day_that_lost_its_place_for_receipts_gets_one_at_the_next_look(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
