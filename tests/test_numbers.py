@@ -218,6 +218,19 @@ async def test_a_consent_of_the_very_moment_of_the_deactivation_is_not_newer_tha
         assert (spring["sendable"], spring["reason"]) == (False, "deactivated")
 
 
+async def test_a_block_is_told_with_the_newest_of_what_stands_behind_it(service: Service) -> None:
+    """To who asks, and in the view, whatever came first."""
+    oldest, newest = ("network_not_covered", NOW - timedelta(days=3)), ("carrier_blocked_subscriber", NOW)
+    between = ("network_not_covered", NOW - timedelta(days=2))
+    codes = {"network_not_covered": "592", "carrier_blocked_subscriber": "560"}
+    for place, (said, stands) in enumerate(((oldest, oldest), (newest, newest), (between, newest))):
+        await post(service, receipt(message_id=f"m{place}", code=codes[said[0]], occurred_at=said[1].isoformat()))
+        told = await status(service, sender="12345")
+        assert (told["sender"]["blocked"], told["sender"]["reason"]) == (True, stands[0])
+        view = await service.sql("SELECT reason, at, code_space, code FROM published.sender_blocks")
+        assert view == [(*stands, "openmarket", codes[stands[0]])]
+
+
 async def test_a_carrier_that_no_table_knows_is_called_as_it_was_told(service: Service) -> None:
     await post(service, receipt(carrier="Valley Telephone of Nowhere"))
     carrier = (await status(service))["carrier"]

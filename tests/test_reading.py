@@ -245,6 +245,21 @@ async def test_alarms_that_stand_come_first(service: Service) -> None:
     assert [alarm["key"] for alarm in (await get(service, "/v1/alarms", cleared="false"))["items"]] == [first["key"]]
 
 
+async def test_an_alarm_counts_up_while_it_stands_and_begins_anew_when_it_comes_back(service: Service) -> None:
+    async def raised(*ids: str) -> Any:
+        await post(service, *(receipt(1, status="undeliverable", code="A1", message_id=id_) for id_ in ids))
+        (alarm,) = (await get(service, "/v1/alarms"))["items"]
+        return alarm
+
+    first, again = await raised("m1"), await raised("m2", "m3")
+    assert (first["count"], again["count"]) == (1, 3)
+    assert first["since"] == first["last_at"] == again["since"] < again["last_at"]
+    await service.sql("UPDATE alarms SET cleared_at = now() RETURNING 1")
+    anew = await raised("m4", "m5")
+    assert (anew["count"], anew["cleared"]) == (2, None)
+    assert anew["since"] == anew["last_at"] > again["last_at"]
+
+
 async def test_what_could_not_be_read_is_listed_and_given_back_byte_for_byte(service: Service) -> None:
     bodies = [b"\xff\x00 nonsense", b"{]", b"[1]"]
     for body in bodies:

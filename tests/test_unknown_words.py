@@ -32,11 +32,12 @@ async def test_unknown_codes_and_statuses_are_counted_with_a_sample(service: Ser
     await post(
         service, receipt(code="9999"), receipt(message_id="m2", code="9999"), receipt(message_id="m3", code="560")
     )
-    await post(service, receipt(message_id="m4", code="9999"))
+    await post(service, receipt(message_id="m4", code="9999"), receipt(message_id="m6", code="9999", status="rejected"))
+    await post(service, receipt(message_id=None, code="9999", status="expired"))
     await post(service, receipt(message_id="m5", status="Teleported"))
     word, code = await unknown(service)
     assert (code["gateway"], code["kind"], code["space"], code["word"]) == ("native", "code", "openmarket", "9999")
-    assert (code["status"], code["message_id"], code["count"]) == ("undeliverable", "m4", 3)
+    assert (code["status"], code["message_id"], code["count"]) == ("expired", "m6", 5)
     assert code["first_at"] < code["last_at"]
     assert (word["kind"], word["space"], word["word"], word["message_id"]) == ("status", None, "Teleported", "m5")
     assert await unknown(service, gateway="twilio") == []
