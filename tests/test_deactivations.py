@@ -113,7 +113,8 @@ async def test_a_receipt_for_a_remembered_number_finds_what_the_file_said(servic
     await post(service, "15555551234\n", date=DAY)
     body = {"message_id": "m1", "number": WHO, "sender": "12345", "status": "delivered"}
     assert (await service.client.post("/v1/receipts/native", json=body)).status_code == 200
-    assert (await status(service))["state"] == "reassigned"
+    shown = await status(service)
+    assert (shown["state"], shown["evidence"]["message_id"]) == ("reassigned", "m1")
 
 
 async def test_of_two_files_about_a_remembered_number_the_newer_one_counts_in_either_order(service: Service) -> None:
