@@ -15,11 +15,12 @@ from typing import Any
 
 import httpx
 import pytest
+from asyncpg import CheckViolationError
 from sqlalchemy import text
 
 from app.gateways import GATEWAYS, _verify
 from app.models.receipt import Callback, Link
-from app.services import refused
+from app.services import refused, unread
 from app.services.connection import connect
 from tests.conftest import Service, Start
 from tests.running import environment, sendable
@@ -139,9 +140,47 @@ async def test_of_a_callback_that_is_read_in_part_the_rest_stays(start: Start) -
         await post(service, [receipt(status=None)])
         await service.sql("UPDATE unread SET body = :body RETURNING 1", body=body)
     async with start(region="DE") as service:
-        assert (await service.client.post("/v1/unread/replay", json={"all": True})).json()["read"] == 1
+        done = (await service.client.post("/v1/unread/replay", json={"all": True})).json()
+        assert done == {"read": 1, "receipts": 1, "left": 0}  # what is kept of it is not tried again at once
         [(kept,)] = await service.sql("SELECT body FROM unread")
         assert json.loads(kept)["message_id"] == "m2"
+
+
+async def test_a_callback_that_cannot_be_told_apart_stays_whole_until_all_of_it_is_read(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(GATEWAYS, "whole", replace(GATEWAYS["native"], name="whole", split=None))
+    body = [receipt(number="+15555550100"), receipt(message_id="m2")]
+    async with start() as service:
+        await post(service, body, "whole")
+        [(kept, many)] = await service.sql("SELECT body, (SELECT count(*) FROM receipts) FROM unread")
+        assert (json.loads(kept), many) == (body, 1)
+        done = (await service.client.post("/v1/unread/replay", json={"all": True})).json()
+        assert done == {"read": 0, "receipts": 0, "left": 1}
+        assert await service.sql("SELECT body, times FROM unread") == [(kept, 1)]
+    async with start(region="DE") as service:
+        done = (await service.client.post("/v1/unread/replay", json={"all": True})).json()
+        assert done == {"read": 1, "receipts": 1, "left": 0}
+        assert await service.sql("SELECT message_id FROM receipts ORDER BY 1") == [("m1",), ("m2",)]
+
+
+async def test_a_callback_of_many_transactions_stays_until_the_last_of_them(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unread, "GROUP_MOST", 2)
+    async with start() as service:
+        await post(service, [receipt()])
+        lines = "\n".join(json.dumps(receipt(message_id=f"m{n}")) for n in range(5)).encode()
+        await service.sql("UPDATE unread SET body = :lines RETURNING 1", lines=lines)
+    async with start(region="DE") as service:
+        await service.sql("ALTER TABLE receipts ADD CONSTRAINT none CHECK (message_id <> 'm4')")
+        with pytest.raises(CheckViolationError):
+            await service.client.post("/v1/unread/replay", json={"all": True})
+        assert await service.sql("SELECT (SELECT count(*) FROM receipts), (SELECT count(*) FROM unread)") == [(4, 1)]
+        await service.sql("ALTER TABLE receipts DROP CONSTRAINT none")
+        done = (await service.client.post("/v1/unread/replay", json={"all": True})).json()
+        assert done == {"read": 1, "receipts": 1, "left": 0}
+        assert await service.sql("SELECT (SELECT count(*) FROM receipts), (SELECT count(*) FROM unread)") == [(5, 0)]
 
 
 async def test_a_replay_that_is_killed_loses_nothing_and_repeats_nothing(start: Start, database_url: str) -> None:

@@ -93,6 +93,36 @@ async def test_what_lapses_without_a_provider_asks_the_one_that_is_configured(st
         assert [(await status(service, who))["waiting_for"] for who in (WHO, stale)] == [None, "person"]
 
 
+async def test_however_many_lapse_or_are_shown_anew_none_is_left_out(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "AT_ONCE", 2)
+    now, whos = datetime.now(UTC), [f"+1415555{place:04}" for place in range(10)]
+    async with start() as service:
+        for place, who in enumerate(whos):
+            code, at = ("345", now) if place < 5 else ("569", now - timedelta(days=30))
+            await receipt(service, code, at, who=who)
+        assert await upkeep.tell_lapses(service.app.state.engine, service.app.state.meaning.policy) == 0
+        await service.sql("UPDATE numbers SET state = 'suspended', until = now() WHERE number >= :who", who=whos[5])
+        assert await upkeep.tell_lapses(service.app.state.engine, service.app.state.meaning.policy) == 5
+    async with start(lookup={}) as service:
+        assert [(await status(service, who))["waiting_for"] for who in whos] == ["lookup"] * 5 + [None] * 5
+
+
+async def test_the_codes_that_others_read_are_those_of_the_tables_since_the_last_start(
+    start: Start,
+) -> None:
+    cells = ("space", "code", "meaning", "level", "permanence", "reason", "confidence", "source")
+    shown = f"SELECT {', '.join(cells)} FROM published.codes ORDER BY space, code"  # noqa: S608 - a constant
+    async with start() as service:
+        before = await service.sql(shown)
+        await service.sql("UPDATE codes SET meaning = 'x', level = 'x', permanence = 'x', reason = 'x', "
+                          "confidence = 'x', source = 'x' WHERE code = '560'")  # fmt: skip
+        await service.sql("UPDATE codes SET code = 'gone since' WHERE space = 'openmarket' AND code = '603'")
+    async with start() as service:
+        assert await service.sql(shown) == before
+
+
 async def test_a_lapse_follows_the_policy_that_the_service_starts_with(start: Start, tmp_path: Path) -> None:
     now, other, gone = datetime.now(UTC), "+15555551235", "+15555551236"
     policy = tmp_path / "policy.toml"
