@@ -151,6 +151,17 @@ async def test_a_full_queue_answers_503_and_loses_nothing(start: Start, monkeypa
         assert await service.sql("SELECT count(*) FROM receipts") == [(len(taken),)]
 
 
+async def test_a_callback_of_more_than_may_wait_is_taken_when_nothing_does(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be refused for ever, however often its gateway came again."""
+    monkeypatch.setattr(intake, "WAITING_MOST", 10)
+    async with start() as service:
+        answer = await post(service, [receipt(message_id=f"m{place}") for place in range(25)])
+        assert answer.status_code == 200
+        assert await service.sql("SELECT count(*) FROM receipts") == [(25,)]
+
+
 async def test_one_receipt_that_the_database_refuses_does_not_fail_its_neighbours(service: Service) -> None:
     await service.sql("ALTER TABLE receipts ADD CONSTRAINT no_poison CHECK (message_id <> 'poison')")
     bodies = [receipt(message_id=name) for name in ("a", "poison", "b")]
