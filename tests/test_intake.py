@@ -123,6 +123,18 @@ async def test_a_gzipped_body_is_read_and_a_bomb_is_refused(service: Service) ->
     assert await service.sql("SELECT body FROM unread") == [(b"\x1f\x8bnot really",)]
 
 
+async def test_receipts_may_come_to_8_mib_and_not_to_a_byte_more(service: Service) -> None:
+    body, most = json.dumps(receipt()).encode(), 8 * 1024 * 1024
+    for size, status in ((most, 200), (most + 1, 413)):
+        for content, headers in (
+            (body.ljust(size), {}),
+            (gzip.compress(body.ljust(size)), {"content-encoding": "gzip"}),
+        ):
+            answer = await service.client.post("/v1/receipts/native", content=content, headers=headers)
+            assert answer.status_code == status
+    assert await service.sql("SELECT count(*) FROM receipts") == [(1,)]
+
+
 async def test_an_endless_line_is_refused_and_nothing_of_it_is_kept(service: Service) -> None:
     async def endless() -> Any:
         for _ in range(9 * 1024):
