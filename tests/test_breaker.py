@@ -406,6 +406,26 @@ async def test_what_waits_for_a_person_waits_however_long_and_is_decided_by_part
     assert (answer.json(), await tally(small)) == ({"numbers": 5}, (5, 0, 0))
 
 
+async def test_receipts_that_the_register_names_late_are_a_mass_event_too(small: Service) -> None:
+    """Two had acted already when the others were named: what they did is undone, and told."""
+    everybody = numbers(5)
+    await subscribe(small, everybody)
+    nameless = {"number": None, "sender": None, "sent_at": BEGAN.isoformat()}
+    await post(small, (failure(number) | nameless for number in everybody))
+    sent = [{"gateway": "native", "message_id": f"561-{number}", "number": number, "sender": SENDER,
+             "sent_at": BEGAN.isoformat()} for number in everybody]  # fmt: skip
+    for part, left in ((sent[:2], (2, 3, 0)), (sent[2:], (0, 0, 5))):
+        assert (await small.client.post("/v1/messages", json=part)).json()["receipts_applied"] == len(part)
+        assert await tally(small) == left
+    (event,) = await waiting(small)
+    assert event["waiting"] == 5
+    assert [one["kind"] for one in (await small.client.get("/v1/alarms")).json()["items"]] == ["quarantine"]
+    feed = (await small.client.get("/v1/changes")).json()["items"]
+    for number in everybody:
+        *_, last = (change for change in feed if change["number"] == number and "list" in change)
+        assert last["to"] == "opted_in"
+
+
 async def test_the_history_says_that_a_person_decided_and_how(small: Service) -> None:
     await post(small, map(failure, numbers(5)))
     (event,) = await waiting(small)

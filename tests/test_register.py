@@ -152,6 +152,25 @@ async def test_a_receipt_of_what_is_under_way_waits_for_no_sender(service: Servi
     assert await service.sql(waiting) == [(1,)]
 
 
+async def test_a_receipt_that_has_no_id_waits_for_nobody(service: Service) -> None:
+    """No entry could ever name it."""
+    answer = await service.client.post("/v1/receipts/native", json={"number": WHO, "status": "delivered"})
+    assert (answer.status_code, "sendable-unread" in answer.headers) == (200, False)
+    assert await service.sql("SELECT (SELECT count(*) FROM unnamed), (SELECT count(*) FROM messages)") == [(0, 0)]
+
+
+@pytest.mark.parametrize("code", ["345", "514", "560", "592", "603", "629", "3041", None])
+async def test_what_told_its_send_date_itself_is_not_heard_again(service: Service, code: str | None) -> None:
+    tables = ("numbers", "sender_blocks", "subscriptions", "changes", "hourly_counts", "lookups", "breaker_hits")
+    holds = [f"SELECT to_jsonb(t) - 'xmin' AS row FROM {table} t ORDER BY 1::text" for table in tables]  # noqa: S608
+    await subscribe(service)
+    status = "delivered" if code is None else "undeliverable"
+    await post(service, number=WHO, sender="12345", status=status, code=code, sent_at=ago(minutes=12))
+    before = [await service.sql(statement) for statement in holds]
+    assert (await register(service, sent())).json()["receipts_applied"] == 0
+    assert [await service.sql(statement) for statement in holds] == before
+
+
 async def test_a_reason_that_concerns_the_sender_holds_the_number_until_it_is_named(service: Service) -> None:
     await subscribe(service)
     await post(service, number=WHO)
