@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -85,6 +86,15 @@ async def counts(service: Service) -> Counts:
         one["subscribers"], one["sendable"], one["held"], one["opted_out"],
         {each["reason"]: each["count"] for each in report["reasons"]}, sum(row[3] for row in hourly),
     )  # fmt: skip
+
+
+@pytest.fixture
+async def small(start: Start, tmp_path: Path) -> AsyncIterator[Service]:
+    """To which four numbers are a mass event."""
+    file = tmp_path / "small.toml"
+    file.write_text("[breaker]\nleast = 3\n")
+    async with start(policy_file=str(file)) as service:
+        yield service
 
 
 # A whole list ------------------------------------------------------------------------------------------------------
@@ -378,6 +388,75 @@ async def test_a_decision_that_was_cut_off_is_carried_on(service: Service) -> No
     await service.sql("UPDATE quarantines SET decision = 'release', decided_at = now(), decided_by = 'somebody'")
     await quarantine.keep(service.app.state.engine, service.app.state.meaning.policy)
     assert await tally(service) == (60, 0, 0)
+
+
+async def test_what_waits_for_a_person_waits_however_long_and_is_decided_by_parts(
+    small: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The window is a quarter of an hour, a decision may take a weekend; a list may have millions."""
+    monkeypatch.setattr(quarantine, "AT_ONCE", 2)
+    everybody = numbers(5)
+    await subscribe(small, everybody)
+    await post(small, map(failure, everybody))
+    await small.sql("UPDATE breaker_hits SET at = at - interval '3 days'")
+    await quarantine.keep(small.app.state.engine, small.app.state.meaning.policy)
+    (event,) = await waiting(small)
+    assert event["waiting"] == 5
+    answer = await small.client.post(f"/v1/quarantine/{event['id']}/release")
+    assert (answer.json(), await tally(small)) == ({"numbers": 5}, (5, 0, 0))
+
+
+async def test_receipts_that_the_register_names_late_are_a_mass_event_too(small: Service) -> None:
+    """Two had acted already when the others were named: what they did is undone, and told."""
+    everybody = numbers(5)
+    await subscribe(small, everybody)
+    nameless = {"number": None, "sender": None, "sent_at": BEGAN.isoformat()}
+    await post(small, (failure(number) | nameless for number in everybody))
+    sent = [{"gateway": "native", "message_id": f"561-{number}", "number": number, "sender": SENDER,
+             "sent_at": BEGAN.isoformat()} for number in everybody]  # fmt: skip
+    for part, left in ((sent[:2], (2, 3, 0)), (sent[2:], (0, 0, 5))):
+        assert (await small.client.post("/v1/messages", json=part)).json()["receipts_applied"] == len(part)
+        assert await tally(small) == left
+    (event,) = await waiting(small)
+    assert event["waiting"] == 5
+    assert [one["kind"] for one in (await small.client.get("/v1/alarms")).json()["items"]] == ["quarantine"]
+    feed = (await small.client.get("/v1/changes")).json()["items"]
+    for number in everybody:
+        *_, last = (change for change in feed if change["number"] == number and "list" in change)
+        assert last["to"] == "opted_in"
+
+
+async def test_the_history_says_that_a_person_decided_and_how(small: Service) -> None:
+    await post(small, map(failure, numbers(5)))
+    (event,) = await waiting(small)
+    await small.client.post(f"/v1/quarantine/{event['id']}/discard")
+    last, *_ = (await small.client.get(f"/v1/numbers/{numbers(1)[0]}/history")).json()["items"]
+    assert (last["kind"], last["from"], last["to"]) == ("number.state", "held", "active")
+    assert last["cause"] == {"kind": "person", "source": "api"}
+
+
+async def test_mass_events_are_listed_newest_first_and_by_pages(small: Service) -> None:
+    for code in ("561", "568", "629"):
+        await post(small, (failure(number, code) for number in numbers(5)))
+    pages, after = [], {}
+    while True:
+        page = (await small.client.get("/v1/quarantine", params={"limit": 1} | after)).json()
+        pages.append([one["code"] for one in page["items"]])
+        if page["next"] is None:
+            break
+        after = {"after": page["next"]}
+    assert pages == [["629"], ["568"], ["561"]]
+
+
+async def test_all_that_leaves_the_window_makes_the_baseline_however_much_at_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "AT_ONCE", 10)
+    await post(service, map(failure, numbers(35)))
+    await service.sql("UPDATE breaker_hits SET at = date_trunc('hour', now()) - interval '1 hour'")
+    await quarantine.keep(service.app.state.engine, service.app.state.meaning.policy)
+    assert await service.sql("SELECT total FROM breaker_windows") == [(35,)]
+    assert await service.sql("SELECT count(*) FROM breaker_hits") == [(0,)]
 
 
 async def test_who_was_in_flight_when_the_quarantine_opened_is_caught(service: Service) -> None:

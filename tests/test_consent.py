@@ -150,6 +150,15 @@ async def test_a_call_that_cannot_be_taken_says_what_is_wrong(
     assert await service.sql("SELECT count(*) FROM subscriptions") == [(0,)]
 
 
+async def test_five_minutes_of_a_clock_that_runs_ahead_are_borne_and_no_more(service: Service) -> None:
+    path = f"/v1/senders/12345/lists/spring/subscribers/{WHO}"
+    for ahead, status in ((4, 200), (6, 422)):
+        at = (datetime.now(UTC) + timedelta(minutes=ahead)).isoformat()
+        put = await service.client.put(path, json={"consented_at": at, "source": "web form"})
+        out = await service.client.delete(path, params={"at": at})
+        assert (put.status_code, out.status_code) == (status, status)
+
+
 @pytest.mark.parametrize("path", ["/v1/senders/12345/lists/spring/subscribers/12",
                                   "/v1/senders/%00/lists/spring/subscribers/+15555551234",
                                   "/v1/senders/12345/lists/%00/subscribers/+15555551234"])  # fmt: skip

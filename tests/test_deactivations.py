@@ -84,6 +84,21 @@ async def test_a_number_that_nobody_holds_is_remembered_and_a_later_opt_in_must_
     assert (shown["state"], shown["lists"][0]["sendable"]) == ("active", True)
 
 
+async def test_a_remembered_number_that_was_handed_over_says_so_also_when_somebody_speaks_of_it(
+    service: Service,
+) -> None:
+    await post(service, f"number,type,date\n{WHO},TRANSFER,2026-11-19\n", "records", date=DAY)
+    sent = {"message_id": "m1", "number": WHO, "sender": "12345", "status": "sent"}
+    for last in (None, sent):
+        if last:
+            assert (await service.client.post("/v1/receipts/native", json=last)).status_code == 200
+        shown = await status(service)
+        assert (shown["state"], shown["reason"], shown["evidence"]["code"]) == (
+            "deactivated", "number_changed", "TRANSFER",
+        )  # fmt: skip
+        assert (shown["last_receipt_at"] is None) == (last is None)
+
+
 async def test_the_feed_tells_of_a_remembered_number_when_somebody_first_speaks_of_it(service: Service) -> None:
     await post(service, "15555551234\n", date=DAY)
     assert await changes(service) == []
@@ -98,7 +113,8 @@ async def test_a_receipt_for_a_remembered_number_finds_what_the_file_said(servic
     await post(service, "15555551234\n", date=DAY)
     body = {"message_id": "m1", "number": WHO, "sender": "12345", "status": "delivered"}
     assert (await service.client.post("/v1/receipts/native", json=body)).status_code == 200
-    assert (await status(service))["state"] == "reassigned"
+    shown = await status(service)
+    assert (shown["state"], shown["evidence"]["message_id"]) == ("reassigned", "m1")
 
 
 async def test_of_two_files_about_a_remembered_number_the_newer_one_counts_in_either_order(service: Service) -> None:

@@ -8,6 +8,7 @@ import hmac
 import io
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -113,6 +114,31 @@ def test_every_table_is_either_erased_from_or_known_to_hold_no_number() -> None:
     assert not with_number & (SEARCHED | WITHOUT_NUMBERS)
 
 
+SAID: dict[str, Callable[[str], dict[str, Any]]] = {
+    "body": lambda number: {"method": "POST", "content": f'{{"to": "{number}", broken'},
+    "query": lambda number: {"method": "GET", "params": {"to": number, "id": "7"}},
+    "headers": lambda number: {"method": "POST", "content": f"{{{number[-1]}", "headers": {"X-Recipient": number}},
+}
+"""Where a callback that cannot be read, or proves nothing, may name somebody."""
+
+
+@pytest.mark.parametrize(("table", "token"), [("unread", "right"), ("refused", "wrong")])
+@pytest.mark.parametrize("where", SAID)
+async def test_a_callback_that_was_kept_is_forgotten_wherever_in_it_the_number_stands(
+    start: Start, where: str, table: str, token: str
+) -> None:
+    async with start(gateways={"native": {"secrets": ["right"]}}) as service:
+        for number in (WHO, OTHER):
+            said = SAID[where](number)
+            said["headers"] = said.get("headers", {}) | {"X-Sendable-Token": token}
+            await service.client.request(url="/v1/receipts/native", **said)
+        await service.app.state.refusals.write()
+        assert await columns_that_hold(service, DIGITS) == {(table, where)}
+        assert (await service.client.delete(f"/v1/numbers/{WHO}")).json()["erased"] == {table: 1}
+        assert await columns_that_hold(service, DIGITS) == set()
+        assert await columns_that_hold(service, OTHER[1:]) == {(table, where)}
+
+
 # Kept opted out ----------------------------------------------------------------------------------------------------
 
 
@@ -143,6 +169,16 @@ async def test_an_old_opt_in_is_refused_after_an_erasure_and_a_new_one_taken(
     assert await come("2026-03-02T09:15:00Z") == "erased"
     assert await come((erased + timedelta(seconds=1)).isoformat()) is None
     assert await service.sql("SELECT number, list FROM published.sendable") == [(WHO, "spring")]
+
+
+async def test_whoever_is_erased_again_is_out_since_then(service: Service) -> None:
+    """An opt-in that was given between the two is older than the newer one."""
+    await service.client.delete(f"/v1/numbers/{WHO}")
+    between = datetime.now(UTC).isoformat()
+    assert (await opt_in(service, WHO, between)).status_code == 200
+    await service.client.delete(f"/v1/numbers/{WHO}")
+    assert (await opt_in(service, WHO, between)).json()["reason"] == "erased"
+    assert await service.sql("SELECT count(*) FROM published.sendable") == [(0,)]
 
 
 async def test_others_are_not_touched_by_an_erasure(service: Service) -> None:

@@ -191,6 +191,17 @@ async def test_notify_wakes_a_stream_long_before_its_own_look(
         assert (await events.change())[1]["number"] == "+14155550001"
 
 
+async def test_a_stream_that_is_far_behind_catches_up_without_waiting(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "HEARTBEAT", 3_600.0)
+    monkeypatch.setattr(feed, "AT_ONCE", 5)
+    await post(service, *range(20))
+    whole = [change["seq"] for change in (await page(service))["items"]]
+    async with stream(service) as events:
+        assert [(await events.change())[0] for _ in whole] == whole
+
+
 async def test_a_stream_resumes_behind_the_last_event_it_was_given(service: Service) -> None:
     await post(service, 1, 2)
     first, second, *_ = (await page(service))["items"]

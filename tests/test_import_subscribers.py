@@ -201,6 +201,15 @@ async def test_a_body_that_cannot_be_taken_acts_on_nobody_and_leaves_nothing(
     assert await service.sql("SELECT number FROM subscriptions") == []
 
 
+async def test_of_endless_wrong_lines_all_are_counted_and_the_first_are_named(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscribers, "ERRORS_TOLD", 3)
+    told = await upload(service, HEADING + "12,,,\n" * 10 + lines(1))
+    assert (told["lines"], told["wrong"]) == (1, 10)
+    assert [error["line"] for error in told["errors"]] == [2, 3, 4]
+
+
 async def test_a_body_beyond_the_limit_is_413(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.routers.subscribers.MOST", 1_000)
     answer = await service.client.post(SPRING, content=HEADING + lines(*range(100)), headers=CSV)
@@ -342,3 +351,22 @@ async def test_imports_that_nobody_goes_on_with_are_forgotten(service: Service) 
     )
     await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
     assert await service.sql("SELECT (SELECT count(*) FROM imports), (SELECT count(*) FROM import_lines)") == [(0, 0)]
+
+
+async def test_an_import_that_somebody_goes_on_with_is_not_forgotten_however_long_ago_it_began(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscribers, "AT_ONCE", 10)
+    engine, policy, name = service.app.state.engine, service.app.state.meaning.policy, uuid4()
+    body = HEADING + lines(*range(100))
+    for stopped_after in (4, 1):  # the second time before there is any new line
+        with pytest.raises(KeyboardInterrupt):
+            await subscribers.take(engine, name, parts_of(body, 1_000, stopped_after), roster(), policy=policy)
+        if stopped_after == 4:
+            ((staged,),) = await service.sql("SELECT count(*) FROM import_lines")
+            assert 0 < staged < 100
+            await service.sql("UPDATE imports SET touched_at = now() - interval '8 days' RETURNING 1")
+    await upkeep.keep_house(engine, service.app.state.settings)
+    assert await service.sql("SELECT count(*) FROM import_lines") == [(staged,)]
+    told = await subscribers.take(engine, name, parts_of(body, 1_000), roster(), policy=policy)
+    assert told.outcomes == {"opted_in": 100}

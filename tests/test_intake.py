@@ -125,6 +125,18 @@ async def test_a_gzipped_body_is_read_and_a_bomb_is_refused(service: Service) ->
     assert await service.sql("SELECT body FROM unread") == [(b"\x1f\x8bnot really",)]
 
 
+async def test_receipts_may_come_to_8_mib_and_not_to_a_byte_more(service: Service) -> None:
+    body, most = json.dumps(receipt()).encode(), 8 * 1024 * 1024
+    for size, status in ((most, 200), (most + 1, 413)):
+        for content, headers in (
+            (body.ljust(size), {}),
+            (gzip.compress(body.ljust(size)), {"content-encoding": "gzip"}),
+        ):
+            answer = await service.client.post("/v1/receipts/native", content=content, headers=headers)
+            assert answer.status_code == status
+    assert await service.sql("SELECT count(*) FROM receipts") == [(1,)]
+
+
 async def test_an_endless_line_is_refused_and_nothing_of_it_is_kept(service: Service) -> None:
     async def endless() -> Any:
         for _ in range(9 * 1024):
@@ -165,6 +177,17 @@ async def test_readers_that_wait_for_a_lock_keep_no_receipt_waiting(service: Ser
             assert (await post(service, receipt())).status_code == 200
     await holder.close()
     assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
+
+
+async def test_a_callback_of_more_than_may_wait_is_taken_when_nothing_does(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be refused for ever, however often its gateway came again."""
+    monkeypatch.setattr(intake, "WAITING_MOST", 10)
+    async with start() as service:
+        answer = await post(service, [receipt(message_id=f"m{place}") for place in range(25)])
+        assert answer.status_code == 200
+        assert await service.sql("SELECT count(*) FROM receipts") == [(25,)]
 
 
 async def test_one_receipt_that_the_database_refuses_does_not_fail_its_neighbours(service: Service) -> None:

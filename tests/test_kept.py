@@ -15,11 +15,12 @@ from typing import Any
 
 import httpx
 import pytest
+from asyncpg import CheckViolationError
 from sqlalchemy import text
 
 from app.gateways import GATEWAYS, _verify
 from app.models.receipt import Callback, Link
-from app.services import refused
+from app.services import refused, unread
 from app.services.connection import connect
 from tests.conftest import Service, Start
 from tests.running import environment, sendable
@@ -112,15 +113,74 @@ async def test_a_replayed_receipt_without_a_time_does_not_end_a_later_opt_in(sta
         assert status["lists"][0]["consent"] == "opted_in"
 
 
+async def test_what_came_on_a_day_that_has_gone_since_is_read_all_the_same(start: Start) -> None:
+    """Receipts are kept by the day of their arrival, for 90 days; what could not be read has no such end."""
+    async with start() as service:
+        await post(service, receipt())
+    async with start(region="DE") as service:
+        await service.sql("UPDATE unread SET first_at = now() - interval '200 days' RETURNING 1")
+        done = (await service.client.post("/v1/unread/replay", json={"all": True})).json()
+        assert done == {"read": 1, "receipts": 1, "left": 0}
+        assert (await service.client.get(f"/v1/numbers/{WHO}")).json()["state"] == "not_sms_capable"
+
+
+async def test_the_same_bytes_of_another_gateway_or_account_are_kept_too(start: Start) -> None:
+    """Each has to be read again as its own; of one link a repetition is kept once."""
+    async with start(gateways={"native": {"accounts": {"eu": {}}}}) as service:
+        for path in ("native", "native/eu", "sinch") * 2:
+            answer = await service.client.post(f"/v1/receipts/{path}", content=b"{")
+            assert answer.headers["sendable-unread"] == "1"
+        kept = await service.sql("SELECT gateway, account, times FROM unread ORDER BY 1, 2")
+        assert kept == [("native", "", 2), ("native", "eu", 2), ("sinch", "", 2)]
+
+
 async def test_of_a_callback_that_is_read_in_part_the_rest_stays(start: Start) -> None:
     async with start() as service:
         body = json.dumps([receipt(), receipt(message_id="m2", number="x")]).encode()
         await post(service, [receipt(status=None)])
         await service.sql("UPDATE unread SET body = :body RETURNING 1", body=body)
     async with start(region="DE") as service:
-        assert (await service.client.post("/v1/unread/replay", json={"all": True})).json()["read"] == 1
+        done = (await service.client.post("/v1/unread/replay", json={"all": True})).json()
+        assert done == {"read": 1, "receipts": 1, "left": 0}  # what is kept of it is not tried again at once
         [(kept,)] = await service.sql("SELECT body FROM unread")
         assert json.loads(kept)["message_id"] == "m2"
+
+
+async def test_a_callback_that_cannot_be_told_apart_stays_whole_until_all_of_it_is_read(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(GATEWAYS, "whole", replace(GATEWAYS["native"], name="whole", split=None))
+    body = [receipt(number="+15555550100"), receipt(message_id="m2")]
+    async with start() as service:
+        await post(service, body, "whole")
+        [(kept, many)] = await service.sql("SELECT body, (SELECT count(*) FROM receipts) FROM unread")
+        assert (json.loads(kept), many) == (body, 1)
+        done = (await service.client.post("/v1/unread/replay", json={"all": True})).json()
+        assert done == {"read": 0, "receipts": 0, "left": 1}
+        assert await service.sql("SELECT body, times FROM unread") == [(kept, 1)]
+    async with start(region="DE") as service:
+        done = (await service.client.post("/v1/unread/replay", json={"all": True})).json()
+        assert done == {"read": 1, "receipts": 1, "left": 0}
+        assert await service.sql("SELECT message_id FROM receipts ORDER BY 1") == [("m1",), ("m2",)]
+
+
+async def test_a_callback_of_many_transactions_stays_until_the_last_of_them(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unread, "GROUP_MOST", 2)
+    async with start() as service:
+        await post(service, [receipt()])
+        lines = "\n".join(json.dumps(receipt(message_id=f"m{n}")) for n in range(5)).encode()
+        await service.sql("UPDATE unread SET body = :lines RETURNING 1", lines=lines)
+    async with start(region="DE") as service:
+        await service.sql("ALTER TABLE receipts ADD CONSTRAINT none CHECK (message_id <> 'm4')")
+        with pytest.raises(CheckViolationError):
+            await service.client.post("/v1/unread/replay", json={"all": True})
+        assert await service.sql("SELECT (SELECT count(*) FROM receipts), (SELECT count(*) FROM unread)") == [(4, 1)]
+        await service.sql("ALTER TABLE receipts DROP CONSTRAINT none")
+        done = (await service.client.post("/v1/unread/replay", json={"all": True})).json()
+        assert done == {"read": 1, "receipts": 1, "left": 0}
+        assert await service.sql("SELECT (SELECT count(*) FROM receipts), (SELECT count(*) FROM unread)") == [(5, 0)]
 
 
 async def test_a_replay_that_is_killed_loses_nothing_and_repeats_nothing(start: Start, database_url: str) -> None:
@@ -180,10 +240,12 @@ async def reverify(service: Service, **which: Any) -> Any:
     return (await service.client.post("/v1/unread/reverify", json=which, headers=ADMIN)).json()
 
 
+TOMORROWS = "to/morrow s&+%41"
+"""Much of it means something else where an address holds it as it is."""
 PRESENTED: dict[str, dict[str, Any]] = {
-    "in the URL": {"params": {"token": "to/morrow s"}},
-    "in a header": {"headers": {"X-Sendable-Token": "to/morrow s"}},
-    "as a Basic password": {"auth": ("anyone", "to/morrow s")},
+    "in the URL": {"params": {"token": TOMORROWS}},
+    "in a header": {"headers": {"X-Sendable-Token": TOMORROWS}},
+    "as a Basic password": {"auth": ("anyone", TOMORROWS)},
 }
 
 
@@ -193,10 +255,10 @@ async def test_a_wrong_secret_loses_nothing_and_none_is_stored(start: Start, how
         assert (await post(service, AMERICAN, **how)).status_code == 403
         assert (await post(service, AMERICAN, params={"token": "forged"})).status_code == 403
         assert await service.sql("SELECT count(*) FROM receipts") == [(0,)]
-    async with start(**links(native={"secrets": ["to/morrow s"]})) as service:
+    async with start(**links(native={"secrets": [TOMORROWS]})) as service:
         stored = str(await service.sql("SELECT headers, query, url, body FROM refused ORDER BY id"))
         assert "morrow" not in stored
-        assert base64.b64encode(b"anyone:to/morrow s").decode() not in stored
+        assert base64.b64encode(f"anyone:{TOMORROWS}".encode()).decode() not in stored
         assert await reverify(service) == {"proven": 1, "receipts": 1, "left": 1}
         assert await reverify(service) == {"proven": 0, "receipts": 0, "left": 1}
         assert await service.sql("SELECT message_id FROM receipts") == [("m1",)]
@@ -269,13 +331,14 @@ async def test_a_signed_time_is_held_against_the_arrival(start: Start, monkeypat
 async def test_only_the_newest_refused_requests_stay(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refused, "KEPT", 10)
     async with start(**links(native={"secrets": ["s"]}, kannel={"secrets": ["s"]})) as service:
+        await post(service, {}, "kannel")
         for n in range(30):
             await post(service, AMERICAN | {"message_id": f"m{n}"})
         await post(service, {}, "kannel")
     async with start() as service:
         kept = await service.sql("SELECT convert_from(body, 'UTF8') FROM refused WHERE gateway = 'native' ORDER BY id")
         assert [json.loads(body)["message_id"] for (body,) in kept] == [f"m{n}" for n in range(20, 30)]
-        assert await service.sql("SELECT count(*) FROM refused WHERE gateway = 'kannel'") == [(1,)]
+        assert await service.sql("SELECT count(*) FROM refused WHERE gateway = 'kannel'") == [(2,)]
 
 
 async def test_refused_requests_are_bounded_by_size_too(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,6 +366,15 @@ async def test_a_flood_of_forgeries_holds_up_no_receipt_while_they_cannot_be_wri
         queue = service.app.state.refusals._queues["native"]
         assert len(queue.waiting) <= refused.WAITING
         assert queue.waiting[-1][1].body == b"2999"
+
+
+def test_what_waits_to_be_written_is_bounded_by_size_too_and_the_newest_stays() -> None:
+    queue, link = refused.Queue(), Link("native")
+    for n in range(20):
+        queue.add(refused.Refused(link, Callback("POST", "", {}, "", bytes([n]) * refused.LONGEST)))
+    assert queue.size == len(queue.waiting) * refused.LONGEST <= refused.BYTES_WAITING
+    assert [one.callback.body[0] for one in queue.waiting] == [*range(20)][-len(queue.waiting) :]
+    assert len(queue.waiting) > 1
 
 
 async def test_what_cannot_be_written_yet_waits_in_its_order() -> None:
@@ -354,6 +426,37 @@ async def test_a_token_in_the_address_of_a_get_is_kept_nowhere(start: Start, liv
         assert len(kept) == 1
         assert "fish" not in f"{kept} {metrics}"
         assert "sendable_" in metrics
+
+
+PROVES = ("Authorization", "Proxy-Authorization", "Cookie", "X-Auth-Token", "X-Twilio-Signature", "X-Webhook-Secret",
+          "X-Api-Key")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROVES)
+async def test_nothing_that_would_prove_an_origin_is_kept_with_what_could_not_be_read(
+    service: Service, name: str
+) -> None:
+    said = {"headers": {name: "swordfish"}, "params": {name.lower().replace("-", "_"): "swordfish", "id": "7"}}
+    answer = await service.client.post("/v1/receipts/native", content=b"{", **said)
+    assert answer.headers["sendable-unread"] == "1"
+    [(headers, query)] = await service.sql("SELECT headers::text, query FROM unread")
+    assert "swordfish" not in f"{headers} {query}"
+    assert query == "id=7"
+
+
+@pytest.mark.parametrize("header", [
+    {"Authorization": "swordfish"}, {"Authorization": "Bearer swordfish"}, {"Proxy-Authorization": "Bearer swordfish"},
+    {"Cookie": "session=swordfish"}, {"X-Auth-Token": "swordfish"}, {"X-Webhook-Secret": "swordfish"},
+    {"X-Password": "swordfish"},
+])  # fmt: skip
+async def test_a_secret_that_a_refused_request_presents_is_kept_as_a_digest_or_not_at_all(
+    start: Start, header: dict[str, str]
+) -> None:
+    async with start(**links(native={"secrets": ["todays"]})) as service:
+        assert (await post(service, AMERICAN, headers=header)).status_code == 403
+        await service.app.state.refusals.write()
+        [(headers,)] = await service.sql("SELECT headers::text FROM refused")
+        assert "swordfish" not in headers
 
 
 # Described by the settings -----------------------------------------------------------------------------------------

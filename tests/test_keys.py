@@ -282,3 +282,52 @@ async def test_every_call_of_the_api_but_probes_pages_and_receipts_asks_for_a_ke
             != 401
         ]
     assert open_ == ["GET /livez", "GET /readyz"]
+
+
+NEEDS = {
+    "consent:write": {
+        "PUT /v1/senders/{sender}/lists/{list}/subscribers/{number}",
+        "DELETE /v1/senders/{sender}/lists/{list}/subscribers/{number}",
+        "POST /v1/senders/{sender}/lists/{list}/subscribers",
+    },
+    "messages:write": {"POST /v1/messages"},
+    "lookups:write": {"POST /v1/numbers/{number}/lookup", "POST /v1/lookups/providers/{provider}/resume"},
+    "deactivations:write": {"POST /v1/deactivations/{feed}"},
+    "metrics:read": {"GET /metrics"},
+    "admin": {
+        "DELETE /v1/numbers/{number}",
+        "POST /v1/held/release",
+        "POST /v1/held/opt-out",
+        "POST /v1/quarantine/{id}/release",
+        "POST /v1/quarantine/{id}/discard",
+        "GET /v1/unread",
+        "GET /v1/unread/{id}",
+        "POST /v1/unread/replay",
+        "POST /v1/unread/reverify",
+        "POST /v1/unread/drop",
+    },
+}
+"""What decides, erases, or shows bytes as they came is a person's; all the rest of the API reads: `numbers:read`."""
+OPEN = {"GET /livez", "GET /readyz"}
+FILLED = {"number": "+15550001111", "sender": "12345", "list": "spring", "provider": "telnyx", "feed": "carrier",
+          "id": "1", "space": "openmarket", "code": "3041"}  # fmt: skip
+
+
+async def test_a_key_opens_the_calls_of_its_scope_and_no_others(start):
+    async with start(auth="on") as service:
+        paths = service.app.openapi()["paths"]
+        calls = {f"{method.upper()} {path}" for path, of_path in paths.items() for method in of_path}
+        calls -= {call for call in calls if "{gateway}" in call} | OPEN
+        needs = NEEDS | {"numbers:read": calls - set().union(*NEEDS.values())}
+        assert set().union(*NEEDS.values()) <= calls
+        assert needs.keys() == SCOPES.keys()
+        assert needs["numbers:read"] >= {"GET /v1/numbers/{number}", "POST /v1/numbers/status", "GET /v1/changes"}
+        for scope in SCOPES:
+            header, opened = await bearer(service, scope), set()
+            for call in calls:
+                method, _, path = call.partition(" ")
+                answer = await service.client.request(method, path.format(**FILLED), headers=header)
+                assert answer.status_code != 401
+                if answer.status_code != 403:
+                    opened.add(call)
+            assert opened == (calls if scope == "admin" else needs[scope]), scope

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import asyncpg
@@ -130,6 +130,28 @@ async def test_the_last_step_of_the_timetable_ends_consent_and_the_ones_before_d
 
 
 # Budget -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("under_way", [False, True])
+async def test_another_question_has_the_whole_timetable_from_now_on_unless_an_answer_is_on_its_way(
+    start: Start, *, under_way: bool
+) -> None:
+    """The same question once more changes nothing of when it is asked."""
+    at_its_end = """UPDATE lookups SET step = 3, tries = 2, waiting_for = 'budget', due_at = now() + interval '6 days',
+                    lease_until = now() + CAST(:lease AS interval) RETURNING step, tries, waiting_for, due_at"""
+    asked = "SELECT step, tries, waiting_for, due_at FROM lookups"
+    async with start(lookup={}) as service:
+        await receipt(service, "345", message="m1")
+        (before,) = await service.sql(at_its_end, lease=timedelta(minutes=1) if under_way else None)
+        await receipt(service, "345", message="m2")
+        assert await service.sql(asked) == [before]
+        await receipt(service, "592", message="m3")
+        ((step, tries, waiting_for, due_at),) = await service.sql(asked)
+        if under_way:
+            assert (step, tries, waiting_for, due_at) == before
+        else:
+            assert (step, tries, waiting_for) == (0, 0, None)
+            assert due_at <= datetime.now(UTC)
 
 
 async def test_over_the_budget_numbers_wait_for_it_and_say_so(start: Start) -> None:

@@ -146,6 +146,62 @@ async def test_the_decision_answers_exactly_what_was_asked(service: Service) -> 
     assert [len(told["lists"]) for told in (number, sender, spring, never, other)] == [2, 2, 1, 0, 0]
 
 
+async def test_where_every_list_refuses_the_newest_says_why_for_the_sender_and_each_for_itself(
+    service: Service,
+) -> None:
+    """Half a second apart: the times are compared as times, however many digits they are told with."""
+    left = {"summer": "2026-04-01T00:00:00Z", "autumn": "2026-04-01T00:00:00.5Z", "winter": "2026-03-31T23:59:59.9Z"}
+    for name, at in left.items():
+        path = f"/v1/senders/12345/lists/{name}/subscribers/{WHO}"
+        await service.client.delete(path, params={"at": at, "reason": f"left_{name}"})
+    told = await status(service, sender="12345")
+    assert told["sender"]["reason"] == told["decision"]["reason"] == "left_autumn"
+    for name in left:
+        told = await status(service, sender="12345", list=name)
+        assert told["decision"] == {"sendable": False, "axis": "consent", "reason": f"left_{name}"}
+        assert told["sender"]["reason"] == "left_autumn"
+
+
+async def test_a_consent_of_the_very_moment_of_the_deactivation_is_not_newer_than_it_for_any_reader(
+    start: Start,
+) -> None:
+    """The number is back for another list."""
+    at = NOW - timedelta(days=3)
+    consented = {"consented_at": at.isoformat(), "source": "web form"}
+    async with start(lookup={}) as service:
+        await service.client.put(f"/v1/senders/12345/lists/spring/subscribers/{WHO}", json=consented)
+        await post(service, receipt(code="3041", occurred_at=at.isoformat()))
+        await opt_in(service, name="summer", days=1)
+        told = await status(service)
+        assert [(one["list"], one["sendable"], one["reason"]) for one in told["lists"]] == [
+            ("spring", False, "deactivated"), ("summer", True, None),
+        ]  # fmt: skip
+        assert await service.sql("SELECT list FROM published.sendable") == [("summer",)]
+        sizes = (await service.client.get("/v1/lists")).json()["items"]
+        assert {one["list"]: one["sendable"] for one in sizes} == {"spring": 0, "summer": 1}
+        (spring,) = (await service.client.get("/v1/senders/12345/lists/spring/subscribers")).json()["items"]
+        assert (spring["sendable"], spring["reason"]) == (False, "deactivated")
+
+
+async def test_a_block_is_told_with_the_newest_of_what_stands_behind_it(service: Service) -> None:
+    """To who asks, and in the view, whatever came first."""
+    oldest, newest = ("network_not_covered", NOW - timedelta(days=3)), ("carrier_blocked_subscriber", NOW)
+    between = ("network_not_covered", NOW - timedelta(days=2))
+    codes = {"network_not_covered": "592", "carrier_blocked_subscriber": "560"}
+    for place, (said, stands) in enumerate(((oldest, oldest), (newest, newest), (between, newest))):
+        await post(service, receipt(message_id=f"m{place}", code=codes[said[0]], occurred_at=said[1].isoformat()))
+        told = await status(service, sender="12345")
+        assert (told["sender"]["blocked"], told["sender"]["reason"]) == (True, stands[0])
+        view = await service.sql("SELECT reason, at, code_space, code FROM published.sender_blocks")
+        assert view == [(*stands, "openmarket", codes[stands[0]])]
+
+
+async def test_a_carrier_that_no_table_knows_is_called_as_it_was_told(service: Service) -> None:
+    await post(service, receipt(carrier="Valley Telephone of Nowhere"))
+    carrier = (await status(service))["carrier"]
+    assert carrier["name"] == carrier["name_raw"] == "Valley Telephone of Nowhere"
+
+
 async def test_senders_are_read_in_their_one_form(service: Service) -> None:
     await opt_in(service, sender="ACME")
     assert (await status(service, sender="acme"))["sender"]["sender"] == "acme"

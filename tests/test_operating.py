@@ -135,6 +135,50 @@ async def test_due_lookups_are_told_with_the_age_of_the_oldest(start):
     assert found["sendable_lookups_due_oldest_seconds"][0][1] > 0
 
 
+WAITS = """
+WITH hours (n) AS (VALUES (2), (5), (1)), ages AS (SELECT n, now() - make_interval(hours => n) AS since FROM hours),
+held AS (INSERT INTO numbers (number, state, waiting_for, changed_at)
+    SELECT '+1555000300' || n, 'held', 'lookup', since FROM ages),
+due AS (INSERT INTO lookups (number, reason, cause, asked_at, due_at)
+    SELECT '+1555000300' || n, 'x', '{}'::jsonb, since, since FROM ages
+    UNION ALL SELECT '+15550003009', 'x', '{}'::jsonb, now(), now() + interval '1 hour'),
+unread AS (INSERT INTO unread (digest, gateway, account, reason, method, headers, query, body, first_at, last_at)
+    SELECT gen_random_uuid(), 'native', '', 'x', 'POST', '{}', '', '', since, now() FROM ages),
+unnamed AS (INSERT INTO unnamed (gateway, account, message_id, key, receipt, received_at)
+    SELECT 'native', '', 'm' || n, gen_random_uuid(), '{}', since FROM ages),
+mass AS (INSERT INTO quarantines (key, gateway, code_space, code, sender, carrier, reason, seen, allowed, opened_at,
+        decision)
+    SELECT 'key ' || n, 'native', 'openmarket', '561', '12345', '', 'x', 60, 50, since, null FROM ages
+    UNION ALL SELECT 'key 9', 'native', 'openmarket', '561', '12345', '', 'x', 60, 50, now() - interval '9 h', 'discard'
+    RETURNING id, decision),
+hits AS (INSERT INTO breaker_hits (key, number, at, quarantine)
+    SELECT 'key', '+1555000400' || id % 10, now(), id FROM mass WHERE decision IS NULL
+    UNION ALL SELECT 'key', '+15550005000', now(), NULL)
+INSERT INTO refused (gateway, account, arrived_at, method, url, headers, query, body, salt)
+SELECT 'native', '', timestamptz '2026-11-20' + make_interval(hours => n), 'POST', '', '{}', '', '', ''
+FROM hours
+"""
+"""Three of everything that waits, for 2, 5 and 1 hours; and what does not wait: not due yet, decided, or let pass."""
+
+
+@pytest.mark.parametrize("what", ["held", "lookups_due", "unread_waiting", "unnamed_receipts", "quarantines"])
+async def test_of_what_waits_all_are_counted_and_the_oldest_tells_the_age(start, what):
+    async with start() as service:
+        await service.sql(WAITS)
+        found = await metrics(service)
+    ((_, many),), ((_, oldest),) = found[f"sendable_{what}"], found[f"sendable_{what}_oldest_seconds"]
+    assert many == 3
+    assert 5 * 3600 <= oldest < 5 * 3600 + 300
+    assert found["sendable_quarantined_numbers"] == [({}, 3)]
+
+
+async def test_of_refused_requests_the_doctor_tells_the_newest(service, database_url):
+    await service.sql(WAITS)
+    (says,) = [finding.says for finding in await examined(database_url) if finding.about == "refused"]
+    assert "3 requests to native" in says
+    assert "the newest at 2026-11-20 05:00 UTC" in says
+
+
 async def test_no_number_stands_in_the_metrics(start):
     async with start() as service:
         client = service.client

@@ -156,6 +156,20 @@ async def test_a_list_is_filtered(start: Start, query: dict[str, str], found: st
             assert [(item["number"],) for item in items] == await service.sql(view)
 
 
+async def test_a_block_of_one_sender_stops_no_other_for_any_reader(service: Service) -> None:
+    other = "/v1/senders/67890/lists/spring/subscribers"
+    for path in (SPRING, other):
+        await subscribe(service, 1, path=path)
+    await post(service, receipt(1, status="undeliverable", code="592"))
+    told = {path: (await get(service, path))["items"][0] for path in (SPRING, other)}
+    assert [(one["sendable"], one["reason"]) for one in told.values()] == [(False, "network_not_covered"), (True, None)]
+    sizes = {one["sender"]: (one["subscribers"], one["sendable"]) for one in (await get(service, "/v1/lists"))["items"]}
+    assert sizes == {"12345": (1, 0), "67890": (1, 1)}
+    assert await service.sql("SELECT sender FROM published.sendable") == [("67890",)]
+    lists = (await get(service, "/v1/numbers/+14155550001"))["lists"]
+    assert {one["sender"]: one["sendable"] for one in lists} == {"12345": False, "67890": True}
+
+
 @pytest.mark.parametrize("query", ["consent=maybe", "state=fine", "sendable=perhaps", "limit=0", "after=x"])
 async def test_a_filter_that_is_none_is_422(service: Service, query: str) -> None:
     answer = await service.client.get(f"{SPRING}?{query}")
@@ -232,6 +246,20 @@ async def test_an_override_shows_in_the_rule(start: Start, tmp_path: Any) -> Non
 # For people --------------------------------------------------------------------------------------------------------
 
 
+async def test_what_providers_said_is_told_newest_first_and_by_pages(service: Service) -> None:
+    await service.sql("""INSERT INTO lookup_answers (number, asked_at, provider, outcome, detail, price, config)
+        SELECT who, timestamptz '2026-11-01' + make_interval(hours => n), 'telnyx', 'ok', 'answer ' || n, 0, ''
+        FROM generate_series(1, 5) n, unnest(ARRAY['+14155550001', '+14155550002']) who""")
+    seen, query = [], {"number": "+14155550001", "limit": 2}
+    while True:
+        page = await get(service, "/v1/lookups", **query)
+        seen.append([one["detail"] for one in page["items"]])
+        if page["next"] is None:
+            break
+        query["before"] = page["next"]
+    assert seen == [["answer 5", "answer 4"], ["answer 3", "answer 2"], ["answer 1"]]
+
+
 async def test_alarms_that_stand_come_first(service: Service) -> None:
     for code in ("A1", "A2", "A2"):
         await post(
@@ -243,6 +271,28 @@ async def test_alarms_that_stand_come_first(service: Service) -> None:
     assert second["key"] == "native/openmarket/A2"
     assert second["cleared"].endswith("Z")
     assert [alarm["key"] for alarm in (await get(service, "/v1/alarms", cleared="false"))["items"]] == [first["key"]]
+
+
+async def test_of_alarms_that_stand_the_one_that_was_last_raised_comes_first(service: Service) -> None:
+    for place, code in enumerate(("A1", "A2", "A3", "A1")):
+        await post(service, receipt(1, status="undeliverable", code=code, message_id=f"m{place}"))
+    keys = [alarm["key"][-2:] for alarm in (await get(service, "/v1/alarms"))["items"]]
+    assert keys == ["A1", "A3", "A2"]
+
+
+async def test_an_alarm_counts_up_while_it_stands_and_begins_anew_when_it_comes_back(service: Service) -> None:
+    async def raised(*ids: str) -> Any:
+        await post(service, *(receipt(1, status="undeliverable", code="A1", message_id=id_) for id_ in ids))
+        (alarm,) = (await get(service, "/v1/alarms"))["items"]
+        return alarm
+
+    first, again = await raised("m1"), await raised("m2", "m3")
+    assert (first["count"], again["count"]) == (1, 3)
+    assert first["since"] == first["last_at"] == again["since"] < again["last_at"]
+    await service.sql("UPDATE alarms SET cleared_at = now() RETURNING 1")
+    anew = await raised("m4", "m5")
+    assert (anew["count"], anew["cleared"]) == (2, None)
+    assert anew["since"] == anew["last_at"] > again["last_at"]
 
 
 async def test_what_could_not_be_read_is_listed_and_given_back_byte_for_byte(service: Service) -> None:

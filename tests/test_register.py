@@ -152,6 +152,25 @@ async def test_a_receipt_of_what_is_under_way_waits_for_no_sender(service: Servi
     assert await service.sql(waiting) == [(1,)]
 
 
+async def test_a_receipt_that_has_no_id_waits_for_nobody(service: Service) -> None:
+    """No entry could ever name it."""
+    answer = await service.client.post("/v1/receipts/native", json={"number": WHO, "status": "delivered"})
+    assert (answer.status_code, "sendable-unread" in answer.headers) == (200, False)
+    assert await service.sql("SELECT (SELECT count(*) FROM unnamed), (SELECT count(*) FROM messages)") == [(0, 0)]
+
+
+@pytest.mark.parametrize("code", ["345", "514", "560", "592", "603", "629", "3041", None])
+async def test_what_told_its_send_date_itself_is_not_heard_again(service: Service, code: str | None) -> None:
+    tables = ("numbers", "sender_blocks", "subscriptions", "changes", "hourly_counts", "lookups", "breaker_hits")
+    holds = [f"SELECT to_jsonb(t) - 'xmin' AS row FROM {table} t ORDER BY 1::text" for table in tables]  # noqa: S608
+    await subscribe(service)
+    status = "delivered" if code is None else "undeliverable"
+    await post(service, number=WHO, sender="12345", status=status, code=code, sent_at=ago(minutes=12))
+    before = [await service.sql(statement) for statement in holds]
+    assert (await register(service, sent())).json()["receipts_applied"] == 0
+    assert [await service.sql(statement) for statement in holds] == before
+
+
 async def test_a_reason_that_concerns_the_sender_holds_the_number_until_it_is_named(service: Service) -> None:
     await subscribe(service)
     await post(service, number=WHO)
@@ -206,6 +225,58 @@ async def test_a_register_entry_stores_the_carrier_and_leaves_the_number_unseen(
     assert told["state"] == "unseen"
     assert (told["carrier"]["name"], told["carrier"]["name_raw"]) == ("T-Mobile", "T-Mobile USA, Inc.")
     assert told["carrier"]["source"] == "register"
+
+
+@pytest.mark.parametrize("first", ["the register", "the receipt"])
+async def test_the_same_id_of_another_gateway_or_account_is_another_message(start: Start, first: str) -> None:
+    people = {"native": "+14155550001", "native/eu": "+14155550002", "sinch": "+14155550003"}
+
+    async def registered(service: Service) -> None:
+        entries = []
+        for place, number in people.items():
+            gateway, _, account = place.partition("/")
+            entries.append(sent(gateway=gateway, account=account, number=number))
+        assert (await register(service, *entries)).json()["registered"] == 3
+
+    async with start(gateways={"native": {"accounts": {"eu": {}}}}) as service:
+        if first == "the register":
+            await registered(service)
+        failed = {"message_id": "m1", "status": "undeliverable", "code": "629"}
+        await service.client.post("/v1/receipts/native/eu", json=failed)
+        if first == "the receipt":
+            await registered(service)
+        shown = await service.sql("SELECT number FROM published.number_status WHERE state = 'not_sms_capable'")
+        assert shown == [(people["native/eu"],)]
+        assert await service.sql("SELECT number, sender FROM receipts") == [(people["native/eu"], "12345")]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_of_a_message_that_is_registered_again_the_last_entry_counts_in_every_part(
+    start: Start, *, at_once: bool
+) -> None:
+    other, wrong = "+14155550002", ago(hours=2)
+    entries = sent(number=other, sender="67890", sent_at=wrong), sent(carrier="AT&T", sent_at=ago(minutes=10))
+    async with start(lookup={}) as service:
+        for several in [entries] if at_once else [[one] for one in entries]:
+            assert (await register(service, *several)).status_code == 200
+        await subscribe(service, consented_at=ago(hours=1))  # before the message was sent, as it says now
+        await post(service, code="603")
+        told = await status(service)
+        assert (told["sender"]["blocked"], told["lists"][0]["consent"]) == (True, "opted_out")
+        await post(service, code="3041")
+        assert (await status(service))["waiting_for"] == "lookup"  # it was sent with a carrier
+        assert await service.sql("SELECT DISTINCT number, sender FROM receipts") == [(WHO, "12345")]
+
+
+async def test_however_many_are_registered_at_once_each_finds_its_receipt(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.register.AT_ONCE", 2)
+    names = [f"m{place}" for place in range(5)]
+    for name in names:
+        await post(service, name)
+    assert (await register(service, *map(sent, names))).json()["receipts_applied"] == 5
+    assert await service.sql("SELECT count(*) FROM receipts WHERE number IS NULL") == [(0,)]
 
 
 async def test_good_entries_are_kept_and_bad_ones_named(service: Service) -> None:

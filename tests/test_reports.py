@@ -141,6 +141,17 @@ async def test_the_report_tells_counts_and_shares_by_reason_of_each_list(service
     assert ([one["list"] for one in only["items"]], only["total"]) == (["fall"], 2)
 
 
+async def test_a_report_is_of_the_last_thirty_days_unless_it_is_asked_for_others(service: Service) -> None:
+    await opt_in(service, 1, 2, 3)
+    for place, days in ((1, 1), (2, 29), (3, 31)):
+        at = (datetime.now(UTC) - timedelta(days=days)).isoformat()
+        await service.client.delete(f"{SPRING}/{number(place)}", params={"at": at})
+    assert (await get(service, REPORT))["total"] == 2
+    told = await get(service, REPORT, to=(datetime.now(UTC) - timedelta(days=30)).isoformat())
+    assert told["total"] == 1
+    assert datetime.fromisoformat(told["to"]) - datetime.fromisoformat(told["from"]) == timedelta(days=30)
+
+
 @pytest.mark.parametrize(("since", "until", "count"), [
     ("10:30:00Z", "10:30:01Z", 1), ("10:30:01Z", "11:00:00Z", 0), ("10:00:00Z", "10:30:00Z", 0),
     ("10:00:00Z", "11:00:00Z", 1), ("09:59:59Z", "10:30:01Z", 1), ("10:29:59Z", "13:10:00Z", 1),

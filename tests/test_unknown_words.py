@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.catalogue import FOLDER, load
-from tests.conftest import Service
+from tests.conftest import Service, Start
 from tests.running import sendable
 
 
@@ -32,14 +32,27 @@ async def test_unknown_codes_and_statuses_are_counted_with_a_sample(service: Ser
     await post(
         service, receipt(code="9999"), receipt(message_id="m2", code="9999"), receipt(message_id="m3", code="560")
     )
-    await post(service, receipt(message_id="m4", code="9999"))
+    await post(service, receipt(message_id="m4", code="9999"), receipt(message_id="m6", code="9999", status="rejected"))
+    await post(service, receipt(message_id=None, code="9999", status="expired"))
     await post(service, receipt(message_id="m5", status="Teleported"))
     word, code = await unknown(service)
     assert (code["gateway"], code["kind"], code["space"], code["word"]) == ("native", "code", "openmarket", "9999")
-    assert (code["status"], code["message_id"], code["count"]) == ("undeliverable", "m4", 3)
+    assert (code["status"], code["message_id"], code["count"]) == ("expired", "m6", 5)
     assert code["first_at"] < code["last_at"]
     assert (word["kind"], word["space"], word["word"], word["message_id"]) == ("status", None, "Teleported", "m5")
     assert await unknown(service, gateway="twilio") == []
+
+
+async def test_an_unknown_code_is_counted_and_alarmed_for_each_account_of_its_own(start: Start) -> None:
+    async with start(gateways={"native": {"accounts": {"eu": {}}}}) as service:
+        for place, path in enumerate(("native", "native/eu", "native/eu")):
+            body = receipt(code="9999", message_id=f"m{place}")
+            assert (await service.client.post(f"/v1/receipts/{path}", json=body)).status_code == 200
+        alarms = (await service.client.get("/v1/alarms")).json()["items"]
+        assert {one["key"]: one["count"] for one in alarms} == {
+            "native/openmarket/9999": 1, "native/eu/openmarket/9999": 2,
+        }  # fmt: skip
+        assert {one["account"]: one["count"] for one in await unknown(service)} == {None: 1, "eu": 2}
 
 
 async def test_a_repeated_receipt_and_a_word_for_unknown_itself_are_not_counted(service: Service) -> None:

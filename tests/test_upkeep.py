@@ -93,6 +93,36 @@ async def test_what_lapses_without_a_provider_asks_the_one_that_is_configured(st
         assert [(await status(service, who))["waiting_for"] for who in (WHO, stale)] == [None, "person"]
 
 
+async def test_however_many_lapse_or_are_shown_anew_none_is_left_out(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "AT_ONCE", 2)
+    now, whos = datetime.now(UTC), [f"+1415555{place:04}" for place in range(10)]
+    async with start() as service:
+        for place, who in enumerate(whos):
+            code, at = ("345", now) if place < 5 else ("569", now - timedelta(days=30))
+            await receipt(service, code, at, who=who)
+        assert await upkeep.tell_lapses(service.app.state.engine, service.app.state.meaning.policy) == 0
+        await service.sql("UPDATE numbers SET state = 'suspended', until = now() WHERE number >= :who", who=whos[5])
+        assert await upkeep.tell_lapses(service.app.state.engine, service.app.state.meaning.policy) == 5
+    async with start(lookup={}) as service:
+        assert [(await status(service, who))["waiting_for"] for who in whos] == ["lookup"] * 5 + [None] * 5
+
+
+async def test_the_codes_that_others_read_are_those_of_the_tables_since_the_last_start(
+    start: Start,
+) -> None:
+    cells = ("space", "code", "meaning", "level", "permanence", "reason", "confidence", "source")
+    shown = f"SELECT {', '.join(cells)} FROM published.codes ORDER BY space, code"  # noqa: S608 - a constant
+    async with start() as service:
+        before = await service.sql(shown)
+        await service.sql("UPDATE codes SET meaning = 'x', level = 'x', permanence = 'x', reason = 'x', "
+                          "confidence = 'x', source = 'x' WHERE code = '560'")  # fmt: skip
+        await service.sql("UPDATE codes SET code = 'gone since' WHERE space = 'openmarket' AND code = '603'")
+    async with start() as service:
+        assert await service.sql(shown) == before
+
+
 async def test_a_lapse_follows_the_policy_that_the_service_starts_with(start: Start, tmp_path: Path) -> None:
     now, other, gone = datetime.now(UTC), "+15555551235", "+15555551236"
     policy = tmp_path / "policy.toml"
@@ -160,6 +190,50 @@ async def test_what_only_serves_for_days_is_pruned_in_parts(service: Service, mo
     await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
     counts = "SELECT (SELECT count(*) FROM receipt_keys), (SELECT count(*) FROM messages)"
     assert await service.sql(counts) == [(7, 7)]
+
+
+YEARS = 5 * 365
+KEPT = {
+    "unnamed": (14, "gateway, account, message_id, key, receipt, received_at", "'', '', '', gen_random_uuid(), '{}'"),
+    "changes": (YEARS, "number, kind, cause, occurred_at, committed_at", "'', 'number.state', '{}', now()"),
+    "lookup_answers": (YEARS, "number, provider, outcome, detail, price, config, asked_at", "'', '', 'ok', '', 0, ''"),
+    "rnd_checks": (YEARS, "number, consented_on, via, asked_at", "'', '2020-01-01', 'api'"),
+    "opt_out_hours": (YEARS, "sender, list, reason, total, hour", "'', '', '', 1"),
+}
+"""For how many days, and a row but for its date, which comes last."""
+
+
+@pytest.mark.parametrize("table", KEPT)
+async def test_what_is_kept_for_a_time_goes_when_it_is_over_and_not_before(service: Service, table: str) -> None:
+    days, columns, row = KEPT[table]
+    now = datetime.now(UTC)
+    for age in (timedelta(days=days, hours=1), timedelta(days=days - 1)):
+        await service.sql(f"INSERT INTO {table} ({columns}) VALUES ({row}, :at)", at=now - age)  # noqa: S608 - ours
+    await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
+    assert await service.sql(f"SELECT count(*) FROM {table}") == [(1,)]  # noqa: S608
+
+
+async def test_receipts_are_dropped_by_days_once_they_have_been_kept_as_long_as_the_settings_say(start: Start) -> None:
+    today = datetime.now(UTC).date()
+
+    def day(ahead: int) -> str:
+        return f"receipts_{today + timedelta(days=ahead):%Y%m%d}"
+
+    async def days(service: Service) -> list[str]:
+        found = await service.sql("SELECT inhrelid::regclass::text FROM pg_inherits "
+                                  "WHERE inhparent = 'receipts'::regclass ORDER BY 1")  # fmt: skip
+        return [name for (name,) in found]
+
+    coming = [day(ahead) for ahead in range(-1, 8)]
+    async with start() as service:
+        for ahead in (-400, -91, -90, -89):
+            since, until = (today + timedelta(days=ahead + more) for more in (0, 1))
+            await service.sql(f"CREATE TABLE {day(ahead)} PARTITION OF receipts "
+                              f"FOR VALUES FROM ('{since}Z') TO ('{until}Z')")  # fmt: skip
+        await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
+        assert await days(service) == [day(-90), day(-89), *coming]
+    async with start(receipts_kept="7d") as service:
+        assert await days(service) == coming
 
 
 @pytest.mark.parametrize("ahead", [0, 1])
