@@ -272,9 +272,9 @@ async def test_every_call_that_asks_for_a_key_names_in_the_document_the_scope_th
         headers = {scope: await bearer(service, scope) for scope in ("numbers:read", "metrics:read")}
         for path, calls in service.app.openapi()["paths"].items():
             for method, said in calls.items():
-                if not (asked := [name for one in said.get("security", ()) for name in one["key"]]):
+                if not said.get("security"):
                     continue
-                (scope,) = asked
+                (scope,) = said["security"][0]["key"]
                 other = headers["metrics:read" if scope == "numbers:read" else "numbers:read"]
                 plain = path.replace("{id}", "1").replace("{", "").replace("}", "")
                 refused = await service.client.request(method, plain, headers=other)
