@@ -6,6 +6,8 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ import typer.main
 from pydantic import SecretStr
 
 from app.catalogue import load
+from app.catalogue.policy import load_policy
 from app.cli import app as commands
 from app.config import (
     _FROM_ENVIRONMENT,
@@ -164,7 +167,7 @@ def begun(settings: Settings) -> None:
         read(settings)
 
 
-OF_THEIR_OWN = {"adding-a-gateway.md", "custom.md"}
+OF_THEIR_OWN = {"adding-a-gateway.md", "custom.md", "policy.md"}
 """Their examples build on one another, or are no settings: tests of their own read them."""
 WITH_SETTINGS = [page for page in PAGES if "```toml\n" in page.read_text() and page.name not in OF_THEIR_OWN]
 
@@ -205,6 +208,17 @@ def test_the_page_about_the_policy_tells_every_figure_of_a_simulation() -> None:
     part = (ROOT / "docs" / "policy.md").read_text().partition("## Simulate")[2].partition("\n## ")[0]
     figures = ({*Simulated._fields} - {"lines"}) | {*Item._fields} | ({*Line._fields} - {"item"})
     assert figures - {*re.findall(r"`(\w+)`", part)} == set()
+
+
+def test_the_example_of_a_policy_file_is_taken_and_changes_what_it_says(tmp_path: Path) -> None:
+    (example,) = [block for language, block in blocks(ROOT / "docs" / "policy.md") if language == "toml"]
+    (tmp_path / "own.toml").write_text(example)
+    own, shipped = load_policy(tmp_path / "own.toml"), load_policy()
+    assert (own.revocation, own.rule("suspended").lapse) == ("sender", timedelta(days=10))
+    assert own.rule("suspended").state == shipped.rule("suspended").state
+    assert (shipped.rule("network_not_covered").block, own.rule("network_not_covered").block) == (True, False)
+    assert own.ladders["soft"] == replace(shipped.ladders["soft"], strikes=5)
+    assert own.breaker == replace(shipped.breaker, least=100)
 
 
 # Curls -------------------------------------------------------------------------------------------------------------
