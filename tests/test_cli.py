@@ -75,6 +75,8 @@ WRONG_INPUT = {
     "policy check nowhere.toml": "nowhere.toml: cannot be read as a policy file",
     "numbers show 12": "not a possible phone number",
     "numbers show +15550003333 --list spring": "--list asks for a list of a sender: name it with --sender",
+    "numbers show +15550003333 --sender ": "not a sender: give a short code",
+    "numbers show +15550003333 --sender 12345 --list ": "--list names none: say which list",
     "held release": "name a number, --code or --reason: all held numbers at once are never meant",
     "held release --code 345": "a code means something only inside its space",
     "keys create shop --scope all": "'all' is no scope; there are numbers:read",
