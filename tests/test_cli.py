@@ -195,6 +195,22 @@ async def test_a_number_is_shown_as_the_api_answers_it(service, database):
     assert "no: number, carrier_unknown" in table.out
 
 
+@pytest.mark.parametrize("output", ["PYTHONIOENCODING=ascii", ">&-"])
+@pytest.mark.parametrize("json_", ["", "--json"])
+async def test_no_encoding_and_no_closed_output_is_a_fault(service, database, output, json_):
+    await service.client.put(f"/v1/senders/12345/lists/frühling/subscribers/{NUMBER}",
+                             json={"consented_at": "2025-03-01T15:00:00Z", "source": "web form"})  # fmt: skip
+    before, behind = (output, "") if "=" in output else ("", output)
+    process = await asyncio.create_subprocess_shell(
+        f"{before} {sys.executable} -m app.cli numbers show {NUMBER} {json_} {behind}", env=environment(**database),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    assert (process.returncode, err.decode()) == (0, "")
+    if before:
+        assert ("frühling" if json_ else "fr\\xfchling") in out.decode()
+
+
 async def test_held_numbers_are_listed_and_released(service, database):
     await service.client.post("/v1/receipts/native", json=HELD)
     (row,) = await answered("held", "list", **database)
