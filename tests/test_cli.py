@@ -13,6 +13,7 @@ import pytest
 from typer.main import get_command
 
 from app.cli import app
+from app.cli.waiting import who_decides
 from app.services.migrate import head
 from tests.running import environment, sendable
 
@@ -68,19 +69,23 @@ WRONG_INPUT = {
     "policy check nowhere.toml": "nowhere.toml: cannot be read as a policy file",
     "numbers show 12": "not a possible phone number",
     "numbers show +15550003333 --list spring": "--list asks for a list of a sender: name it with --sender",
+    "numbers show +15550003333 --sender ": "not a sender: give a short code",
+    "numbers show +15550003333 --sender 12345 --list ": "--list names none: say which list",
     "held release": "name a number, --code or --reason: all held numbers at once are never meant",
     "held release --code 345": "a code means something only inside its space",
     "keys create shop --scope all": "'all' is no scope; there are numbers:read",
     "keys create shop --scope admin --expires never": '"never" is not a duration',
     "keys create shop --scope admin --expires 0s": "--expires: a key of no time opens nothing",
     "keys create \x1b[31m --scope admin": "the key needs a name that can be read",
+    "import subscribers tests/calm.toml --sender  --list spring": "--sender: not a sender",
+    "rnd export spring x.csv --sender ": "not a sender: give a short code",
     "unread show 99999999999999999999": "an argument is nothing that the database can keep",
 }
 
 
 @pytest.mark.parametrize(("command", "line"), WRONG_INPUT.items(), ids=WRONG_INPUT)
 async def test_wrong_input_ends_with_2_and_one_line(command, line, database):
-    said = await sendable(*command.split(), **database)
+    said = await sendable(*command.split(" "), **database)
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith(f"sendable: {line}")
     assert said.err.count("\n") == 1
@@ -112,6 +117,29 @@ async def test_a_command_that_only_looks_starts_no_database(tmp_path):
     assert said.code == 1
     assert said.err.startswith("sendable: there is no data in ")
     assert not (tmp_path / "none").exists()
+
+
+async def test_a_command_that_only_looks_makes_none_in_an_empty_folder_either(tmp_path):
+    said = await sendable("held", "list", data_dir=str(tmp_path))
+    assert (said.code, [*tmp_path.iterdir()]) == (1, [])
+    assert said.err.startswith(f"sendable: there is no data in {tmp_path}: run `sendable serve`")
+
+
+async def test_a_file_that_cannot_be_written_is_named_and_no_database_blamed(service, database, tmp_path):
+    await service.client.put("/v1/senders/12345/lists/spring/subscribers/+14155550001",
+                             json={"consented_at": "2025-03-01T15:00:00Z", "source": "web form"})  # fmt: skip
+    people = tmp_path / "people.csv"
+    people.write_text("number,consented_at,source\n+14155550002,2025-03-01T15:00:00Z,web form\n")
+    nowhere = str(tmp_path / "nowhere" / "x.csv")
+    into = ("import", "subscribers", str(people), "--sender", "12345", "--list", "spring", "--errors")
+    for command, why in (
+        ((*into, nowhere), f"{nowhere} cannot be used (No such file or directory)"),
+        ((*into, str(tmp_path)), f"{tmp_path} cannot be used (Is a directory)"),
+        (("rnd", "export", "spring", nowhere), f"{nowhere} cannot be used (No such file or directory)"),
+    ):
+        said = await sendable(*command, **database)
+        assert (said.code, said.err) == (1, f"sendable: {why}: mend it, or name another\n")
+    assert (await service.client.get("/v1/numbers/+14155550002")).json()["state"] == "unseen"
 
 
 async def test_a_database_of_another_version_is_named(service, database):
@@ -161,6 +189,22 @@ async def test_a_number_is_shown_as_the_api_answers_it(service, database):
     assert "no: number, carrier_unknown" in table.out
 
 
+@pytest.mark.parametrize("output", ["PYTHONIOENCODING=ascii", ">&-"])
+@pytest.mark.parametrize("json_", ["", "--json"])
+async def test_no_encoding_and_no_closed_output_is_a_fault(service, database, output, json_):
+    await service.client.put(f"/v1/senders/12345/lists/frühling/subscribers/{NUMBER}",
+                             json={"consented_at": "2025-03-01T15:00:00Z", "source": "web form"})  # fmt: skip
+    before, behind = (output, "") if "=" in output else ("", output)
+    process = await asyncio.create_subprocess_shell(
+        f"{before} {sys.executable} -m app.cli numbers show {NUMBER} {json_} {behind}", env=environment(**database),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    assert (process.returncode, err.decode()) == (0, "")
+    if before:
+        assert ("frühling" if json_ else "fr\\xfchling") in out.decode()
+
+
 async def test_held_numbers_are_listed_and_released(service, database):
     await service.client.post("/v1/receipts/native", json=HELD)
     (row,) = await answered("held", "list", **database)
@@ -179,6 +223,14 @@ async def test_a_held_number_is_opted_out(service, database):
     assert one["consent"] == "opted_out"
     again = await sendable("held", "opt-out", NUMBER, **database)
     assert (again.code, again.err) == (1, "sendable: this number is not held\n")
+
+
+def test_a_decision_by_a_user_without_a_name_is_kept_under_the_number(monkeypatch):
+    """As a container may run."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 54_321_987)
+    assert who_decides() == "54321987"
 
 
 async def test_a_mass_event_is_listed_and_released_or_discarded(service, database):
@@ -261,6 +313,8 @@ UNREACHED = {
     "postgresql://u@nowhere.invalid/d": "the host of the database has no address: mend SENDABLE_DATABASE_URL",
     "postgresql://u@127.0.0.1:{web}/d?sslmode=require": "what listens there takes no SSL, or is no PostgreSQL: mend",
     "postgresql://u@127.0.0.1:{web}/d?sslmode=verify-full&sslrootcert=": "SENDABLE_DATABASE_URL cannot be used: root",
+    "postgresql://u@127.0.0.1:{web}/d?sslmode=verify-full&sslrootcert=/nowhere.pem": "the socket of the database,",
+    "postgresql://u@/d?host=/nowhere": "the socket of the database, or the file that sslrootcert names, is not there:",
 }
 
 

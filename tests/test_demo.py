@@ -217,6 +217,15 @@ async def test_a_running_service_takes_one_day_after_another(database_url, tmp_p
             assert (said.code, json.loads(said.out)["mismatches"]) == (0, []), said.err
 
 
+async def test_a_service_that_asks_for_a_key_is_told_with_the_option_that_gives_one(database_url, tmp_path):
+    async with serving(tmp_path / "log", auth="on", database_url=database_url) as served:
+        said = await sendable("demo", "--url", served.url, "--receipts", "100", "--key", "wrong")
+    assert (said.code, said.out) == (1, "")
+    assert said.err == (
+        f"sendable: {served.url} cannot be asked: it asks for a key with the scope admin: give it one with --key\n"
+    )
+
+
 async def test_a_service_that_is_not_there_ends_with_1_and_one_line():
     said = await sendable("demo", "--url", "http://127.0.0.1:1", "--receipts", "100")
     assert (said.code, said.out) == (1, "")

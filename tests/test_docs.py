@@ -6,6 +6,8 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ import typer.main
 from pydantic import SecretStr
 
 from app.catalogue import load
+from app.catalogue.policy import load_policy
 from app.cli import app as commands
 from app.config import (
     _FROM_ENVIRONMENT,
@@ -28,6 +31,7 @@ from app.config import (
     read_settings,
 )
 from app.gateways import GATEWAYS
+from app.main import inquirers_of, links_of, meaning_of, plan_of, subscriptions_of
 from app.models.duration import duration
 from app.services.keys import SCOPES
 from app.services.simulate import Item, Line, Simulated
@@ -156,6 +160,27 @@ def test_the_readmes_settings_file_is_taken(tmp_path: Path) -> None:
     assert settings.sender_modes() == {"12345": "strict"}
 
 
+def begun(settings: Settings) -> None:
+    """What a start reads of its settings, without a start. Raises SettingsError."""
+    meaning_of(settings)
+    for read in (links_of, plan_of, inquirers_of, subscriptions_of):
+        read(settings)
+
+
+OF_THEIR_OWN = {"adding-a-gateway.md", "custom.md", "policy.md"}
+"""Their examples build on one another, or are no settings: tests of their own read them."""
+WITH_SETTINGS = [page for page in PAGES if "```toml\n" in page.read_text() and page.name not in OF_THEIR_OWN]
+
+
+@pytest.mark.parametrize("page", WITH_SETTINGS, ids=name_of)
+def test_every_example_of_settings_is_taken_as_it_stands(page: Path, tmp_path: Path) -> None:
+    """One that begins without a table goes on with the first of its page."""
+    written, file = [block for language, block in blocks(page) if language == "toml"], tmp_path / "sendable.toml"
+    for block in written:
+        file.write_text(block if block.startswith("[") else written[0] + block)
+        begun(read_settings({"SENDABLE_CONFIG": str(file)}))
+
+
 # What is there -----------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +208,17 @@ def test_the_page_about_the_policy_tells_every_figure_of_a_simulation() -> None:
     part = (ROOT / "docs" / "policy.md").read_text().partition("## Simulate")[2].partition("\n## ")[0]
     figures = ({*Simulated._fields} - {"lines"}) | {*Item._fields} | ({*Line._fields} - {"item"})
     assert figures - {*re.findall(r"`(\w+)`", part)} == set()
+
+
+def test_the_example_of_a_policy_file_is_taken_and_changes_what_it_says(tmp_path: Path) -> None:
+    (example,) = [block for language, block in blocks(ROOT / "docs" / "policy.md") if language == "toml"]
+    (tmp_path / "own.toml").write_text(example)
+    own, shipped = load_policy(tmp_path / "own.toml"), load_policy()
+    assert (own.revocation, own.rule("suspended").lapse) == ("sender", timedelta(days=10))
+    assert own.rule("suspended").state == shipped.rule("suspended").state
+    assert (shipped.rule("network_not_covered").block, own.rule("network_not_covered").block) == (True, False)
+    assert own.ladders["soft"] == replace(shipped.ladders["soft"], strikes=5)
+    assert own.breaker == replace(shipped.breaker, least=100)
 
 
 # Curls -------------------------------------------------------------------------------------------------------------

@@ -267,6 +267,25 @@ async def test_with_auth_off_nobody_asks_for_a_key(service):
     assert (await service.client.get(STATUS)).status_code == 200
 
 
+async def test_every_call_that_asks_for_a_key_names_in_the_document_the_scope_that_it_checks(start):
+    async with start(auth="on") as service:
+        headers = {scope: await bearer(service, scope) for scope in ("numbers:read", "metrics:read")}
+        for path, calls in service.app.openapi()["paths"].items():
+            for method, said in calls.items():
+                if not said.get("security"):
+                    continue
+                (scope,) = said["security"][0]["key"]
+                other = headers["metrics:read" if scope == "numbers:read" else "numbers:read"]
+                plain = path.replace("{id}", "1").replace("{", "").replace("}", "")
+                refused = await service.client.request(method, plain, headers=other)
+                assert (method, path, refused.status_code) == (method, path, 403)
+                assert refused.headers["www-authenticate"].endswith(f'scope="{scope}"')
+                documented = said["responses"]["403"]
+                assert f"`{scope}`" in documented["description"]
+                example = documented["content"]["application/problem+json"]["example"]
+                assert example["detail"] == refused.json()["detail"]
+
+
 async def test_every_call_of_the_api_but_probes_pages_and_receipts_asks_for_a_key(start):
     """Whoever adds a route and forgets its scope reads it here."""
     async with start(auth="on") as service:

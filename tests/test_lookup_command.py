@@ -40,6 +40,22 @@ async def test_a_number_is_looked_up_by_command(tmp_path: Path, database_url: st
         told = json.loads(said.out)
         assert (told["number"], told["outcome"], told["provider"], told["carrier"]["name"]) == (
             "+15555551234", "ok", "telnyx", "T-Mobile")  # fmt: skip
+        shown = await sendable(
+            "lookup", "number", "(555) 555-1234", database_url=database_url, config=written(tmp_path, provider)
+        )
+        assert (shown.code, shown.err) == (0, "")
+        rows = dict(line.split(maxsplit=1) for line in shown.out.splitlines() if len(line.split(maxsplit=1)) > 1)
+        assert (rows["number"].strip(), rows["state"].strip(), rows["carrier"].strip()) == (
+            "+15555551234", "active", "T-Mobile")  # fmt: skip
+
+
+async def test_a_file_without_a_number_ends_with_1_and_asks_nobody(tmp_path: Path, database_url: str) -> None:
+    (tmp_path / "people.csv").write_text("name\nJosé\nJohn\n")
+    async with answering(lambda number: Reply(telnyx(number, "AT&T Mobility"))) as provider:
+        said = await sendable("lookup", "import", str(tmp_path / "people.csv"), "--max-cost", "1",
+                              database_url=database_url, config=written(tmp_path, provider))  # fmt: skip
+    assert (said.code, provider.calls) == (1, {})
+    assert said.err.startswith("sendable: people.csv: no line holds a phone number")
 
 
 async def test_a_file_is_looked_up_within_its_price_and_goes_on_where_it_stopped(

@@ -53,6 +53,34 @@ async def test_a_database_newer_than_the_code_is_refused_in_one_line(database_ur
         await upgrade(database_url)
 
 
+@pytest.mark.parametrize(("theirs", "says"), [
+    ("CREATE TABLE numbers (id int)", 'relation "numbers" already exists; give Sendable a database of its own'),
+    ("CREATE SCHEMA published", 'schema "published" already exists; give Sendable a database of its own'),
+    ("CREATE TABLE alembic_version AS SELECT 'ae1027a6acf' AS version_num",
+     "its schema is at 'ae1027a6acf'; give Sendable a database of its own"),
+])  # fmt: skip
+async def test_the_database_of_another_program_is_left_alone_and_named(
+    database_url: str, theirs: str, says: str
+) -> None:
+    url = await empty(database_url, "sendable_theirs")
+    engine = create_async_engine(url)
+    tables = text(
+        "SELECT nspname, relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind = 'r'"
+    )
+    try:
+        async with engine.begin() as db:
+            await db.execute(text(theirs))
+            before = {*(await db.execute(tables)).all()}
+        with pytest.raises(SchemaError) as refused:
+            await upgrade(url)
+        assert str(refused.value) == f"the database is another program's: {says}"
+        async with engine.connect() as db:
+            assert {*(await db.execute(tables)).all()} == before
+    finally:
+        await engine.dispose()
+        await drop(database_url, "sendable_theirs")
+
+
 async def test_a_migration_waits_for_a_busy_table_without_blocking_those_behind_it(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

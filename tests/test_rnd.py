@@ -307,6 +307,14 @@ async def test_a_list_is_written_handed_in_and_its_answers_are_taken(
     assert (again.code, "is there already" in again.err) == (2, True)
 
 
+async def test_a_file_without_an_answer_ends_with_1(tmp_path: Path, database_url: str) -> None:
+    """Most likely the one that was handed in."""
+    (tmp_path / "rnd.csv").write_text("4155550001,2025-03-01\n4155550002,2025-04-01\n")
+    said = await sendable("rnd", "import", str(tmp_path / "rnd.csv"), database_url=database_url)
+    assert said.code == 1
+    assert said.err.splitlines()[-1].startswith("sendable: rnd.csv: no line is an answer; give the file that came back")
+
+
 # Settings ----------------------------------------------------------------------------------------------------------
 
 

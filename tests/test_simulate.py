@@ -366,6 +366,19 @@ async def test_applying_asks_for_the_place_where_the_service_reads_its_policy(mi
     assert "SENDABLE_POLICY names no file" in said.err
 
 
+async def test_a_place_that_cannot_be_written_is_named_and_nothing_is_changed(
+    database_url: str, mine: Path, tmp_path: Path
+) -> None:
+    mine.write_text('mode = "strict"\n')
+    target = tmp_path / "nowhere" / "in-force.toml"
+    said = await sendable("policy", "apply", "--policy", str(mine), "--yes", database_url=database_url,
+                          policy=str(target))  # fmt: skip
+    assert said.code == 1
+    assert said.err.splitlines()[-1].startswith(
+        f"sendable: {target} cannot be written (No such file or directory): mend"
+    )
+
+
 # By parts ----------------------------------------------------------------------------------------------------------
 
 

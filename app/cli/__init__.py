@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import version
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -65,6 +68,7 @@ def _settle(*, told: Version = False) -> None:  # noqa: ARG001 - its own callbac
 
 def main() -> None:
     """Every error that has words of its own is told in them; any other is a fault of ours and shows all."""
+    _mend_output()
     try:
         app()
     except Exception as error:
@@ -73,6 +77,14 @@ def main() -> None:
             raise
         say(f"sendable: {known[0]}")
         sys.exit(known[1])
+
+
+def _mend_output() -> None:
+    """Who starts us may have closed it, or speak an encoding that lacks a letter of a list's name."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end
+    elif isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def told(error: Exception) -> tuple[str, int] | None:

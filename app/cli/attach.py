@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from asyncpg import ClientConfigurationError, DataError
 from sqlalchemy.exc import DBAPIError
@@ -18,6 +19,7 @@ from app.config import Settings, read_settings
 from app.main import gateways_of, url_of
 from app.services import migrate
 from app.services.connection import connect
+from app.services.embedded.home import is_made
 
 T = TypeVar("T")
 POOL = 3
@@ -32,7 +34,7 @@ def a_gateway(name: str | None) -> None:
 @asynccontextmanager
 async def attached(settings: Settings) -> AsyncIterator[AsyncEngine]:
     """An engine on a database that is there. A command that only looks creates none."""
-    if settings.database_url is None and not settings.data_dir.exists():
+    if settings.database_url is None and not is_made(settings.data_dir):
         raise Refused(f"there is no data in {settings.data_dir}: run `sendable serve`, or set SENDABLE_DATA_DIR", 1)
     async with url_of(settings) as url:
         engine = connect(url, pool=POOL)
@@ -85,9 +87,20 @@ _SAID = {
 """By PostgreSQL's own code: what it says, and what mends it."""
 
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Of a file that is open and written. Sockets have none of these, and their errors name no file either."""
+
+
+def _is_of_a_file(error: BaseException) -> TypeGuard[OSError]:
+    """Whether a file of the caller's is at fault, and no connection."""
+    return isinstance(error, OSError) and (error.filename is not None or error.errno in _NO_ROOM)
+
+
 def why_not(error: BaseException) -> tuple[str, str]:
     """Why the database could not be used, in words that quote no statement, and how to mend it."""
     cause = _cause(error)
+    if _is_of_a_file(cause):
+        return f"{cause.filename or 'what is written'} cannot be used ({cause.strerror})", "mend it, or name another"
     if is_refusal(error):
         return f"the database refuses us: {_root(cause)}", _OWN_IT if _state(error) == _NO_RIGHT else _MEND_IT
     unknown = f"the database does not answer ({type(cause).__name__})", _START_IT
@@ -100,6 +113,8 @@ def _of_the_line(root: BaseException) -> tuple[str, str] | None:
         return "the host of the database has no address", _MEND_IT
     if isinstance(root, ssl.SSLError):
         return f"the database does not prove who it is ({type(root).__name__})", f"{_MEND_IT}: its sslmode, sslrootcert"
+    if isinstance(root, FileNotFoundError):
+        return "the socket of the database, or the file that sslrootcert names, is not there", _START_IT
     if type(root) is ConnectionError:  # asyncpg's own, of a server that answers otherwise than it was asked
         return "what listens there takes no SSL, or is no PostgreSQL", _MEND_IT
     if isinstance(root, ClientConfigurationError):

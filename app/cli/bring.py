@@ -48,7 +48,7 @@ def import_subscribers(
     """Opt-ins from a file: number, consented_at, source; list, sender, evidence. Each acts as an opt-in of its own."""
     region = read_settings().region
     try:
-        usual = Usual(sender and sender_id(sender, region), list_, source, region)
+        usual = Usual(None if sender is None else sender_id(sender, region), list_, source, region)
     except ValueError as error:
         raise Refused(f"--sender: {error}") from error
 

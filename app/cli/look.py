@@ -106,11 +106,13 @@ def show_number(
     json: Json = False,
 ) -> None:
     """May this number be texted, and if not, why not? With its lists."""
-    if list_ and not sender:
+    if list_ is not None and sender is None:
         raise Refused("--list asks for a list of a sender: name it with --sender")
+    if list_ is not None and not list_.strip():
+        raise Refused("--list names none: say which list, or leave it out to ask for the sender alone")
     region = read_settings().region
     with refusing():
-        asked = Asked(sender and sender_id(sender, region), list_)
+        asked = Asked(None if sender is None else sender_id(sender, region), list_)
         wanted = e164(number, region)
 
     async def look(engine: AsyncEngine, _: Settings) -> dict[str, Any]:

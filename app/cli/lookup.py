@@ -60,7 +60,7 @@ def look_up_number(
     async def ask(engine: AsyncEngine, settings: Settings) -> tuple[Outcome, dict[str, Any]]:
         async with _lookups(engine, settings).open() as lookups:
             outcome = await lookups.look_up(who)
-        return outcome, status.answer((await status.read_many(engine, [who]))[who], status.Asked())
+        return outcome, status.told((await status.read_many(engine, [who]))[who], status.Asked())
 
     outcome, shown = with_database(ask)
     told = _told(outcome) | {"state": shown["state"], "carrier": shown["carrier"]}
@@ -127,6 +127,8 @@ def look_up_file(
     most, since = _money(max_cost), _since(again_after)
     settings = read_settings()
     wanted = _wanted(file, settings.region)
+    if wanted.wrong and not wanted.numbers:
+        raise Refused(f"{file.name}: no line holds a phone number: name its column `number`, or let it be the first", 1)
 
     async def look(engine: AsyncEngine, settings: Settings) -> dict[str, Any]:
         lookups = _lookups(engine, settings, most)

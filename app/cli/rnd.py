@@ -124,6 +124,8 @@ def import_(
         as_table(("what", "lines"), list(told.items()))
     if told["never_asked"]:
         say(f"{told['never_asked']} answers are to questions that no export of ours holds: they were left alone")
+    if told["wrong_lines"] and not (told["yes"] or told["no"] or told["no_data"]):
+        raise Refused(f"{file.name}: no line is an answer; give the file that came back, not the one handed in", 1)
 
 
 def _parts(lines: TextIO, counts: Counter[str]) -> Iterator[dict[database.Asked, database.Told]]:
@@ -150,14 +152,15 @@ def _number(text: str, settings: Settings) -> str:
 
 
 def _own(settings: Settings, sender: str | None) -> str | None:
-    return None if sender is None else sender_id(sender, settings.region)
+    with refusing():
+        return None if sender is None else sender_id(sender, settings.region)
 
 
 async def _sender(engine: AsyncEngine, settings: Settings, list_: str, sender: str | None) -> str:
     """Whose list is meant. Raises Refused where that is not clear."""
     known = await checks.senders_of(engine, list_)
-    if sender is not None:
-        known = [own for own in known if own == sender_id(sender, settings.region)]
+    if named := _own(settings, sender):
+        known = [own for own in known if own == named]
     if not known:
         raise Refused("there is no list of this name: `GET /v1/lists` names those there are", 1)
     if len(known) > 1:

@@ -44,7 +44,10 @@ def console(*, error: bool = False) -> Console:
 
 
 def as_json(value: object) -> None:
-    sys.stdout.write(orjson.dumps(value, default=_plain, option=_JSON).decode())
+    """In UTF-8, as JSON is, whatever the terminal speaks."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(orjson.dumps(value, default=_plain, option=_JSON))
+    sys.stdout.buffer.flush()
 
 
 def as_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -48,7 +48,12 @@ def apply(
         raise Refused("nothing is changed: nobody can be asked here; say --yes to put it in force", 1)
     if not yes:
         typer.confirm(f"{target} will hold this policy. Go on?", abort=True, err=True)
-    _write(target, policy.read_bytes())
+    try:
+        _write(target, policy.read_bytes())
+    except OSError as error:
+        raise Refused(
+            f"{target} cannot be written ({error.strerror}): mend SENDABLE_POLICY, or that folder", 1
+        ) from error
     say(f"{target} holds the new policy; restart every `sendable serve` that reads it: it is in force from then on")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -82,7 +83,7 @@ def _decide(decide: Decision, done: str, which: Which, *, yes: bool, json: bool)
 
     async def act(engine: AsyncEngine, settings: Settings) -> int:
         with busy(f"numbers are {done}"):
-            return await decide(engine, which, meaning_of(settings).policy, getpass.getuser())
+            return await decide(engine, which, meaning_of(settings).policy, who_decides())
 
     total = with_database(act)
     if json:
@@ -91,6 +92,14 @@ def _decide(decide: Decision, done: str, which: Which, *, yes: bool, json: bool)
         raise Refused("this number is not held", 1)
     else:
         say(f"{total} {'number' if total == 1 else 'numbers'} {done}")
+
+
+def who_decides() -> str:
+    """Who decides, for the history. A container may run as a number that has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _which(number: str | None, code: str | None, space: str | None, reason: str | None) -> Which:
@@ -146,7 +155,7 @@ def _settle(id_: int, word: Word, done: str, *, yes: bool, json: bool) -> None:
 
     async def act(engine: AsyncEngine, settings: Settings) -> int | None:
         with busy(f"quarantine {id_} is {done}"):
-            return await events.decide(engine, id_, word, meaning_of(settings).policy, getpass.getuser())
+            return await events.decide(engine, id_, word, meaning_of(settings).policy, who_decides())
 
     total = with_database(act)
     if total is None:

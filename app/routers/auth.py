@@ -22,8 +22,9 @@ bearer = HTTPBearer(
 
 def scope(name: str) -> Callable[..., Awaitable[None]]:
     """A dependency: `Annotated[None, Security(scope("numbers:read"))]`."""
+    named = Security(bearer, scopes=[name])  # the scope stands in the API's document; nothing else reads it there
 
-    async def needs(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]) -> None:
+    async def needs(request: Request, _: HTTPAuthorizationCredentials | None = named) -> None:
         await require(request, name)
 
     return needs
@@ -46,8 +47,12 @@ async def require(request: Request, name: str) -> None:
         _stop(401, "this key is wrong, revoked or has expired: send a live one as `Authorization: Bearer …`",
               'Bearer error="invalid_token"')  # fmt: skip
     if not key.may(name):
-        _stop(403, f"this key lacks the scope `{name}`: use one that has it, or make one with `sendable keys create`",
-              f'Bearer error="insufficient_scope", scope="{name}"')  # fmt: skip
+        _stop(403, lacking(name), f'Bearer error="insufficient_scope", scope="{name}"')
+
+
+def lacking(name: str) -> str:
+    """What a key hears that may not."""
+    return f"this key lacks the scope `{name}`: use one that has it, or make one with `sendable keys create`"
 
 
 def keyring(request: Request) -> Keyring:

@@ -23,6 +23,7 @@ from app.gateways import GATEWAYS
 from app.models import api
 from app.models.opt_in import SubscriberLine
 from app.routers.answers import JSON, NDJSON
+from app.routers.auth import lacking
 from app.routers.messages import SentMessage
 from app.routers.problems import MEDIA_TYPE, Problem, answer
 
@@ -73,8 +74,8 @@ _BY_FASTAPI = 422
 """It documents its own, of another shape."""
 
 
-def _problem(status: int, description: str | None = None) -> Document:
-    detail = _FIXES.get(status, PROBLEMS[status])
+def _problem(status: int, description: str | None = None, detail: str | None = None) -> Document:
+    detail = detail or _FIXES.get(status, PROBLEMS[status])
     example = {"type": "about:blank", "title": "…", "status": status, "detail": detail}
     content = {MEDIA_TYPE: {"schema": _ref(api.Problem), "example": example}}
     answer = {"description": description or PROBLEMS[status], "content": content}
@@ -119,7 +120,7 @@ NUMBER_STATUS = {
     "description": "Of the number alone, with a sender, or with a list of that sender: `decision` answers exactly what "
     "was asked. A number nobody has spoken of is `unseen`, and sendable. With `as_of` it is what would have been "
     "answered at that moment; `waiting_for`, `until` and all of the carrier but its name are null then.",
-    "security": [{"key": []}],
+    "security": [{"key": ["numbers:read"]}],
     "parameters": [
         _text("number", "path", "E.164; a national number is read with the default region", api.NUMBER),
         _text("sender", "query", "Short code, phone number or name", "12345"),
@@ -284,7 +285,14 @@ def _complete(operation: Document) -> None:
     for status in sorted(declared | set(_errors(operation))):
         said = responses.get(str(status), {}).get("description") if status != _BY_FASTAPI else None
         responses[str(status)] = _problem(status, said)
+    if name := _scope(operation):
+        responses["403"] = _problem(403, f"The key lacks the scope `{name}`, which this call needs", lacking(name))
     operation["responses"] = dict(sorted(responses.items()))
+
+
+def _scope(operation: Document) -> str | None:
+    """What a key must be made for to ask this; None where none is asked for."""
+    return next((name for scheme in operation.get("security", ()) for names in scheme.values() for name in names), None)
 
 
 # The page ----------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
 Id = Annotated[int, Field(ge=1, le=NEWEST)]
 
 
-class Choice(BaseModel):
+class UnreadChoice(BaseModel):
     """Some by id, those of a gateway, or all of them."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"gateway": "openmarket"}]})
@@ -31,7 +31,7 @@ class Choice(BaseModel):
     all: bool = False
 
     @model_validator(mode="after")
-    def _one_way(self) -> Choice:
+    def _one_way(self) -> UnreadChoice:
         if (self.ids is not None) + (self.gateway is not None) + self.all != 1:
             raise ValueError('say which in one way: "ids", "gateway", or "all": true')
         return self
@@ -47,7 +47,7 @@ class OfGateway(BaseModel):
 
 @router.post("/v1/unread/replay", operation_id="replayUnread", summary="Read what could not be read again",
              response_model=api.Replayed)  # fmt: skip
-async def replay(request: Request, choice: Choice, _: Admin = None) -> Response:
+async def replay(request: Request, choice: UnreadChoice, _: Admin = None) -> Response:
     """After a fix: they are applied as if they had been read when they came, once; what is still unreadable stays."""
     state = request.app.state
     return answer((await unread.replay(state.engine, state.meaning, state.links, _which(choice)))._asdict())
@@ -68,10 +68,10 @@ async def reverify(request: Request, choice: OfGateway, _: Admin = None) -> Resp
 
 @router.post("/v1/unread/drop", operation_id="dropUnread", summary="Give up what could not be read",
              response_model=api.Dropped)  # fmt: skip
-async def drop(request: Request, choice: Choice, _: Admin = None) -> Response:
+async def drop(request: Request, choice: UnreadChoice, _: Admin = None) -> Response:
     """They are forgotten for good, unread."""
     return answer({"dropped": await unread.drop(request.app.state.engine, _which(choice))})
 
 
-def _which(choice: Choice) -> Which:
+def _which(choice: UnreadChoice) -> Which:
     return Which(choice.ids, choice.gateway)

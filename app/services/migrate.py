@@ -4,6 +4,7 @@ short lock timeout, so that a busy table is waited for outside, not inside, a qu
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from alembic import command
@@ -23,6 +24,11 @@ PATIENCE = 60
 """Seconds for which a migration that could not get its locks is tried again."""
 _LOCK = 7_316_001
 LOCK_NOT_AVAILABLE = "55P03"
+_THERE_ALREADY = {"42P06", "42P07", "42710"}
+"""A schema, a table, a type of that name."""
+_OURS = re.compile(r"\d{4}")
+"""How our versions are written."""
+_OWN_DATABASE = "give Sendable a database of its own"
 
 
 class SchemaError(RuntimeError):
@@ -70,6 +76,8 @@ def _upgrade(connection: Connection) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     found = _version(connection)
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if found and not _OURS.fullmatch(found):
+        raise SchemaError(f"the database is another program's: its schema is at {found!r}; {_OWN_DATABASE}")
     if found and found not in known:
         raise SchemaError(
             f"the database is at version {found}, newer than this code ({head()}): start a newer Sendable"
@@ -77,8 +85,18 @@ def _upgrade(connection: Connection) -> None:
     connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
     config = _config()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except DBAPIError as error:
+        if found is None and _state(error) in _THERE_ALREADY:
+            said = str(error.orig).rpartition(": ")[2]
+            raise SchemaError(f"the database is another program's: {said}; {_OWN_DATABASE}") from error
+        raise
 
 
 def _busy(error: BaseException) -> bool:
-    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE
+    return isinstance(error, DBAPIError) and _state(error) == LOCK_NOT_AVAILABLE
+
+
+def _state(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)

@@ -87,6 +87,12 @@ async def _demo(receipts: int, seed: int, url: str | None, key: str | None, *, s
                 await asyncio.Event().wait()
 
 
+def _said(error: httpx.HTTPError) -> str:
+    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in {401, 403}:
+        return "it asks for a key with the scope admin: give it one with --key"
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 async def _told(receipts: int, seed: int, wire: Wire, key: str | None, folder: Path | None, *, json: bool) -> None:
     """Feed, ask, show. Refused where what the service says is not what was sent."""
     began = datetime.now(UTC)
@@ -98,7 +104,7 @@ async def _told(receipts: int, seed: int, wire: Wire, key: str | None, folder: P
             fed = await _fed(service, day, wire)
             came = await outcome.read(http, day, began - timedelta(seconds=1), start)
     except httpx.HTTPError as error:
-        raise Refused(f"{wire.base} cannot be asked: {error or type(error).__name__}".splitlines()[0], 1) from error
+        raise Refused(f"{wire.base} cannot be asked: {_said(error)}", 1) from error
     wrong = [*fed.wrong, *mismatches(day, wire, came)]
     seen = await report.as_the_reader(folder) if folder else []
     summary = report.summary(day, came, fed.posts, fed.seconds) | {"mismatches": wrong}

@@ -103,6 +103,16 @@ class Home:
             raise CannotStart(f"{folder} must be a folder of {self.user} with mode 0700: mend it, or move it away")
 
 
+def is_made(data_dir: Path) -> bool:
+    """Whether a server has ever started here, or elsewhere in its stead. A folder that is closed to us may hold one."""
+    try:
+        note = _note(data_dir)
+        home = Path(note.read_text().splitlines()[0]) if note.exists() else data_dir / "postgres"
+        return (home / "data").exists()
+    except PermissionError:
+        return True
+
+
 def locate(data_dir: Path) -> Home:
     """The home that belongs to a data folder; chosen and made, still empty, if there is none yet."""
     data_dir = data_dir.resolve()
