@@ -267,6 +267,13 @@ class Settings(_Table):
             raise ValueError("is too short to be a key: use at least 24 random characters")
         return SecretStr(bare)
 
+    @field_validator("receipts_kept", "changes_kept")
+    @classmethod
+    def _a_day_at_least(cls, kept: timedelta) -> timedelta:
+        if kept < timedelta(days=1):
+            raise ValueError("must be at least 1d: what is older is deleted for good")
+        return kept
+
     @field_validator("region")
     @classmethod
     def _known_region(cls, region: str) -> str:

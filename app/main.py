@@ -83,7 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
                 yield
 
     app = FrontedApp(title="Sendable", description=DESCRIPTION, version="0.1.0", lifespan=lifespan, docs_url=None,
-                     redoc_url=None, telemetry=_NO_TRACES)  # fmt: skip
+                     redoc_url=None, redirect_slashes=False, telemetry=_NO_TRACES)  # fmt: skip
     app.state.settings, app.state.meaning, app.state.links = settings, meaning, links
     app.state.gateways, app.state.errands = gateways, Errands()
     problems.install(app)

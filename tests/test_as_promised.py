@@ -142,6 +142,13 @@ async def test_a_place_in_a_body_is_a_pointer_and_the_whole_body_the_empty_one(s
     assert await pointers("POST", "/v1/held/release", {"number": "x"}) == ["/number"]
 
 
+async def test_a_slash_too_many_is_no_address_and_leads_nowhere(service: Service) -> None:
+    """A redirection names our own scheme and host, which are not those that a caller behind a proxy knows."""
+    response = await service.client.get("/v1/held/")
+    assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+    assert "location" not in response.headers
+
+
 async def test_an_empty_import_is_called_empty(service: Service) -> None:
     assert "the body is empty" in told(await service.client.post(LIST, content=b""))
 

@@ -120,9 +120,13 @@ async def test_a_command_that_only_looks_starts_no_database(tmp_path):
 
 
 async def test_a_command_that_only_looks_makes_none_in_an_empty_folder_either(tmp_path):
+    why = f"there is no data in {tmp_path}: run `sendable serve`"
     said = await sendable("held", "list", data_dir=str(tmp_path))
     assert (said.code, [*tmp_path.iterdir()]) == (1, [])
-    assert said.err.startswith(f"sendable: there is no data in {tmp_path}: run `sendable serve`")
+    assert said.err.startswith(f"sendable: {why}")
+    said = await sendable("doctor", data_dir=str(tmp_path))
+    assert (said.code, [*tmp_path.iterdir()]) == (1, [])
+    assert why in said.out
 
 
 async def test_a_file_that_cannot_be_written_is_named_and_no_database_blamed(service, database, tmp_path):

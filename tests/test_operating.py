@@ -307,10 +307,17 @@ async def test_a_database_that_was_never_migrated_is_wrong(database_url):
 
 
 async def test_a_database_newer_than_the_code_is_wrong(database_url):
-    await run_sql(database_url, "UPDATE alembic_version SET version_num = 'from-tomorrow'")
+    await run_sql(database_url, "UPDATE alembic_version SET version_num = '9999'")
     (finding,) = wrong(await examined(database_url))
-    assert finding.says == f"version from-tomorrow is newer than this code ({head()})"
+    assert finding.says == f"version 9999 is newer than this code ({head()})"
     assert finding.mend == "start a newer Sendable"
+
+
+async def test_a_database_of_another_program_is_wrong_and_not_called_newer(database_url):
+    await run_sql(database_url, "UPDATE alembic_version SET version_num = 'a1b2c3d4e5f6'")
+    (finding,) = wrong(await examined(database_url))
+    assert finding.says == "at 'a1b2c3d4e5f6', which is another program's"
+    assert finding.mend == "give Sendable a database of its own"
 
 
 async def test_a_server_that_takes_no_writes_is_wrong(database_url):

@@ -25,7 +25,7 @@ from app.services import keys as ring
 from app.services import migrate as migrations
 from app.services.connection import is_lost
 from app.services.doctor import READER
-from app.services.embedded.home import ROLE, locate
+from app.services.embedded.home import ROLE, is_made, locate
 from app.services.finding import Finding
 from app.services.keys import Key
 from app.services.sample import of_gateway
@@ -106,7 +106,7 @@ async def _of_database(settings: Settings) -> list[Finding]:
     found: list[Finding] = []
     limit = asyncio.timeout(PATIENCE)
     try:
-        if settings.database_url is None and settings.data_dir.exists():
+        if settings.database_url is None and is_made(settings.data_dir):
             found.append(doctors.of_disk(locate(settings.data_dir).path))
         async with limit, attached(settings) as engine:
             limit.reschedule(None)

@@ -33,6 +33,8 @@ class Choice(BaseModel):
     def _something(self) -> Choice:
         if not (self.number or self.code or self.reason):
             raise ValueError("name a number, a code or a reason: all held numbers at once are never meant")
+        if self.code and not self.code_space:
+            raise ValueError('a code means something only inside its space: name it too, for example "openmarket"')
         return self
 
 

@@ -161,6 +161,8 @@ def _schema(found: str | None) -> Finding:
     if found is None:
         return Finding("wrong", "schema", "not there yet", "run `sendable migrate`")
     known = {script.revision for script in ScriptDirectory(str(migrate.MIGRATIONS)).walk_revisions()}
+    if not migrate.is_ours(found):
+        return Finding("wrong", "schema", f"at {found!r}, which is another program's", migrate.OWN_DATABASE)
     if found not in known:
         return Finding("wrong", "schema", f"version {found} is newer than this code ({head})", "start a newer Sendable")
     return Finding("wrong", "schema", f"version {found}; this code needs {head}", "run `sendable migrate`")

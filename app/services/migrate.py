@@ -28,7 +28,7 @@ _THERE_ALREADY = {"42P06", "42P07", "42710"}
 """A schema, a table, a type of that name."""
 _OURS = re.compile(r"\d{4}")
 """How our versions are written."""
-_OWN_DATABASE = "give Sendable a database of its own"
+OWN_DATABASE = "give Sendable a database of its own"
 
 
 class SchemaError(RuntimeError):
@@ -62,6 +62,11 @@ def head() -> str:
     return ScriptDirectory.from_config(_config()).get_current_head() or ""
 
 
+def is_ours(version: str) -> bool:
+    """Whether it is one of Sendable's, of whatever release; else another program migrates there."""
+    return _OURS.fullmatch(version) is not None
+
+
 def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
@@ -76,8 +81,8 @@ def _upgrade(connection: Connection) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     found = _version(connection)
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if found and not _OURS.fullmatch(found):
-        raise SchemaError(f"the database is another program's: its schema is at {found!r}; {_OWN_DATABASE}")
+    if found and not is_ours(found):
+        raise SchemaError(f"the database is another program's: its schema is at {found!r}; {OWN_DATABASE}")
     if found and found not in known:
         raise SchemaError(
             f"the database is at version {found}, newer than this code ({head()}): start a newer Sendable"
@@ -90,7 +95,7 @@ def _upgrade(connection: Connection) -> None:
     except DBAPIError as error:
         if found is None and _state(error) in _THERE_ALREADY:
             said = str(error.orig).rpartition(": ")[2]
-            raise SchemaError(f"the database is another program's: {said}; {_OWN_DATABASE}") from error
+            raise SchemaError(f"the database is another program's: {said}; {OWN_DATABASE}") from error
         raise
 
 
