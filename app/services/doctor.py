@@ -42,7 +42,10 @@ def of_settings(settings: Settings) -> Iterator[Finding]:
         if link.code_space is None and name in GATEWAYS and "code_space" in GATEWAYS[name].hint:
             yield Finding("note", about, "its codes mean nothing yet", "say whose codes they are: `code_space = …`")
     if settings.auth == "on" and not any(link.secrets for link in links.values()):
-        mend = "give one a secret: [gateways.NAME] in the file that SENDABLE_CONFIG names"
+        mend = (
+            "give one a secret: [gateways.NAME] in the file that SENDABLE_CONFIG names; "
+            "or look as it is served: `make run` sets SENDABLE_AUTH=off"
+        )
         yield Finding("wrong", "gateways", "no gateway can post receipts", mend)
     yield from lookups.of_settings(settings.lookup)
 
