@@ -44,7 +44,7 @@ def of_settings(settings: Settings) -> Iterator[Finding]:
     if settings.auth == "on" and not any(link.secrets for link in links.values()):
         mend = (
             "give one a secret: [gateways.NAME] in the file that SENDABLE_CONFIG names; "
-            "or look as it is served: `make run` sets SENDABLE_AUTH=off"
+            "a service of `make run` takes all, since it has SENDABLE_AUTH=off: give that here, too"
         )
         yield Finding("wrong", "gateways", "no gateway can post receipts", mend)
     yield from lookups.of_settings(settings.lookup)
