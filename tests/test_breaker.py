@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +31,14 @@ async def post(service: Service, receipts: Iterable[dict[str, Any]], *, one_by_o
     for body in bodies:
         answer = await service.client.post("/v1/receipts/native", json=body)
         assert (answer.status_code, "sendable-unread" in answer.headers) == (200, False)
+
+
+async def register(service: Service, carriers: Mapping[str, str]) -> None:
+    """Their messages of code 561, each sent by a carrier."""
+    sent_at = (BEGAN - timedelta(hours=2)).isoformat()
+    sent = [{"gateway": "native", "message_id": f"561-{number}", "number": number, "sender": SENDER,
+             "carrier": carrier, "sent_at": sent_at} for number, carrier in carriers.items()]  # fmt: skip
+    assert (await service.client.post("/v1/messages", json=sent)).status_code == 200
 
 
 async def subscribe(service: Service, many: Iterable[str], days: int = 30) -> None:
@@ -248,6 +256,58 @@ async def test_another_code_sender_gateway_or_carrier_is_counted_by_itself(servi
     await post(service, (failure(one, carrier="Verizon", message_id=f"c-{one}") for one in numbers(20)))
     assert await waiting(service) == []
     assert (await tally(service))[2] == 0
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["a receipt with its number", "one with its message id alone"])
+@pytest.mark.parametrize("late", [False, True], ids=["register first", "receipts first"])
+async def test_a_receipt_that_names_no_carrier_counts_for_the_one_its_message_was_sent_by(
+    small: Service, *, named: bool, late: bool
+) -> None:
+    """But for one that could act before the register told: it counted for nobody's carrier then."""
+    everybody = numbers(7)
+    by = ["T-Mobile USA, Inc."] * 4 + ["AT&T"] * 3
+    await subscribe(small, everybody)
+    unnamed = {"carrier": None} | ({} if named else {"number": None, "sender": None})
+    steps = [register(small, dict(zip(everybody, by, strict=True))),
+             post(small, (failure(number) | unnamed for number in everybody))]  # fmt: skip
+    for step in reversed(steps) if late else steps:
+        await step
+    if named and late:
+        expected, counted = [("", 7)], [("AT&T", 3), ("T-Mobile", 4)]
+        assert await tally(small) == (0, 0, 7)
+    else:
+        expected, counted = [("T-Mobile", 4)], [("AT&T", 3)]
+        assert await tally(small) == (3, 0, 4)
+    assert [(event["carrier"], event["waiting"]) for event in await waiting(small)] == expected
+    left = """SELECT carrier, sum(total)::int FROM hourly_counts WHERE outcome = 'list.opted_out'
+              GROUP BY 1 HAVING sum(total) <> 0 ORDER BY 1"""
+    for event in await waiting(small):
+        await small.client.post(f"/v1/quarantine/{event['id']}/discard")
+    assert await small.sql(left) == ([] if named and late else counted)
+
+
+@pytest.mark.parametrize("decision", ["release", "discard"])
+async def test_what_the_breaker_undoes_was_counted_for_the_carrier_of_its_message_whoever_serves_the_number_now(
+    small: Service, decision: str
+) -> None:
+    everybody = numbers(4)
+    await subscribe(small, everybody)
+    await register(small, dict.fromkeys(everybody, "AT&T"))
+    moved = {"status": "delivered", "code": None, "carrier": "Verizon",
+             "occurred_at": (BEGAN - timedelta(hours=1)).isoformat()}  # fmt: skip
+    await post(small, (failure(number, message_id=f"d-{number}", **moved) for number in everybody))
+    counted = """SELECT outcome, carrier, sum(total)::int FROM hourly_counts WHERE outcome IN ('sent', 'list.opted_out')
+                 GROUP BY 1, 2 HAVING sum(total) <> 0 ORDER BY 1, 2"""
+    await post(small, (failure(number, carrier=None) for number in everybody[:3]))
+    sent = [("sent", "AT&T", 3), ("sent", "Verizon", 4)]
+    assert await small.sql(counted) == [("list.opted_out", "AT&T", 3), *sent]
+    await post(small, [failure(everybody[3], carrier=None)])
+    sent[0] = ("sent", "AT&T", 4)
+    assert await small.sql(counted) == sent
+    (event,) = await waiting(small)
+    await small.client.post(f"/v1/quarantine/{event['id']}/{decision}")
+    left = [("list.opted_out", "AT&T", 4)] if decision == "release" else []
+    assert await small.sql(counted) == [*left, *sent]
 
 
 async def test_a_code_with_leading_zeros_is_counted_as_the_one_of_the_catalogue(service: Service) -> None:

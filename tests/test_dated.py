@@ -14,7 +14,7 @@ from app.services.decide import Registered, decide
 from app.services.merge import merge
 from tests.verdicts import DAY, EVENT, HERE, HOUR, LOOKUPS, NUMBER, SENT, THERE, condition, delivered, failed, opted_in
 
-REGISTERED = Registered(NUMBER, HERE, SENT, routed=False)
+REGISTERED = Registered(NUMBER, HERE, SENT, carrier=None)
 
 
 def told(status: Status, reason: str | None = None, known: Registered | None = None, message: str = "m1") -> Verdict:

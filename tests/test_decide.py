@@ -165,7 +165,7 @@ def test_a_stale_carrier_forgets_the_stored_carrier_but_not_one_learnt_later() -
 @pytest.mark.parametrize("reason", ["deactivated", "number_changed"])
 def test_a_deactivation_is_final_for_everybody_when_the_register_says_that_we_sent_no_carrier(reason: str) -> None:
     for routed, gone in ((True, NOBODY), (False, EVERYBODY)):
-        held = subscriber(LOOKUPS, failed(reason, known=Registered(NUMBER, HERE, SENT, routed)))
+        held = subscriber(LOOKUPS, failed(reason, known=Registered(NUMBER, HERE, SENT, "AT&T" if routed else None)))
         assert state(held) == "deactivated"
         assert ended(held) == gone
         assert (held.shown.lookup is None) == (not routed)
@@ -362,7 +362,7 @@ def test_the_send_time_is_the_receipts_else_the_registers_else_the_event_time(
     said: datetime | None, registered: datetime | None, counts: datetime
 ) -> None:
     receipt = Receipt("m1", Status.UNDELIVERABLE, NUMBER, HERE, occurred_at=EVENT, sent_at=said)
-    known = Registered(NUMBER, HERE, registered, routed=True) if registered else None
+    known = Registered(NUMBER, HERE, registered, carrier="AT&T") if registered else None
     verdict = decide(receipt, "opted_out", NOW, LOOKUPS, known)
     held = subscriber(LOOKUPS, opted_in(counts, name="spring"), opted_in(counts + INSTANT, name="summer"), verdict)
     assert ended(held) == OURS - {(HERE, "summer")}
@@ -439,7 +439,7 @@ def test_strict_needs_a_sender_for_each_of_the_twelve_and_still_acts_on_the_numb
 
 def test_the_register_names_number_and_sender_where_the_receipt_does_not() -> None:
     said = Receipt("m1", Status.UNDELIVERABLE, occurred_at=EVENT)
-    verdict = decide(said, "opted_out", NOW, LOOKUPS, Registered(NUMBER, HERE, SENT, routed=True))
+    verdict = decide(said, "opted_out", NOW, LOOKUPS, Registered(NUMBER, HERE, SENT, carrier="AT&T"))
     assert verdict.number == NUMBER
     held = subscriber(LOOKUPS, verdict)
     assert held.shown.blocks.keys() == {HERE}

@@ -85,7 +85,7 @@ def receipts(draw: st.DrawFn, when: st.SearchStrategy[datetime]) -> Said:
     status, at = draw(statuses), draw(when)
     sender = draw(st.sampled_from([*SENDERS, *SENDERS, None]))
     sent = at - timedelta(hours=draw(st.sampled_from([0, 0, 1, 30, 200, -20])))
-    known = draw(st.none() | st.booleans().map(lambda routed: Registered(NUMBER, sender or "", sent, routed)))
+    known = draw(st.none() | st.sampled_from([None, "Oak"]).map(lambda by: Registered(NUMBER, sender or "", sent, by)))
     receipt = Receipt(
         draw(st.sampled_from(["m1", "m2", "m3", None])), status, NUMBER, sender,
         carrier=draw(st.sampled_from([None, "Oak", "Elm"])), gateway=draw(st.sampled_from(["native", "kannel"])),
@@ -249,7 +249,7 @@ def _whose(event: Said, policy: Policy) -> str:
     if policy.strict(event.receipt.sender) and event.reason in OF_THE_TWELVE:
         return "sender"
     if event.reason in {"deactivated", "number_changed"}:
-        unrouted = event.known is not None and not event.known.routed
+        unrouted = event.known is not None and event.known.carrier is None
         return "everyone" if unrouted or not policy.lookups else "nobody"
     if event.reason == "reassigned":
         return "everyone"

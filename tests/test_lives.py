@@ -190,7 +190,7 @@ class Life:
         reason = event.reason if status in FAILED else None
         verdict = decide(receipt, reason, self.now, self.policy)
         arrival = Arrival(receipt, None, self.now, reason)  # type: ignore[arg-type]
-        if key := breaker.key_of(arrival, verdict, self.policy):
+        if key := breaker.key_of(arrival, "", verdict, self.policy):
             return structs.replace(verdict, apart=str(key), case=self.case if str(key) == KEY else None)
         return verdict
 

@@ -82,8 +82,8 @@ async def some_file(service: Service, chance: random.Random) -> None:
 async def some_messages(service: Service, chance: random.Random) -> None:
     at = (datetime.now(UTC) - timedelta(days=2)).isoformat()
     whose = [(f"m{chance.randrange(40)}", chance.choice(PEOPLE)) for _ in range(4)]
-    sent = [{"gateway": "native", "message_id": message, "number": number, "sender": "12345", "sent_at": at}
-            for message, number in whose]  # fmt: skip
+    sent = [{"gateway": "native", "message_id": message, "number": number, "sender": "12345", "sent_at": at,
+             "carrier": chance.choice([None, "AT&T", "T-Mobile"])} for message, number in whose]  # fmt: skip
     assert (await service.client.post("/v1/messages", json=sent)).status_code == 200
 
 

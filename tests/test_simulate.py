@@ -275,6 +275,26 @@ async def test_what_the_breaker_took_apart_is_left_out_and_counted(
     assert "60 receipts that the breaker took apart and nobody released are left out of both" in said.err
 
 
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_so_it_is_of_those_whose_carrier_only_the_register_told(
+    service: Service, database_url: str, mine: Path, *, forgotten: bool
+) -> None:
+    people = [f"+1555555{4000 + place}" for place in range(60)]
+    sent = [{"gateway": "native", "message_id": f"m{number}", "number": number, "sender": "12345", "carrier": "AT&T",
+             "sent_at": OLD_ENOUGH} for number in people]  # fmt: skip
+    assert (await service.client.post("/v1/messages", json=sent)).status_code == 200
+    for number in people:
+        await opt_in(service, number)
+        await hear(service, number, "561", message_id=f"m{number}")
+    assert await service.sql("SELECT carrier FROM quarantines WHERE decision IS NULL") == [("AT&T",)]
+    if forgotten:
+        await service.sql("DELETE FROM messages")
+    mine.write_text("")
+    told = await simulated(database_url, mine)
+    assert (told["receipts"], told["quarantined"], told["differ"]) == (60, 60, 0)
+    assert (await sendable("replay", database_url=database_url)).err == "no difference\n"
+
+
 MANY_RECEIPTS = """
 INSERT INTO receipts (key, gateway, account, message_id, number, sender, status, code_space, code, reason, received_at)
 SELECT gen_random_uuid(), 'native', '', n::text, '+1415555' || lpad(n::text, 4, '0'), '12345', 'undeliverable',
@@ -413,4 +433,4 @@ async def test_a_receipt_is_read_back_as_it_came(service: Service, database_url:
     assert (arrival.receipt.status, arrival.receipt.code, arrival.reason) == (
         Status.UNDELIVERABLE, "560", "carrier_blocked_subscriber")  # fmt: skip
     assert known is not None
-    assert (known.sender, known.routed, arrival.brand) == ("12345", False, "T-Mobile")
+    assert (known.sender, known.carrier, arrival.brand) == ("12345", None, "T-Mobile")

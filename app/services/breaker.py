@@ -15,9 +15,11 @@ from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
 
+from app.models.catalogue import Carriers
 from app.models.number import Cause, Change, Verdict
 from app.models.policy import Breaker, Policy
 from app.services.connection import Connection
+from app.services.decide import Registered
 from app.services.settle import Held
 from app.services.shown import network_of
 from app.services.store import OPTED_OUT, Arrival, CountKey, columns
@@ -30,7 +32,9 @@ KEYS_MOST = 10_000
 
 
 class Key(NamedTuple):
-    """Of whose failures a mass event is made. `carrier` as the receipt names it; empty where it names none."""
+    """Of whose failures a mass event is made. `carrier` as the receipt names it, else as the register does; empty where
+    neither names one.
+    """
 
     gateway: str
     code_space: str
@@ -95,7 +99,20 @@ class Watched(NamedTuple):
     keys: Mapping[str, Key]
 
 
-def key_of(arrival: Arrival, verdict: Verdict, policy: Policy) -> Key | None:
+def own_carrier(arrival: Arrival) -> str:
+    """The carrier that a receipt names; empty where it names none."""
+    return arrival.brand or arrival.receipt.carrier or ""
+
+
+def carrier_of(arrival: Arrival, known: Registered | None, carriers: Carriers) -> str:
+    """The same, else the one by which its message was sent, as the register tells."""
+    own = own_carrier(arrival)
+    if own or known is None or known.carrier is None:
+        return own
+    return carriers.name(known.carrier) or known.carrier
+
+
+def key_of(arrival: Arrival, carrier: str, verdict: Verdict, policy: Policy) -> Key | None:
     """The key of a failure that ends consent or holds; None for any other, and for a revocation. One without a sender
     that waits for its name ends nothing yet: it is looked at when it has one.
     """
@@ -103,7 +120,6 @@ def key_of(arrival: Arrival, verdict: Verdict, policy: Policy) -> Key | None:
     if reason is None or policy.rule(reason).revocation or not _weighs(verdict):
         return None
     code = arrival.spelled or receipt.code or reason
-    carrier = arrival.brand or receipt.carrier or ""
     return Key(receipt.gateway, receipt.code_space or "", code, verdict.sender or "", carrier, reason)
 
 
@@ -188,12 +204,11 @@ RETURNING h.key, h.number, h.quarantine
 """
 
 
-async def watch(db: Connection, arrivals: Sequence[Arrival], verdicts: Sequence[Verdict], guard: Guard,
+async def watch(db: Connection, keys: Sequence[Key | None], verdicts: Sequence[Verdict], guard: Guard,
                 now: datetime) -> Watched:  # fmt: skip
     """One statement for a group in which anything ends consent or holds, up to four more when a key comes near its
-    limit; none for any other group. Call it before the numbers are locked.
+    limit; none for any other group. `keys`: of each verdict. Call it before the numbers are locked.
     """
-    keys = [key_of(arrival, verdict, guard.policy) for arrival, verdict in zip(arrivals, verdicts, strict=True)]
     hits = sorted({(str(key), verdict.number) for key, verdict in zip(keys, verdicts, strict=True) if key})
     if not hits:
         return Watched([*verdicts], [], {}, {})

@@ -29,12 +29,12 @@ _BY_STATUS = {Status.EXPIRED: "expired", Status.REJECTED: "rejected_unspecified"
 
 
 class Registered(NamedTuple):
-    """What the sent-message register tells of a receipt's message; `routed`: we named a carrier when sending."""
+    """What the sent-message register tells of a receipt's message; `carrier`: the one that we named when sending."""
 
     number: str
     sender: str
     sent_at: datetime
-    routed: bool
+    carrier: str | None
 
 
 def reason_of(receipt: Receipt, code: Code | None) -> str:
@@ -145,7 +145,7 @@ def _consent(rule: Rule, policy: Policy, sender: str | None, known: Registered |
 
 
 def _ends(rule: Rule, policy: Policy, sender: str | None, known: Registered | None) -> Ends:
-    if rule.unrouted_consent and known and not known.routed:
+    if rule.unrouted_consent and known and known.carrier is None:
         return rule.unrouted_consent
     if rule.strict_consent and policy.strict(sender):
         return rule.strict_consent

@@ -73,11 +73,14 @@ async def act(db: Connection, pairs: Sequence[Pair], meaning: Meaning, now: date
             replace(verdict, named=f"held/{a.reason}/{a.receipt.message_id}", dated=bool(a.receipt.number))
             for (a, _), verdict in zip(pairs, verdicts, strict=True)
         ]
-    watched = await breaker.watch(db, [a for a, _ in pairs], verdicts, Guard(policy, meaning.tally), now)
+    arrivals = [a for a, _ in pairs]
+    carriers = [_carrier(a, entry, meaning, again=again) for a, entry in pairs]
+    keys = [breaker.key_of(*one, policy) for one in zip(arrivals, carriers, verdicts, strict=True)]
+    watched = await breaker.watch(db, keys, verdicts, Guard(policy, meaning.tally), now)
     acting = [_undoable(v, entry) for v, (_, entry) in zip(watched.verdicts, pairs, strict=True)]
     applied = await apply(db, [*acting, *besides, *watched.undoing], policy, now, lacking=lacking)
-    rows = zip(pairs, verdicts, applied.changes, strict=False)
-    told = [Told(a, v, changes, _network(applied, a, v, again=again)) for (a, _), v, changes in rows]
+    rows = zip(arrivals, carriers, verdicts, applied.changes, strict=False)
+    told = [Told(a, v, changes, c or _network(applied, a, v, again=again)) for a, c, v, changes in rows]
     others, recounted = applied.changes[len(pairs) :], Counter[CountKey]()
     for verdict, changes in zip(watched.undoing, others[len(besides) :], strict=True):
         key = watched.keys[verdict.apart or ""]
@@ -98,10 +101,22 @@ async def _decided(db: Connection, pairs: Sequence[Pair], policy: Policy, now: d
     return verdicts
 
 
-def _network(applied: Applied, one: Arrival, verdict: Verdict, *, again: bool) -> str | None:
-    """Under which a receipt is counted: that of the number, for one that was counted before the same as then."""
-    counted = again and one.receipt.number and one.receipt.sender
-    return network_of((applied.before if counted else applied.held)[verdict.number].shown.carrier)
+def _carrier(one: Arrival, entry: Registered | None, meaning: Meaning, *, again: bool) -> str:
+    """Whose receipt it is, if it or its message tells; of one that acted before, as far as was known then."""
+    return breaker.carrier_of(one, None if again and _has_acted(one) else entry, meaning.carriers)
+
+
+def _network(applied: Applied, one: Arrival, verdict: Verdict, *, again: bool) -> str:
+    """The one that serves the number, where the sender is known; of one that acted before, the same as then."""
+    if not verdict.sender:
+        return ""
+    held = applied.before if again and _has_acted(one) else applied.held
+    return network_of(held[verdict.number].shown.carrier) or ""
+
+
+def _has_acted(one: Arrival) -> bool:
+    """Of a receipt that is heard again: it lacked no name the first time."""
+    return bool(one.receipt.number and one.receipt.sender)
 
 
 def _undoable(verdict: Verdict, entry: Registered | None) -> Verdict:
@@ -123,18 +138,14 @@ Pair: TypeAlias = tuple[Arrival, Registered | None]
 
 
 class Told(NamedTuple):
-    """One receipt that acted: what was decided, what changed, and on which network the number now is."""
+    """One receipt that acted: what was decided, what changed, and under which carrier it counts: the one that it tells
+    of, else the one that its message was sent by, else, where its sender is known, the one that serves the number.
+    """
 
     arrival: Arrival
     verdict: Verdict
     changes: list[Change]
-    network: str | None
-
-    @property
-    def carrier(self) -> str:
-        """The one that the receipt tells of, else, where its sender is known, the one that serves the number."""
-        own = self.arrival.brand or self.arrival.receipt.carrier
-        return own or (self.network if self.verdict.sender else None) or ""
+    carrier: str
 
 
 class Acted(NamedTuple):
@@ -165,7 +176,7 @@ def totals(told: Sequence[Told], recounted: Mapping[CountKey, int], *, named: bo
         for outcome in ("sent", a.reason or "delivered"):
             counts[hour, verdict.sender or "", carrier, outcome] += 1
             if named and a.receipt.number and not a.receipt.sender:
-                counts[hour, "", a.brand or a.receipt.carrier or "", outcome] -= 1
+                counts[hour, "", breaker.own_carrier(a), outcome] -= 1
     counts.update(corrected(told))
     return counts
 

@@ -121,7 +121,7 @@ async def past(db: Connection, page: Sequence[str], since: datetime, meaning: Me
 # Receipts ----------------------------------------------------------------------------------------------------------
 
 _RECEIPTS = """
-SELECT r.*, m.number AS sent_to, m.sender AS sent_from, m.sent_at AS registered, m.carrier IS NOT NULL AS routed
+SELECT r.*, m.number AS sent_to, m.sender AS sent_from, m.sent_at AS registered, m.carrier AS sent_by
 FROM receipts r LEFT JOIN messages m USING (gateway, account, message_id)
 WHERE r.number = ANY($1::text[]) AND r.received_at >= $2 ORDER BY r.number, r.received_at, r.key
 """
@@ -136,7 +136,7 @@ def _arrived(row: Any, meaning: Meaning) -> tuple[Arrival, Registered | None]:  
     )  # fmt: skip
     known = None
     if row["sent_to"] is not None:
-        known = Registered(row["sent_to"], row["sent_from"], row["registered"], row["routed"])
+        known = Registered(row["sent_to"], row["sent_from"], row["registered"], row["sent_by"])
     said = arrival(receipt, row["received_at"], meaning)
     return said._replace(key=row["key"], reason=row["reason"]), known
 

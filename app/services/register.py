@@ -46,7 +46,7 @@ async def _register(engine: AsyncEngine, sent: Sequence[Sent], meaning: Meaning)
     now = datetime.now(UTC)
     async with transaction(engine) as db:
         await store.register(db, sent, now)
-        entries = {one[:3]: Registered(one.number, one.sender, one.sent_at, one.carrier is not None) for one in sent}
+        entries = {one[:3]: Registered(one.number, one.sender, one.sent_at, one.carrier) for one in sent}
         waited = [(a, entries[store.id_of(a.receipt)]) for a in await store.take_unnamed(db, entries)]
         undated = await _undated(db, entries, meaning, now)
         await store.name_receipts(db, waited)

@@ -15,8 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Number, Step, Subscription, Verdict
 from app.models.policy import Policy
-from app.models.receipt import FAILED
-from app.services import aside, breaker, store
+from app.services import aside, store
 from app.services import past as kept
 from app.services.connection import Connection
 from app.services.decide import Registered, decide
@@ -26,6 +25,7 @@ from app.services.merge import merge
 from app.services.past import Past, looking
 from app.services.shown import show
 from app.services.store import Arrival
+from app.services.taken_out import TakenOut, taken_out
 from app.services.upkeep import REGISTER_KEPT
 
 Tell = Callable[[int, int], None]
@@ -51,11 +51,11 @@ class Which(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """By what to derive. `quarantined`: by key of the breaker the times of which receipts were taken apart."""
+    """By what to derive. `taken`: what the breaker has taken apart."""
 
     meaning: Meaning
     now: datetime
-    quarantined: dict[str, list[tuple[datetime, datetime]]]
+    taken: TakenOut
 
     @property
     def policy(self) -> Policy:
@@ -67,7 +67,7 @@ async def replay(engine: AsyncEngine, meaning: Meaning, which: Which, since: dat
     """Every difference there is. `since`: roll-ups from before it are pruned, or about to be."""
     async with looking(engine) as db:
         now = await db.fetchval("SELECT now()")
-        rules = Rules(meaning, now, await _quarantined(db, meaning.policy.breaker.window, now))
+        rules = Rules(meaning, now, await taken_out(db, meaning, now))
         total, done = await _many(db, which), 0
         async for page in _pages(db, which):
             pasts = {one.number: one for one in await kept.past(db, page, which.since or EVER, meaning)}
@@ -106,16 +106,6 @@ async def _many(db: Connection, which: Which) -> int:
     if which.since:
         return await kept.many(db, which.since)
     return int(await db.fetchval("SELECT count(*) FROM numbers WHERE facts IS NOT NULL", timeout=kept.WITHIN))
-
-
-_QUARANTINED = "SELECT key, opened_at, decided_at FROM quarantines"
-
-
-async def _quarantined(db: Connection, window: timedelta, now: datetime) -> dict[str, list[tuple[datetime, datetime]]]:
-    found: dict[str, list[tuple[datetime, datetime]]] = {}
-    for row in await db.fetch(_QUARANTINED):
-        found.setdefault(row["key"], []).append((row["opened_at"] - window, row["decided_at"] or now))
-    return found
 
 
 # One number --------------------------------------------------------------------------------------------------------
@@ -222,12 +212,12 @@ def _verdicts(arrival: Arrival, known: Registered | None, number: Number, rules:
     entries: list[Registered | None] = [known, None] if known else [None]
     forgotten = known is None and arrival.receipt.sent_at is None and arrival.receipt.message_id is not None
     if forgotten and arrival.arrived < rules.now - REGISTER_KEPT + timedelta(days=1):
-        entries.append(Registered(number.number, arrival.receipt.sender or "", EVER, routed=True))
+        entries.append(Registered(number.number, arrival.receipt.sender or "", EVER, carrier=""))
     for entry in entries:
         verdict = decide(arrival.receipt, arrival.reason, arrival.arrived, rules.policy, entry, brand=arrival.brand)
         if entry and entry.sent_at == EVER:
             verdict = _anciently(verdict)
-        yield _certain(verdict, arrival, number, rules)
+        yield _certain(verdict, arrival, number, rules, apart=rules.taken.has(arrival, known, verdict, rules.policy))
 
 
 def _anciently(verdict: Verdict) -> Verdict:
@@ -241,7 +231,7 @@ def _anciently(verdict: Verdict) -> Verdict:
     return replace(verdict, conditions=conditions, **facts)
 
 
-def _certain(verdict: Verdict, arrival: Arrival, number: Number, rules: Rules) -> Verdict:
+def _certain(verdict: Verdict, arrival: Arrival, number: Number, rules: Rules, *, apart: bool) -> Verdict:
     """The part of it that can be known from what is kept of a receipt."""
     receipt, carrier = arrival.receipt, verdict.carrier
     if carrier and number.carrier and number.carrier.at >= carrier.at:
@@ -251,9 +241,7 @@ def _certain(verdict: Verdict, arrival: Arrival, number: Number, rules: Rules) -
     if verdict.ladder == ENDS_CONSENT and len(number.unknown) >= FACTS_KEPT:
         verdict = replace(verdict, ladder=None, rung=None)  # older strikes have been settled for good
     spared = arrival.reason is not None and rules.policy.rule(arrival.reason).malformed_spares
-    key = breaker.key_of(arrival, verdict, rules.policy) if receipt.status in FAILED else None
-    times = rules.quarantined.get(str(key), ())
-    if spared or any(since <= arrival.arrived <= upto for since, upto in times):
+    if spared or apart:
         verdict = aside.harmless(verdict)
     return verdict
 

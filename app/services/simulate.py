@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -21,8 +21,7 @@ from app.models.feed import Event
 from app.models.number import Carrier, Cause, Change, Fact, Number, OptIn, Reach, Subscription, Verdict
 from app.models.policy import Policy
 from app.models.receipt import FAILED, Status
-from app.services import breaker, store
-from app.services.connection import Connection
+from app.services import store
 from app.services.decide import Registered, decide, reported
 from app.services.heard import Said
 from app.services.meaning import Meaning
@@ -32,6 +31,7 @@ from app.services.resolve import Moment, resolve
 from app.services.settle import Held, catch_up, hold, settle
 from app.services.shown import consent, show
 from app.services.store import Arrival
+from app.services.taken_out import TakenOut, taken_out
 
 Tell = Callable[[int, int], None]
 """Hears how many numbers are done, out of how many."""
@@ -95,10 +95,10 @@ async def simulate(engine: AsyncEngine, between: Between, since: datetime, now: 
     done = receipts = differ = quarantined = unanswered = 0
     async with looking(engine) as db:
         total = await many_heard_of(db, since)
-        undone = await _undone(db, between.old.breaker.window, now)
+        taken = await taken_out(db, between.meaning, now, released=False)
         async for page in heard_of(db, since):
             for one in await past(db, page, since, between.meaning):
-                old, new = (_run(one, policy, between, undone, (since, now)) for policy in (between.old, between.new))
+                old, new = (_run(one, policy, between, taken, (since, now)) for policy in (between.old, between.new))
                 only_old.update(old.items - new.items)
                 only_new.update(new.items - old.items)
                 both.update(old.items & new.items)
@@ -112,20 +112,6 @@ async def simulate(engine: AsyncEngine, between: Between, since: datetime, now: 
     return Simulated(since, done, receipts, differ, quarantined, unanswered, lines)
 
 
-# What the breaker took out -----------------------------------------------------------------------------------------
-
-Undone = dict[str, list[tuple[datetime, datetime]]]
-_UNDONE = "SELECT key, opened_at, decided_at FROM quarantines WHERE decision IS DISTINCT FROM 'release'"
-
-
-async def _undone(db: Connection, window: timedelta, now: datetime) -> Undone:
-    """By key of the breaker the times whose failures wait for a person, or never happened."""
-    found: Undone = {}
-    for row in await db.fetch(_UNDONE):
-        found.setdefault(row["key"], []).append((row["opened_at"] - window, row["decided_at"] or now))
-    return found
-
-
 # One number, one policy --------------------------------------------------------------------------------------------
 
 
@@ -136,7 +122,7 @@ class _Life:
     held: Held
     policy: Policy
     between: Between
-    undone: Undone
+    taken: TakenOut
     parts: dict[tuple[str, str, str], set[int]] = field(default_factory=dict)
     asked: int = 0
     quarantined: int = 0
@@ -162,7 +148,7 @@ class _Life:
         raise AssertionError(said)
 
     def received(self, arrival: Arrival, known: Registered | None) -> list[Verdict]:
-        if arrival.receipt.status in FAILED and self.undone and self.taken_out(arrival, known):
+        if self.taken_out(arrival, known):
             self.quarantined += 1
             return []
         verdict = self.decided(arrival, known, self.policy)
@@ -172,9 +158,10 @@ class _Life:
 
     def taken_out(self, arrival: Arrival, known: Registered | None) -> bool:
         """Whether the breaker has: it counted what the policy in force made of it, whatever another one would."""
+        if arrival.receipt.status not in FAILED or not self.taken:
+            return False
         policy = self.between.old
-        key = breaker.key_of(arrival, self.decided(arrival, known, policy), policy)
-        return any(since <= arrival.arrived <= upto for since, upto in self.undone.get(str(key), ()))
+        return self.taken.has(arrival, known, self.decided(arrival, known, policy), policy)
 
     @staticmethod
     def decided(arrival: Arrival, known: Registered | None, policy: Policy) -> Verdict:
@@ -198,11 +185,11 @@ class _Life:
         return resolve(self.held.number, said, moment, self.policy, self.between.meaning.carriers).verdicts
 
 
-def _run(one: Past, policy: Policy, between: Between, undone: Undone, time: tuple[datetime, datetime]) -> Ran:
+def _run(one: Past, policy: Policy, between: Between, taken: TakenOut, time: tuple[datetime, datetime]) -> Ran:
     """What happens to a number in the time, and on which lists it may be texted at its end."""
     since, now = time
     number, lists = beginning(one, since, between.old)
-    life = _Life(hold(number, show(number, policy, since).steps[0], lists, policy, since), policy, between, undone)
+    life = _Life(hold(number, show(number, policy, since).steps[0], lists, policy, since), policy, between, taken)
     changes: list[Change] = []
     for at, said in _heard(one, since):
         changes += life.hear(at, said)

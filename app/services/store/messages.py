@@ -20,7 +20,7 @@ SELECT g, a, m, $4 FROM unnest($1::text[], $2::text[], $3::text[]) AS wanted (g,
 ON CONFLICT (gateway, account, message_id) DO UPDATE SET registered_at = messages.registered_at
 """
 _FIND_MESSAGES = """
-SELECT gateway, account, message_id, number, sender, sent_at, carrier IS NOT NULL AS routed
+SELECT gateway, account, message_id, number, sender, sent_at, carrier
 FROM messages JOIN unnest($1::text[], $2::text[], $3::text[]) AS wanted (gateway, account, message_id)
     USING (gateway, account, message_id)
 WHERE number IS NOT NULL
