@@ -6,6 +6,7 @@ import asyncio
 import gzip
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tenacity import wait_none
 
 from app.config import Settings, SettingsError
 from app.main import create_app, guard_of, subscriptions_of
-from app.services.deactivations import fetching
+from app.services.deactivations import fetching, transport
 from app.services.deactivations.fetching import Elsewhere, Fetched, Fetcher
 from app.services.deactivations.transport import Transport
 from tests import keeper
@@ -41,12 +42,12 @@ TODAY = date(2026, 11, 21)
 async def fetcher(service: Service, url: str, feed: str = "twilio", *, sure: bool = False,
                   **more: Any) -> AsyncIterator[Fetcher]:  # fmt: skip
     settings = Settings(feeds={feed: {"base_url": url, "days": 3} | KEYS[feed] | more})
-    transport = Transport(wait=wait_none())
+    pooled = Transport(wait=wait_none())
     state = service.app.state
     yield Fetcher(
-        state.engine, state.meaning, subscriptions_of(settings), guard_of(settings), transport, sure=sure
+        state.engine, state.meaning, subscriptions_of(settings), guard_of(settings), pooled, sure=sure
     )  # fmt: skip
-    await transport.close()
+    await pooled.close()
 
 
 def told(found: list[Fetched]) -> list[tuple[str, int | None]]:
@@ -110,6 +111,28 @@ async def test_a_download_that_breaks_off_is_begun_anew_and_nothing_is_taken_in_
     async with keeping(says) as kept, fetcher(service, kept.url) as fetch:
         assert told(await fetch.fetch(TODAY)) == [("2026-11-20", 900)]
         assert times == [3]
+
+
+@pytest.mark.parametrize("place", ["/file/", ""], ids=["its file", "every answer"])
+async def test_a_host_that_drips_keeps_no_other_feed_waiting(
+    service: Service, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Each byte comes in time, and the whole would take hours."""
+    good = keeper.twilio({"2026-11-20": f"{WHO}\n" * 1000})
+
+    def drips(request: Request) -> Reply:
+        reply = good(request)
+        return replace(reply, body=reply.body.ljust(200_000), drips=0.1) if place in request.path else reply
+
+    monkeypatch.setattr(transport, "FILE_WITHIN", 1.0)
+    monkeypatch.setattr(transport, "ANSWER_WITHIN", 1.0)
+    async with keeping(drips) as slow, keeping(keeper.telesign({"2026-11-20": f"{OTHER}\n"})) as well:
+        async with fetcher(service, slow.url, days=1) as fetch, fetcher(service, well.url, "telesign") as other:
+            both = (*fetch.subscriptions, *other.subscriptions)
+            [dripped, taken] = await replace(fetch, subscriptions=both).fetch(TODAY)
+    assert (dripped.feed, dripped.error, dripped.outcome) == ("twilio", "it took longer than 1 s", None)
+    assert told([taken]) == [("2026-11-20", 1)]
+    assert await alarms(service) == [("feed_failed", "twilio")]
 
 
 @pytest.mark.parametrize("reply", [Reply(b"", 401), Reply(b"<html>", 200), Reply(b"", 500)])

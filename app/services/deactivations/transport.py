@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import Any, BinaryIO
+from collections.abc import Awaitable
+from typing import Any, BinaryIO, TypeVar
 
 import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -16,9 +18,14 @@ LARGEST = 8 << 20
 """Bytes of an answer that is kept in memory: a list of files, a page of records, an error."""
 TRIES = 4
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+ANSWER_WITHIN, FILE_WITHIN = 300.0, 3_600.0
+"""Seconds for an answer, and for a file, all tries told: a host that drips must not keep the others waiting."""
 WAIT = wait_random_exponential(multiplier=1, max=30)
 TOO_MANY, BROKEN = 429, 500
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it writes every address, and one may be a key
+
+
+T = TypeVar("T")
 
 
 class Unreached(Exception):
@@ -37,6 +44,9 @@ class Transport:
 
     async def ask(self, call: Call) -> HttpAnswer:
         """The answer, whatever its status says of the feed. Raises Unreached."""
+        return await _within(ANSWER_WITHIN, self._ask(call))
+
+    async def _ask(self, call: Call) -> HttpAnswer:
         async for attempt in self._tries():
             with attempt:
                 answer = await self._send(call)
@@ -50,6 +60,9 @@ class Transport:
         """The body at the end of the file; begun anew there when it breaks off. Raises Unreached, and what `refused`
         raises for an answer that is no file.
         """
+        await _within(FILE_WITHIN, self._save(call, file))
+
+    async def _save(self, call: Call, file: BinaryIO) -> None:
         start = file.tell()
         async for attempt in self._tries():
             with attempt:
@@ -82,6 +95,14 @@ class Transport:
             await answer.aclose()
             raise Unreached(f"HTTP {answer.status_code}")
         return answer
+
+
+async def _within(seconds: float, doing: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(seconds):
+            return await doing
+    except TimeoutError as error:
+        raise Unreached(f"it took longer than {seconds:.0f} s") from error
 
 
 async def _whole(answer: httpx.Response) -> HttpAnswer:
