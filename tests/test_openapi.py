@@ -24,6 +24,8 @@ HOME = Path(__file__).parents[1]
 FIRST_KEY = "a-first-key-of-at-least-24-characters"
 NO_API = re.compile(r"/docs(/.*)?|/openapi.json")
 Document = dict[str, Any]
+FILLED = {"number": "+15555551234", "sender": "12345", "list": "spring", "provider": "telnyx", "feed": "generic",
+          "id": "1", "space": "openmarket", "code": "3041"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +182,25 @@ async def test_what_is_not_there_is_a_problem_too(
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert answer.json()["status"] == status
     assert allow is None or set(answer.headers["allow"].split(", ")) == allow
+
+
+async def test_a_parameter_that_no_call_has_is_refused_and_nothing_is_done(service: Service) -> None:
+    """A question whose sender or filter is misspelt is another question; a file whose dry run is, would be taken in."""
+    number, body = "/v1/numbers/+15555551234", {"consented_at": "2026-01-02T03:04:05Z", "source": "form"}
+    subscriber = "/v1/senders/12345/lists/spring/subscribers/+15555551234"
+    assert (await service.client.put(subscriber, json=body)).status_code == 200
+    for path, methods in service.app.openapi()["paths"].items():
+        if not path.startswith("/v1/") or "{gateway}" in path:
+            continue
+        plain = re.sub(r"\{(\w+)\}", lambda found: FILLED[found[1]], path)
+        for method, operation in methods.items():
+            answer = await service.client.request(method, plain, params={"sende": "12345", "dryrun": "true"})
+            named = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"]
+            assert (method, path, answer.status_code) == (method, path, 422)
+            assert [error["parameter"] for error in answer.json()["errors"]] == ["sende", "dryrun"]
+            assert answer.json()["detail"].endswith(f"there are {', '.join(named)}" if named else "it takes none")
+    told = (await service.client.get(number, params={"sender": "12345", "list": "spring"})).json()
+    assert told["decision"]["sendable"] is True
 
 
 async def test_the_page_takes_everything_from_here(service: Service) -> None:

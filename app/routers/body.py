@@ -7,12 +7,12 @@ import zlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
 from app.routers.problems import Problem
+from app.routers.query import KnownQuery
 
 MIB = 1024 * 1024
 RECEIPTS_MOST = 8 * MIB
@@ -25,7 +25,7 @@ LOOK = 1.0
 """Seconds between two looks at the bodies that are being read."""
 
 
-class SmallBody(APIRoute):
+class SmallBody(KnownQuery):
     """A route whose JSON body FastAPI reads: no larger than OTHERS_MOST, no slower than WITHIN, gzip accepted."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

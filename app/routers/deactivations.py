@@ -22,11 +22,12 @@ from app.routers.answers import answer
 from app.routers.auth import scope
 from app.routers.body import WITHIN
 from app.routers.problems import Problem
+from app.routers.query import KnownQuery
 from app.services.deactivations.columns import WrongColumns, columns_of
 from app.services.deactivations.importing import Guard, Order, TooMuch, UnderWay, take_in
 from app.services.deactivations.unpack import NotAFile
 
-router = APIRouter(tags=["deactivations"])
+router = APIRouter(tags=["deactivations"], route_class=KnownQuery)
 MOST = 4 << 30
 """Bytes of one file as it is sent: ten million numbers are 120 MB."""
 

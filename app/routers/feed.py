@@ -11,10 +11,11 @@ from starlette.responses import Response, StreamingResponse
 from app.models import api
 from app.routers.answers import EVENTS, JSON, answer, dumps, wanted, wrong
 from app.routers.auth import Reads
+from app.routers.query import KnownQuery
 from app.services import feed
 from app.services.feed import Changes, Feed
 
-router = APIRouter(tags=["feed"])
+router = APIRouter(tags=["feed"], route_class=KnownQuery)
 LAST = 2**63 - 1
 _NOT_BUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _STREAM = {

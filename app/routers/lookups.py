@@ -15,12 +15,13 @@ from app.models.opt_in import InQuery, Moment
 from app.routers.answers import PhoneNumber, answer, number_of
 from app.routers.auth import Reads, scope
 from app.routers.problems import Problem
+from app.routers.query import KnownQuery
 from app.services import reading, status
 from app.services.lookup import stops
 from app.services.lookup.service import NoProvider
 from app.services.store import cause_json
 
-router = APIRouter(tags=["lookups"])
+router = APIRouter(tags=["lookups"], route_class=KnownQuery)
 
 
 @router.post("/v1/numbers/{number}/lookup", operation_id="lookUpNumber", summary="Who serves this number now?",

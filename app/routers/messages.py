@@ -17,10 +17,11 @@ from app.routers.answers import answer
 from app.routers.auth import scope
 from app.routers.body import MARK, RECEIPTS_MOST, NotCompressed, read_body
 from app.routers.problems import Problem
+from app.routers.query import KnownQuery
 from app.services.decide import AHEAD
 from app.services.register import Sent, register
 
-router = APIRouter(tags=["messages"])
+router = APIRouter(tags=["messages"], route_class=KnownQuery)
 ERRORS_TOLD = 100
 
 

@@ -13,22 +13,25 @@ from app.models import api
 from app.routers import bulk
 from app.routers.answers import JSON, NDJSON, PhoneNumber, answer, asked_of, dumps, media_type, number_of, past_time
 from app.routers.auth import Admin, Reads, require
+from app.routers.query import KnownQuery, refuse_others
 from app.services import feed, reading, rnd, status
 from app.services.as_of import as_of
 from app.services.erase import erase
 
-router = APIRouter(tags=["numbers"])
+router = APIRouter(tags=["numbers"], route_class=KnownQuery)
 Limit = Annotated[int, Query(ge=1, le=1_000)]
 After = Annotated[int, Query(ge=1, le=reading.NEWEST, description="The `next` of the page before")]
 
 
 _NO_QUERY: Mapping[str, str] = {}
+_ASKED = ("sender", "list", "as_of")
 
 
 async def number(request: Request) -> Response:
     """The question that is asked before every message: a thin endpoint, without a dependency graph."""
     await require(request, "numbers:read")
     state, query = request.app.state, request.query_params if request.scope["query_string"] else _NO_QUERY
+    refuse_others(query, _ASKED)
     who = number_of(state.settings.region, request.path_params["number"])
     asked = asked_of(state.settings.region, query.get("sender"), query.get("list"))
     if (moment := query.get("as_of")) is not None:

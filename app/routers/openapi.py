@@ -82,7 +82,7 @@ def _problem(status: int, description: str | None = None, detail: str | None = N
     return answer | ({"headers": _HEADERS[status]} if status in _HEADERS else {})
 
 
-def _errors(operation: Document) -> Iterator[int]:
+def _errors(path: str, operation: Document) -> Iterator[int]:
     """Which errors a call can give: by what it asks for."""
     if operation.get("security"):
         yield from (401, 403)
@@ -90,7 +90,7 @@ def _errors(operation: Document) -> Iterator[int]:
         yield from (400, 408, 413)
     if any(parameter["in"] == "path" for parameter in operation.get("parameters", ())):
         yield 404
-    if operation.get("parameters") or "requestBody" in operation:
+    if path.startswith("/v1/"):
         yield 422
     yield from (405, 500, 503)
 
@@ -264,10 +264,10 @@ def _document(app: FastAPI) -> Document:
         paths[path] = {method: _callback(method, account=account) for method in ("get", "post")}
         paths[path]["options"] = _consent(account=account)
     paths["/v1/messages"]["post"]["requestBody"] = {"required": True, "content": _SENT}
-    for operation in (operation for path in paths.values() for operation in path.values()):
+    for path, operation in ((path, operation) for path, methods in paths.items() for operation in methods.values()):
         if app.state.settings.auth == "off":
             operation.pop("security", None)
-        _complete(operation)
+        _complete(path, operation)
     _, found = models_json_schema(
         [(m, "serialization") for m in _BY_HAND], ref_template=SCHEMAS.format(model="{model}")
     )
@@ -277,12 +277,12 @@ def _document(app: FastAPI) -> Document:
     return document
 
 
-def _complete(operation: Document) -> None:
+def _complete(path: str, operation: Document) -> None:
     responses = operation["responses"]
     if model := _ANSWERS.get(operation["operationId"]):
         responses["200"]["content"] = {JSON: {"schema": _ref(model)}}
     declared = {int(status) for status in responses if int(status) >= HTTPStatus.BAD_REQUEST}
-    for status in sorted(declared | set(_errors(operation))):
+    for status in sorted(declared | set(_errors(path, operation))):
         said = responses.get(str(status), {}).get("description") if status != _BY_FASTAPI else None
         responses[str(status)] = _problem(status, said)
     if name := _scope(operation):

@@ -10,10 +10,11 @@ from starlette.responses import Response
 from app.routers.answers import answer
 from app.routers.auth import Admin, Reads
 from app.routers.problems import Problem
+from app.routers.query import KnownQuery
 from app.services import quarantine
 from app.services.quarantine import NEWEST, Decision
 
-router = APIRouter(tags=["held"])
+router = APIRouter(tags=["held"], route_class=KnownQuery)
 Id = Annotated[int, Path(ge=1, le=NEWEST, description="As the list tells it", examples=[1])]
 
 

@@ -35,10 +35,11 @@ from app.routers.answers import (
 )
 from app.routers.auth import Admin, Reads
 from app.routers.problems import Problem
+from app.routers.query import KnownQuery
 from app.services import reading
 from app.services.reading import Rows
 
-router = APIRouter()
+router = APIRouter(route_class=KnownQuery)
 Limit = Annotated[int, Query(ge=1, le=1_000)]
 AFTER = "The `next` of the page before"
 AfterReceipt = Annotated[str, Query(pattern="^([0-9]{1,16}[.][0-9a-f]{32})?$", description=AFTER)]

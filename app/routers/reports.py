@@ -15,10 +15,11 @@ from app.models import api
 from app.models.opt_in import InQuery, Moment
 from app.routers.answers import answer, list_of, sender_of, wrong
 from app.routers.auth import Reads
+from app.routers.query import KnownQuery
 from app.services import reports
 from app.services.reports import Frame
 
-router = APIRouter(tags=["reports"])
+router = APIRouter(tags=["reports"], route_class=KnownQuery)
 USUAL = timedelta(days=30)
 OLDEST, NEWEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 

@@ -17,10 +17,11 @@ from app.routers.auth import scope
 from app.routers.body import MIB, NotCompressed, too_large
 from app.routers.bulk import unpacked
 from app.routers.problems import Problem
+from app.routers.query import KnownQuery
 from app.services import subscribers
 from app.services.roster import NotARoster, Roster, Usual
 
-router = APIRouter(tags=["consent"])
+router = APIRouter(tags=["consent"], route_class=KnownQuery)
 MOST = 512 * MIB
 """Bytes after decompression: some four million lines."""
 
