@@ -28,7 +28,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from app.services import database
 from app.services.database import CannotStart, serving, url_for
 from app.services.embedded.cluster import LOGS_KEPT, complaint, prune_logs, survivors
-from app.services.embedded.home import ELSEWHERE, Home, locate
+from app.services.embedded.home import ELSEWHERE, Home, is_made, locate
 
 ROOT = os.geteuid() == 0
 REPOSITORY = Path(__file__).parents[1]
@@ -359,7 +359,11 @@ async def test_in_a_folder_closed_to_roots_stand_in_it_lives_elsewhere_and_no_mo
             assert guest.wait() == 0
     async with serving(data_dir):
         assert locate(data_dir) == home
+    (data_dir / "postgres.elsewhere").write_text("")  # as a full disk leaves it
+    assert is_made(data_dir)
+    assert locate(data_dir) == home
     shutil.rmtree(home.path)
+    assert not is_made(data_dir)
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can be somebody else; the other tests already ran as a normal user")

@@ -106,9 +106,8 @@ class Home:
 def is_made(data_dir: Path) -> bool:
     """Whether a server has ever started here, or elsewhere in its stead. A folder that is closed to us may hold one."""
     try:
-        note = _note(data_dir)
-        home = Path(note.read_text().splitlines()[0]) if note.exists() else data_dir / "postgres"
-        return (home / "data").exists()
+        data_dir = data_dir.resolve()
+        return ((_noted(data_dir) or data_dir / "postgres") / "data").exists()
     except PermissionError:
         return True
 
@@ -149,9 +148,8 @@ def _of_user(data_dir: Path) -> Home:
 
 
 def _of_root(data_dir: Path) -> Home:
-    note = _note(data_dir)
-    if note.exists():
-        return _elsewhere(data_dir, Path(note.read_text().splitlines()[0]))
+    if noted := _noted(data_dir):
+        return _elsewhere(data_dir, noted)
     inside = data_dir / "postgres"
     fresh = not inside.exists()
     home = Home(data_dir, inside, _wheel(), *_who_runs(inside))
@@ -162,7 +160,8 @@ def _of_root(data_dir: Path) -> Home:
         raise CannotStart(f"{home.user} owns {inside} but cannot reach it or {_wheel()}: start Sendable as {home.user}")
     inside.rmdir()
     home = _elsewhere(data_dir, ELSEWHERE / _digest(data_dir))
-    note.write_text(f"{home.path}\nPostgreSQL is there: {home.user}, who runs it for root, cannot reach this folder.\n")
+    why = f"PostgreSQL is there: {home.user}, who runs it for root, cannot reach this folder."
+    _note(data_dir).write_text(f"{home.path}\n{why}\n")
     return home
 
 
@@ -221,6 +220,15 @@ def _name(uid: int) -> str:
 
 def _note(data_dir: Path) -> Path:
     return data_dir / "postgres.elsewhere"
+
+
+def _noted(data_dir: Path) -> Path | None:
+    """Where the note says that the home is. A full disk may have left it empty: then where it would have said."""
+    note = _note(data_dir)
+    if not note.exists():
+        return None
+    said = note.read_text().splitlines()
+    return Path(said[0]) if said else ELSEWHERE / _digest(data_dir)
 
 
 def _wheel() -> Path:
