@@ -207,7 +207,7 @@ def _said(log: Log, held: Kept, meaning: Meaning) -> Iterator[Said]:
                 receipt, row["received_at"], reason_of(receipt, code) if failed else None,
                 failed and code is None and receipt.code is not None,
                 meaning.carriers.name(receipt.carrier) if receipt.carrier else None,
-                Known(entry.number, entry.sender, entry.sent_at, entry.carrier is not None) if entry else None,
+                Known(entry.number, entry.sender, entry.sent_at, entry.carrier) if entry else None,
             )  # fmt: skip
 
 
