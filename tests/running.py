@@ -140,4 +140,5 @@ async def _listening(served: Served) -> None:
             served.url = found[1]
         if line.startswith("Every call:"):
             return
-    raise AssertionError(f"it ended before it listened: {served.log.read_text()}")
+    why = served.log.read_text() if served.log.is_file() else "its log went nowhere"
+    raise AssertionError(f"it ended before it listened: {why}")

@@ -6,15 +6,20 @@ import asyncio
 import json
 import signal
 import socket
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 from app.services.embedded.home import locate
-from tests.running import WITHIN, Served, launched, sendable, serving, until
+from tests.running import WITHIN, Served, environment, launched, sendable, serving, until
 
 NUMBER = "+15550003333"
+FULL = Path("/dev/full")
 HELD = {"message_id": "h1", "number": NUMBER, "sender": "12345", "status": "undeliverable", "code": "345"}
 
 
@@ -62,13 +67,23 @@ async def test_a_port_that_is_taken_ends_with_1_and_says_so(database_url):
     )
 
 
-async def test_sigterm_under_load_loses_nothing_that_was_answered(service, database_url, tmp_path):
+@pytest.fixture
+def hangup() -> Iterator[Callable[[Any], Any]]:
+    """What becomes of SIGHUP in whatever is started from here on: tests may run under `nohup`."""
+    was = signal.getsignal(signal.SIGHUP)
+    yield lambda handler: signal.signal(signal.SIGHUP, handler)
+    signal.signal(signal.SIGHUP, was)
+
+
+@pytest.mark.parametrize("ends", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_stop_under_load_loses_nothing_that_was_answered(service, database_url, tmp_path, hangup, ends):
+    hangup(signal.SIG_DFL)
     async with serving(tmp_path / "log", auth="off", database_url=database_url) as served:
         taken: set[str] = set()
         async with httpx.AsyncClient(base_url=served.url, limits=httpx.Limits(max_connections=32)) as client:
             posting = [asyncio.create_task(post_until_gone(client, sender, taken)) for sender in range(32)]
             await until(lambda: len(taken) > 200)
-            assert await served.end(signal.SIGTERM) == 0
+            assert await served.end(ends) == 0
             await asyncio.gather(*posting)
     stored = [row[0] for row in await service.sql("SELECT message_id FROM receipts")]
     assert len(stored) == len(set(stored))
@@ -87,6 +102,54 @@ async def post_until_gone(client: httpx.AsyncClient, sender: int, taken: set[str
             return
         if answer.status_code == 200:
             taken.add(body["message_id"])
+
+
+async def test_under_nohup_it_outlives_its_terminal(database_url, tmp_path, hangup):
+    hangup(signal.SIG_IGN)
+    async with serving(tmp_path / "log", auth="off", database_url=database_url) as served:
+        served.process.send_signal(signal.SIGHUP)
+        async with httpx.AsyncClient(base_url=served.url) as client:
+            for _ in range(20):
+                assert (await client.get("/livez")).status_code == 200
+        assert await served.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="Linux alone has a device that is always full")
+async def test_a_log_that_cannot_be_written_is_lost_and_nothing_else(service, database_url):
+    """As on a full disk. A start, a new alarm, a group that is not committed and a stop are lines of log."""
+    async with serving(FULL, auth="off", database_url=database_url) as served:
+        async with httpx.AsyncClient(base_url=served.url) as client:
+            assert await posted(client, "m1") == 200
+            await service.sql("ALTER TABLE receipt_keys RENAME TO elsewhere")
+            assert await posted(client, "m2") == 503
+            await service.sql("ALTER TABLE elsewhere RENAME TO receipt_keys")
+            assert await posted(client, "m3") == 200
+        assert await served.end(signal.SIGTERM) == 0
+    assert await service.sql("SELECT count(*) FROM receipts") == [(2,)]
+
+
+async def posted(client: httpx.AsyncClient, message: str) -> int:
+    """With a code that no table knows, which raises an alarm the first time."""
+    body = HELD | {"message_id": message, "code": "unheard of"}
+    return (await client.post("/v1/receipts/native", json=body)).status_code
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="as above")
+async def test_words_that_cannot_be_written_keep_nobody_from_serving(database_url, tmp_path):
+    log = tmp_path / "log"
+    with FULL.open("wb") as full, log.open("wb") as err:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app.cli", "serve", "--port", "0", stdin=asyncio.subprocess.DEVNULL, stdout=full,
+            stderr=err, env=environment(auth="off", database_url=database_url),
+        )  # fmt: skip
+    await until(lambda: "Started server process" in log.read_text())
+    own = psutil.Process(process.pid)
+    await until(lambda: any(one.status == "LISTEN" for one in own.net_connections()))
+    (port,) = {one.laddr.port for one in own.net_connections() if one.status == "LISTEN"}
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        assert (await client.get("/readyz")).status_code == 200
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), WITHIN) in {0, 120}  # Python's own, for output that was left
 
 
 async def test_an_event_stream_does_not_keep_the_service_from_stopping(database_url, tmp_path):

@@ -7,7 +7,7 @@ import gc
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import orjson
@@ -37,7 +37,7 @@ def serve(
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not print what to try next.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print in one line of JSON where it listens.")] = False,
 ) -> None:
-    """Run the service. At Ctrl-C or SIGTERM it ends when all that it took is committed."""
+    """Run the service. At Ctrl-C, SIGTERM or the end of its terminal it ends when all that it took is committed."""
     settings = read_settings(host=host, port=port, auth=auth)
     logs.configure(settings.log_level)
     app = create_app(settings)
@@ -65,7 +65,9 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self._words:
-            print(self._words(self._app.state.settings, self.servers[0].sockets[0].getsockname()), flush=True)  # noqa: T201
+            words = self._words(self._app.state.settings, self.servers[0].sockets[0].getsockname())
+            with suppress(OSError):  # a full disk, a closed pipe: it serves all the same
+                print(words, flush=True)  # noqa: T201
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.feed.stop()
@@ -82,7 +84,7 @@ async def _serve(app: FastAPI, settings: Settings, listener: socket.socket, word
     server = Server(config, app, words)
     starting = asyncio.create_task(_until_stopped(app, server, listener))
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _ends():
         loop.add_signal_handler(number, _stop, server, starting, number)
     await asyncio.wait([starting])
     if not starting.cancelled():
@@ -102,6 +104,12 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+
+
+def _ends() -> tuple[int, ...]:
+    """The signals that end the service: also that its terminal has gone, but where nohup lets it outlive that."""
+    told = (signal.SIGINT, signal.SIGTERM)
+    return told if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (*told, signal.SIGHUP)
 
 
 def _stop(server: Server, starting: asyncio.Task[None], number: int) -> None:

@@ -11,11 +11,12 @@ import logging
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from traceback import walk_tb
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import orjson
 import structlog
@@ -35,7 +36,7 @@ def configure(level: str = "info", to: BinaryIO | None = None) -> None:
     structlog.configure(
         processors=[_request, structlog.processors.add_log_level, _terse, _stamp, _json],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(to or sys.stderr.buffer),
+        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", _Lossy(to or _standard_error()))),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Others()], level=level.upper(), force=True)
@@ -77,6 +78,29 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+class _Lossy:
+    """Where lines go: a full disk, a closed pipe, a terminal that has gone. What cannot be written there is lost, and
+    nothing else with it.
+    """
+
+    def __init__(self, to: BinaryIO | None) -> None:
+        self._to = to
+
+    def write(self, line: bytes) -> None:
+        with suppress(OSError, ValueError):
+            if self._to:
+                self._to.write(line)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            if self._to:
+                self._to.flush()
+
+
+def _standard_error() -> BinaryIO | None:
+    return sys.stderr.buffer if sys.stderr else None  # closed by whoever started us
 
 
 def _named(error: BaseException) -> str:
