@@ -198,6 +198,22 @@ async def test_one_receipt_that_the_database_refuses_does_not_fail_its_neighbour
     assert sorted(await service.sql("SELECT message_id FROM receipts")) == [("a",), ("b",)]
 
 
+async def test_a_fault_of_ours_costs_one_group_and_not_all_that_come_after(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is: here behind the commit, so that the repetition must count once."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(intake.metrics, "committed", fails)
+        assert (await asyncio.wait_for(post(service, receipt()), 30)).status_code == 503
+    assert (await asyncio.wait_for(post(service, receipt()), 30)).status_code == 200
+    assert await service.sql("SELECT count(*) FROM receipts") == [(1,)]
+    assert await service.sql("SELECT sum(total) FROM hourly_counts WHERE outcome = 'sent'") == [(1,)]
+
+
 async def test_a_forged_receipt_is_refused_and_an_unconfigured_gateway_is_not_there(start: Start) -> None:
     async with start(auth="on", gateways={"native": {"secrets": ["s3cret", "older"]}}) as service:
         assert (await post(service, receipt())).status_code == 403

@@ -92,7 +92,12 @@ class Intake:
                 await self._some.wait()
                 self._some.clear()
                 while self._waiting:
-                    await self._settle(self._gather(), answers)
+                    group = self._gather()
+                    try:
+                        await self._settle(group, answers)
+                    except Exception as error:  # noqa: BLE001 - a fault of ours, and the next group has none
+                        log.error("group not settled", size=len(group), error=type(error).__name__)  # noqa: TRY400
+                        _fail(group, Busy())
 
     def stop(self) -> None:
         self._stopping = True
