@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
+import io
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -25,6 +28,7 @@ from tests.keeper import Files, keeping
 from tests.loopback import Reply, Request
 from tests.running import sendable
 
+FULL = Path("/dev/full")
 WHO, OTHER, THIRD = "+15555551234", "+15555550142", "+15555550199"
 KEYS = {
     "twilio": {"account_sid": "AC1", "auth_token": "token"},
@@ -111,6 +115,69 @@ async def test_a_download_that_breaks_off_is_begun_anew_and_nothing_is_taken_in_
     async with keeping(says) as kept, fetcher(service, kept.url) as fetch:
         assert told(await fetch.fetch(TODAY)) == [("2026-11-20", 900)]
         assert times == [3]
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="Linux alone has a device that is always full")
+@pytest.mark.parametrize("room", ["none left", "no folder"])
+async def test_where_there_is_no_room_for_a_file_it_is_told_and_the_others_are_fetched(
+    service: Service, monkeypatch: pytest.MonkeyPatch, room: str
+) -> None:
+    real, files = tempfile.TemporaryFile, {"2026-11-20": "".join(f"+1555556{n:04}\n" for n in range(900))}
+    turns = iter([room])
+
+    def first_without(**named: Any) -> Any:
+        if next(turns, None) is None:
+            return real(**named)
+        if room == "no folder":
+            raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+        return Full(FULL.open("r+b", buffering=0))
+
+    monkeypatch.setattr(fetching.tempfile, "TemporaryFile", first_without)
+    async with keeping(keeper.twilio(files)) as one, keeping(keeper.telesign({"2026-11-20": f"{OTHER}\n"})) as two:
+        async with fetcher(service, one.url, days=1) as fetch, fetcher(service, two.url, "telesign") as other:
+            both = (*fetch.subscriptions, *other.subscriptions)
+            [lost, taken] = await replace(fetch, subscriptions=both).fetch(TODAY)
+            assert lost.error
+            assert "TMPDIR" in lost.error
+            assert told([taken]) == [("2026-11-20", 1)]
+            assert await alarms(service) == [("feed_failed", "twilio")]
+            assert told(await fetch.fetch(TODAY)) == [("2026-11-20", 900)]
+
+
+class Full(io.BufferedRandom):
+    """A file on a full disk: where one is makes no difference to a device."""
+
+    def tell(self) -> int:
+        return 0
+
+    def seek(self, *_: int) -> int:
+        return 0
+
+    def truncate(self, *_: int | None) -> int:
+        return 0
+
+    def write(self, *data: Any) -> int:
+        return self.raw.write(*data) or 0
+
+
+@pytest.mark.parametrize("broken", ["the list", "the file"])
+async def test_an_answer_that_is_not_compressed_as_it_says_is_an_alarm_of_that_feed_alone(
+    service: Service, broken: str
+) -> None:
+    good = keeper.twilio({"2026-11-20": f"{WHO}\n"})
+
+    def says(request: Request) -> Reply:
+        reply = good(request)
+        if request.path.startswith("/file/") != (broken == "the file"):
+            return reply
+        return replace(reply, headers=reply.headers | {"content-encoding": "gzip"}, body=reply.body or b"no gzip")
+
+    async with keeping(says) as one, keeping(keeper.telesign({"2026-11-20": f"{OTHER}\n"})) as two:
+        async with fetcher(service, one.url, days=1) as fetch, fetcher(service, two.url, "telesign") as other:
+            both = (*fetch.subscriptions, *other.subscriptions)
+            [lost, taken] = await replace(fetch, subscriptions=both).fetch(TODAY)
+    assert lost.error == ("the file broke off" if broken == "the file" else "the answer broke off")
+    assert told([taken]) == [("2026-11-20", 1)]
 
 
 @pytest.mark.parametrize("place", ["/file/", ""], ids=["its file", "every answer"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -32,6 +33,7 @@ LOCK = 7_316_005
 FAILED, STOPPED = "feed_failed", "feed_guard"
 NOTHING = "nothing is there, of no day that was asked for: look at the feed's `base_url` and at the account"
 CUT = "the file ended before it should have: what there is of it counts, and it is fetched again"
+MAKE_ROOM = "make room in the folder of temporary files, or name another by TMPDIR"
 LOOK = "look at it, and run `sendable fetch deactivations --yes` if it is meant"
 
 
@@ -58,6 +60,10 @@ class Fetched(NamedTuple):
     def told(self) -> dict[str, Any]:
         outcome = self.outcome.told() if self.outcome else None
         return {"feed": self.feed, "day": self.day, "key": self.key, "outcome": outcome, "error": self.error}
+
+
+class NoRoom(Exception):
+    """A file cannot be kept here until it is taken in."""
 
 
 class Elsewhere(Exception):
@@ -133,21 +139,30 @@ class Fetcher:
     async def _one(self, one: Subscription, wanted: Wanted, tell: Tell) -> Fetched | None:
         """One file. None: it is not there yet, or not any more."""
         name = one.feed.name
-        source = one.feed.source
-        assert source is not None  # noqa: S101 - only such feeds are subscribed to
-        with tempfile.TemporaryFile(prefix="sendable-feed-") as raw:
-            file = cast("BinaryIO", raw)
-            try:
-                await self._drive(source.download(wanted, one.options), file)
+        try:
+            with await self._saved(one, wanted) as file:
                 order = Order(one.feed, file, wanted.day, _layout(wanted), wanted.name, wanted.key, sure=self.sure)
                 outcome = await take_in(self.engine, self.meaning, order, self.guard, tell)
                 return Fetched(name, wanted.day, wanted.key, outcome, CUT if outcome.cut else None)
-            except (NotYet, TooOld):
-                return None
-            except TooMuch as error:
-                return Fetched(name, wanted.day, wanted.key, error=f"{error}: {LOOK}", alarm=STOPPED)
-            except (Refused, Unreached, NotAFile, UnderWay) as error:
-                return Fetched(name, wanted.day, wanted.key, error=str(error))
+        except (NotYet, TooOld):
+            return None
+        except TooMuch as error:
+            return Fetched(name, wanted.day, wanted.key, error=f"{error}: {LOOK}", alarm=STOPPED)
+        except (Refused, Unreached, NoRoom, NotAFile, UnderWay) as error:
+            return Fetched(name, wanted.day, wanted.key, error=str(error))
+
+    async def _saved(self, one: Subscription, wanted: Wanted) -> BinaryIO:
+        """The file, on the disk. Raises NoRoom, and what is wrong with the feed."""
+        source = one.feed.source
+        assert source is not None  # noqa: S101 - only such feeds are subscribed to
+        try:
+            with ExitStack() as undone:
+                file = cast("BinaryIO", undone.enter_context(tempfile.TemporaryFile(prefix="sendable-feed-")))
+                await self._drive(source.download(wanted, one.options), file)
+                undone.pop_all()
+                return file
+        except OSError as error:
+            raise NoRoom(f"it cannot be kept ({error.strerror}): {MAKE_ROOM}") from error
 
     async def _drive(self, steps: Listing | Download, file: BinaryIO | None = None) -> Any:  # noqa: ANN401 - either's
         """Send what a generator asks for, and give it the answers, until it ends."""

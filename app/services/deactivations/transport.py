@@ -74,7 +74,7 @@ class Transport:
                         refused(await _whole(answer))
                     async for part in answer.aiter_bytes():
                         file.write(part)
-                except httpx.TransportError as error:
+                except httpx.RequestError as error:
                     raise Unreached("the file broke off") from error
                 finally:
                     await answer.aclose()
@@ -89,7 +89,7 @@ class Transport:
         try:
             request = self._client.build_request(call.method, call.url, headers=dict(call.headers), **more)
             answer = await self._client.send(request, auth=call.basic, stream=True)
-        except (httpx.TransportError, httpx.InvalidURL) as error:
+        except (httpx.RequestError, httpx.InvalidURL) as error:
             raise Unreached(f"no answer ({type(error).__name__})") from error
         if answer.status_code == TOO_MANY or answer.status_code >= BROKEN:
             await answer.aclose()
@@ -113,7 +113,7 @@ async def _whole(answer: httpx.Response) -> HttpAnswer:
             size += len(part)
             if size > LARGEST:
                 break
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         raise Unreached("the answer broke off") from error
     headers = {name.lower(): value for name, value in answer.headers.items()}
     return HttpAnswer(answer.status_code, headers, b"".join(parts), cut=size > LARGEST)
