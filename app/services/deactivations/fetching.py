@@ -21,6 +21,7 @@ from app.services.connection import Connection, is_lost, transaction
 from app.services.deactivations.importing import Guard, Order, Outcome, Tell, TooMuch, UnderWay, take_in
 from app.services.deactivations.transport import Transport, Unreached
 from app.services.deactivations.unpack import NotAFile
+from app.services.logs import error_fields
 from app.services.meaning import Meaning
 
 log = structlog.get_logger(__name__)
@@ -33,6 +34,7 @@ LOCK = 7_316_005
 FAILED, STOPPED = "feed_failed", "feed_guard"
 NOTHING = "nothing is there, of no day that was asked for: look at the feed's `base_url` and at the account"
 CUT = "the file ended before it should have: what there is of it counts, and it is fetched again"
+FAULT = "a fault of Sendable: the log says where; it is tried again, and the other feeds are fetched"
 MAKE_ROOM = "make room in the folder of temporary files, or name another by TMPDIR"
 LOOK = "look at it, and run `sendable fetch deactivations --yes` if it is meant"
 
@@ -99,10 +101,22 @@ class Fetcher:
             if not await db.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
                 raise Elsewhere("another process fetches deactivation files just now: wait for it")
             try:
-                return [one for each in self.subscriptions for one in await self._feed(db, each, today, tell)]
+                return [one for each in self.subscriptions for one in await self._alone(db, each, today, tell)]
             finally:
                 if not db.is_closed():
                     await db.execute("SELECT pg_advisory_unlock($1)", LOCK)
+
+    async def _alone(self, db: Connection, one: Subscription, today: date, tell: Tell) -> list[Fetched]:
+        """A feed, so that a fault of ours which it meets is not the others'."""
+        try:
+            return await self._feed(db, one, today, tell)
+        except Exception as error:
+            if is_lost(error):
+                raise
+            log.error("a feed met a fault", feed=one.feed.name, **error_fields(error))  # noqa: TRY400 - without its text
+            told = [Fetched(one.feed.name, today, None, error=FAULT)]
+            await self._alarm(one.feed.name, told)
+            return told
 
     async def _feed(self, db: Connection, one: Subscription, today: date, tell: Tell) -> list[Fetched]:
         """A feed's days in order. Whatever is wrong is told, raises an alarm, and is tried again the next time."""
