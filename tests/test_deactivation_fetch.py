@@ -144,27 +144,27 @@ async def test_where_there_is_no_room_for_a_file_it_is_told_and_the_others_are_f
             assert told(await fetch.fetch(TODAY)) == [("2026-11-20", 900)]
 
 
-async def test_a_fault_of_ours_that_one_feed_meets_keeps_no_other_waiting(
+async def test_a_fault_of_ours_that_one_file_meets_keeps_no_other_waiting(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = fetching.take_in
 
     async def fails(*given: Any) -> Any:
-        if given[2].feed.name == "twilio":
+        if given[2].day == date(2026, 11, 19):
             raise RuntimeError(WHO)
         return await real(*given)
 
     monkeypatch.setattr(fetching, "take_in", fails)
-    said = {"2026-11-20": f"{WHO}\n"}
+    said = {"2026-11-19": f"{WHO}\n", "2026-11-20": f"{THIRD}\n"}
     async with keeping(keeper.twilio(said)) as one, keeping(keeper.telesign({"2026-11-20": f"{OTHER}\n"})) as two:
-        async with fetcher(service, one.url, days=1) as fetch, fetcher(service, two.url, "telesign") as other:
+        async with fetcher(service, one.url, days=2) as fetch, fetcher(service, two.url, "telesign") as other:
             both = (*fetch.subscriptions, *other.subscriptions)
-            [faulty, taken] = await replace(fetch, subscriptions=both).fetch(TODAY)
-            assert (faulty.feed, faulty.error) == ("twilio", fetching.FAULT)
-            assert told([taken]) == [("2026-11-20", 1)]
+            [faulty, *taken] = await replace(fetch, subscriptions=both).fetch(TODAY)
+            assert (faulty.feed, faulty.day, faulty.error) == ("twilio", date(2026, 11, 19), fetching.FAULT)
+            assert told(taken) == [("2026-11-20", 1), ("2026-11-20", 1)]
             assert await alarms(service) == [("feed_failed", "twilio")]
             monkeypatch.undo()
-            assert told(await fetch.fetch(TODAY)) == [("2026-11-20", 1)]
+            assert told(await fetch.fetch(TODAY)) == [("2026-11-19", 1)]
             assert await alarms(service) == []
 
 

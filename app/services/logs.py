@@ -80,6 +80,14 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
+def _named(error: BaseException) -> str:
+    state = getattr(error, "sqlstate", None)
+    return f"{type(error).__name__} {state}" if isinstance(state, str) else type(error).__name__
+
+
+# The pipeline ------------------------------------------------------------------------------------------------------
+
+
 class _Lossy:
     """Where lines go: a full disk, a closed pipe, a terminal that has gone. What cannot be written there is lost, and
     nothing else with it.
@@ -101,14 +109,6 @@ class _Lossy:
 
 def _standard_error() -> BinaryIO | None:
     return sys.stderr.buffer if sys.stderr else None  # closed by whoever started us
-
-
-def _named(error: BaseException) -> str:
-    state = getattr(error, "sqlstate", None)
-    return f"{type(error).__name__} {state}" if isinstance(state, str) else type(error).__name__
-
-
-# The pipeline ------------------------------------------------------------------------------------------------------
 
 
 def _request(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -207,7 +207,7 @@ def _there(number: Number, verdict: Verdict) -> bool:
 
 def _verdicts(arrival: Arrival, known: Registered | None, number: Number, rules: Rules) -> Iterator[Verdict]:
     """What the receipt says, by what the register may have known when it came: an entry may have come later, and is
-    forgotten after two weeks.
+    forgotten after two weeks; then a carrier may have been named (`""`: which one does not matter here).
     """
     entries: list[Registered | None] = [known, None] if known else [None]
     forgotten = known is None and arrival.receipt.sent_at is None and arrival.receipt.message_id is not None

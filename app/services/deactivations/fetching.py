@@ -34,7 +34,7 @@ LOCK = 7_316_005
 FAILED, STOPPED = "feed_failed", "feed_guard"
 NOTHING = "nothing is there, of no day that was asked for: look at the feed's `base_url` and at the account"
 CUT = "the file ended before it should have: what there is of it counts, and it is fetched again"
-FAULT = "a fault of Sendable: the log says where; it is tried again, and the other feeds are fetched"
+FAULT = "a fault of Sendable: the log says where; it is tried again, and the others are fetched"
 MAKE_ROOM = "make room in the folder of temporary files, or name another by TMPDIR"
 LOOK = "look at it, and run `sendable fetch deactivations --yes` if it is meant"
 
@@ -101,22 +101,10 @@ class Fetcher:
             if not await db.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
                 raise Elsewhere("another process fetches deactivation files just now: wait for it")
             try:
-                return [one for each in self.subscriptions for one in await self._alone(db, each, today, tell)]
+                return [one for each in self.subscriptions for one in await self._feed(db, each, today, tell)]
             finally:
                 if not db.is_closed():
                     await db.execute("SELECT pg_advisory_unlock($1)", LOCK)
-
-    async def _alone(self, db: Connection, one: Subscription, today: date, tell: Tell) -> list[Fetched]:
-        """A feed, so that a fault of ours which it meets is not the others'."""
-        try:
-            return await self._feed(db, one, today, tell)
-        except Exception as error:
-            if is_lost(error):
-                raise
-            log.error("a feed met a fault", feed=one.feed.name, **error_fields(error))  # noqa: TRY400 - without its text
-            told = [Fetched(one.feed.name, today, None, error=FAULT)]
-            await self._alarm(one.feed.name, told)
-            return told
 
     async def _feed(self, db: Connection, one: Subscription, today: date, tell: Tell) -> list[Fetched]:
         """A feed's days in order. Whatever is wrong is told, raises an alarm, and is tried again the next time."""
@@ -164,6 +152,11 @@ class Fetcher:
             return Fetched(name, wanted.day, wanted.key, error=f"{error}: {LOOK}", alarm=STOPPED)
         except (Refused, Unreached, NoRoom, NotAFile, UnderWay) as error:
             return Fetched(name, wanted.day, wanted.key, error=str(error))
+        except Exception as error:
+            if is_lost(error):
+                raise
+            log.error("a file met a fault", feed=name, **error_fields(error))  # noqa: TRY400 - without its text
+            return Fetched(name, wanted.day, wanted.key, error=FAULT)
 
     async def _saved(self, one: Subscription, wanted: Wanted) -> BinaryIO:
         """The file, on the disk. Raises NoRoom, and what is wrong with the feed."""
