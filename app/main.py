@@ -19,7 +19,7 @@ from app.catalogue import carriers, shipped, spaces
 from app.catalogue.policy import load_policy
 from app.config import Settings, SettingsError, is_absolute
 from app.feeds import FEEDS
-from app.gateways import GATEWAYS, custom
+from app.gateways import GATEWAYS, custom, not_a_secret
 from app.lookups import PROVIDERS
 from app.models.duration import duration
 from app.models.receipt import Gateway, Link
@@ -133,9 +133,12 @@ def links_of(settings: Settings) -> Mapping[tuple[str, str], Link]:
                 key = f"gateways.custom.{name}.fields.code.{place}.space"
                 raise SettingsError(f"`{key}` is no code space; there are {', '.join(there)}")
     for (gateway, account), link in links.items():
+        key = f"gateways.{gateway.replace('/', '.')}" + (f".accounts.{account}" if account else "")
         if link.code_space and link.code_space not in there:
-            key = f"gateways.{gateway.replace('/', '.')}" + (f".accounts.{account}" if account else "")
             raise SettingsError(f"`{key}.code_space` is no code space; there are {', '.join(there)}")
+        if (wrong := not_a_secret(gateways[gateway], link)) is not None:
+            about = f"`{key}.secrets.{wrong}` is not written as the secrets of {gateway} are"
+            raise SettingsError(f"{about}: {gateways[gateway].hint}")
     if settings.auth == "on":
         return {key: link for key, link in links.items() if link.secrets}
     return every_link(settings)

@@ -22,7 +22,8 @@ from app.models.phone import e164, sender_id
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Missed, Receipt, Status
 
 __all__ = [
-    "GATEWAYS", "answered", "certificate_at", "confirmation_at", "cut", "once", "prove", "read", "signed_by",
+    "GATEWAYS", "answered", "certificate_at", "confirmation_at", "cut", "not_a_secret", "once",
+    "prove", "read", "signed_by",
 ]  # fmt: skip
 
 
@@ -36,6 +37,8 @@ PARTS = range(1, 1001)
 """What can be the number of a part, or of parts: SMS itself ends at 255."""
 
 GATEWAYS: dict[str, Gateway] = _found()
+
+_ANY = Callback("POST", "", {}, "", b"")
 
 
 def prove(gateway: Gateway, callback: Callback, link: Link) -> bool:
@@ -85,6 +88,16 @@ def signed_by(gateway: Gateway, callback: Callback, secret: str, link: Link) -> 
         return gateway.sign(callback, secret, link) if gateway.sign else None
     except CANNOT_READ as error:
         raise ValueError("the secret is not written as those of this vendor are") from error
+
+
+def not_a_secret(gateway: Gateway, link: Link) -> int | None:
+    """The place of the first secret that is none of this vendor's: with it every callback would be refused."""
+    for place, secret in enumerate(link.secrets):
+        try:
+            signed_by(gateway, _ANY, secret, link)
+        except ValueError:
+            return place
+    return None
 
 
 def certificate_at(gateway: Gateway, callback: Callback, link: Link) -> str | None:
