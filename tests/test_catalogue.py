@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.catalogue import FOLDER, CatalogueError, load
+from app.catalogue.policy import load_policy
 from app.models.catalogue import REASONS
 
 ROOT = Path(__file__).parents[1]
@@ -48,8 +49,8 @@ def test_each_of_the_twelve_codes_has_the_reason_that_the_policy_is_written_for(
 
 def test_all_code_spaces_ship_with_all_their_codes() -> None:
     assert len(CATALOGUE.spaces()) == 36
-    assert len(CATALOGUE.codes) == 1_439
-    assert sum(len(CATALOGUE.space(space)) for space in CATALOGUE.spaces()) == 1_439
+    assert len(CATALOGUE.codes) == 1_486
+    assert sum(len(CATALOGUE.space(space)) for space in CATALOGUE.spaces()) == 1_486
 
 
 def test_a_space_lists_its_codes_in_the_order_of_its_table() -> None:
@@ -110,6 +111,20 @@ def test_the_only_reasons_without_a_code_are_those_of_lookups_and_calls() -> Non
         "permanent_failure",
         "unsubscribed",
     }
+
+
+def test_no_code_of_a_fault_that_passes_ends_consent() -> None:
+    policy = load_policy()
+    passing = [code for code in CATALOGUE.codes.values() if code.permanence == "temporary"]
+    assert len(passing) > 100  # noqa: PLR2004
+    assert [code for code in passing if policy.rule(code.reason).consent != "keep"] == []
+
+
+@pytest.mark.parametrize(("space", "code"), [("vonage_dlr", "14"), ("vonage_messages", "1280")])
+def test_a_number_that_may_only_be_suspended_keeps_its_consent(space: str, code: str) -> None:
+    found = CATALOGUE.find(space, code)
+    assert found is not None
+    assert load_policy().rule(found.reason).consent == "keep"
 
 
 def test_every_code_says_what_it_means_and_where_that_was_read() -> None:

@@ -11,6 +11,7 @@ from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Repl
 
 # Bandwidth's page on messaging webhooks
 TYPES = {
+    "message-queued": Status.SENT,  # of MMS, as its older pages name message-sending
     "message-sending": Status.SENT,
     "message-sent": Status.SENT,
     "message-delivered": Status.DELIVERED,  # for long codes and MMS often only to the carrier
