@@ -127,6 +127,15 @@ def test_a_number_that_may_only_be_suspended_keeps_its_consent(space: str, code:
     assert load_policy().rule(found.reason).consent == "keep"
 
 
+@pytest.mark.parametrize("code", ["30003", "30004", "30005", "30006"])
+def test_a_code_of_twilio_that_mixes_causes_asks_a_lookup_and_ends_no_consent_at_once(code: str) -> None:
+    policy, found = load_policy(), CATALOGUE.find("twilio", code)
+    assert found is not None
+    rule = policy.rule(found.reason)
+    assert rule.consent == "keep"
+    assert policy.ladders[rule.ladder or ""].lookup or rule.lookup
+
+
 def test_every_code_says_what_it_means_and_where_that_was_read() -> None:
     assert [code for code in CATALOGUE.codes.values() if not (code.meaning and code.source)] == []
 
