@@ -116,7 +116,7 @@ def test_the_only_reasons_without_a_code_are_those_of_lookups_and_calls() -> Non
 def test_no_code_of_a_fault_that_passes_ends_consent() -> None:
     policy = load_policy()
     passing = [code for code in CATALOGUE.codes.values() if code.permanence == "temporary"]
-    assert len(passing) > 100  # noqa: PLR2004
+    assert len(passing) > 100
     assert [code for code in passing if policy.rule(code.reason).consent != "keep"] == []
 
 

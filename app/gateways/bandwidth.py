@@ -18,7 +18,10 @@ TYPES = {
     "message-read": Status.DELIVERED,
     "message-failed": Status.UNDELIVERABLE,  # or as its code says, below
 }
-FROM_PEOPLE = frozenset({"message-received", "suggestion-response", "requested-location-response"})
+# Its library for Python has named the last one in both ways.
+FROM_PEOPLE = frozenset({
+    "message-received", "suggestion-response", "requested-location-response", "request-location-response",
+})  # fmt: skip
 # Its page on messaging errors: 4xxx was refused, by Bandwidth or (47xx) by the carrier, and 5xxx may pass.
 CODES = {
     "4360": Status.EXPIRED,
