@@ -39,6 +39,10 @@ STATUS = {
     "TEXT_PROTECT_BLOCKED": Status.REJECTED,
     "TEXT_UNKNOWN": Status.UNKNOWN,
 }
+# The same of an MMS; what is wrong with its file; and an RCS message that arrived (its other types are not published).
+STATUS |= {kind.replace("TEXT_", "MEDIA_"): became for kind, became in STATUS.items()}
+STATUS |= {f"MEDIA_FILE_{wrong}": Status.REJECTED for wrong in ("INACCESSIBLE", "TYPE_UNSUPPORTED", "SIZE_EXCEEDED")}
+STATUS["RCS_DELIVERED"] = Status.DELIVERED
 FINE = frozenset({Status.ACCEPTED, Status.SENT, Status.DELIVERED})
 
 NOTIFICATION, CONFIRMATION = "Notification", "SubscriptionConfirmation"
@@ -100,7 +104,7 @@ def receipt(event: Said, kind: str) -> Receipt:
 def status(kind: str, final: object) -> Status:
     """`isFinal` is to be trusted: a failure that is not final may still be followed by an arrival."""
     became = STATUS.get(kind, Status.UNKNOWN)
-    if kind == "TEXT_SUCCESSFUL" and final is True:
+    if kind.endswith("_SUCCESSFUL") and final is True:
         return Status.DELIVERED
     return Status.SENT if final is False and became in FAILED else became
 

@@ -22,6 +22,9 @@ VALIDATION = b"SubscriptionValidationEvent"
 STATUS = {"delivered": Status.DELIVERED, "failed": Status.UNDELIVERABLE}
 """There are no others: their page of SMS events."""
 
+UNREPORTED = "5002"
+"""`Failed` by name: the carrier gives no reports, and in most cases the message arrived (Microsoft's answers, 2026)."""
+
 _CODE = re.compile(r"\s*(?:\w+\s*[:=]\s*)?(\d{4})(?!\d)", re.ASCII)
 """`deliveryStatusDetails` is a code, or a sentence that may begin with one. Of the rest nothing is kept."""
 
@@ -34,14 +37,15 @@ def receipt(event: Said) -> Receipt | Inbound:
     if _kind(event) not in {"", REPORT}:  # a message of a person, or of another channel
         return Inbound()
     data = _folded(an_object(event.get("data")))
-    word, code = need(data, "deliverystatus"), _CODE.match(first(data, "deliverystatusdetails") or "")
+    word, found = need(data, "deliverystatus"), _CODE.match(first(data, "deliverystatusdetails") or "")
+    code = found and found[1]
     return Receipt(
         message_id=need(data, "messageid"),
-        status=STATUS.get(word.lower(), Status.UNKNOWN),
-        word=word,
+        status=Status.UNKNOWN if code == UNREPORTED else STATUS.get(word.lower(), Status.UNKNOWN),
+        word=None if code == UNREPORTED else word,
         number=plus(first(data, "to")),
         sender=first(data, "from"),
-        code=code and code[1],
+        code=code,
         code_space="azure_acs_sms",
         segments=_segments(data.get("deliveryattempts")),
         occurred_at=_at(data.get("receivedtimestamp")) or _at(event.get("eventtime") or event.get("time")),

@@ -11,13 +11,17 @@ from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Repl
 
 # Bandwidth's page on messaging webhooks
 TYPES = {
+    "message-queued": Status.SENT,  # of MMS, as its older pages name message-sending
     "message-sending": Status.SENT,
     "message-sent": Status.SENT,
     "message-delivered": Status.DELIVERED,  # for long codes and MMS often only to the carrier
     "message-read": Status.DELIVERED,
     "message-failed": Status.UNDELIVERABLE,  # or as its code says, below
 }
-FROM_PEOPLE = frozenset({"message-received", "suggestion-response", "requested-location-response"})
+# Its library for Python has named the last one in both ways.
+FROM_PEOPLE = frozenset({
+    "message-received", "suggestion-response", "requested-location-response", "request-location-response",
+})  # fmt: skip
 # Its page on messaging errors: 4xxx was refused, by Bandwidth or (47xx) by the carrier, and 5xxx may pass.
 CODES = {
     "4360": Status.EXPIRED,

@@ -36,7 +36,7 @@ def _messages(callback: Callback) -> list[object]:
         said = _fields.json(body)
         msg = part(an_object(said), "messages").get("msg") if isinstance(said, dict) else said
         return (msg or _none()) if isinstance(msg, list) else [said if msg is None else msg]
-    return [form(callback)]
+    return [lowered(form(callback))]
 
 
 def _none() -> list[object]:
@@ -44,14 +44,14 @@ def _none() -> list[object]:
 
 
 def lowered(said: Said) -> dict[str, object]:
-    """XML has the names of the JSON in capitals."""
+    """XML has the names of the JSON in capitals, and so have older templates."""
     return {name.lower(): lowered(value) if isinstance(value, dict) else value for name, value in said.items()}
 
 
 def report(said: Said) -> Receipt:
     told = part(said, "status") or said  # by GET all is flat
     word = need(told, "code", "status")
-    code, network = first(told, "errorCode", "errorcode") or "0", first(said, "operator") or ""
+    code, network = first(told, "errorCode", "errorcode", "statusdescription") or "0", first(said, "operator") or ""
     return Receipt(
         message_id=need(said, "reference"),
         status=STATUS.get(word, Status.UNKNOWN),

@@ -1,5 +1,8 @@
 """Infobip's delivery reports: up to 2,000 a request, JSON or XML, of the present and the older API.
 
+The Messages API, one for all channels, writes `destination` for `to` and names the channel. What a chat says of a
+person says nothing of the number for SMS: it is answered, and not taken.
+
 Read the status by group *and* id: id 2 stands in the group DELIVERED but only says that the operator has it, and id 87
 stands in two groups.
 """
@@ -33,6 +36,7 @@ IDS = {
     (4, 87): Status.REJECTED,  # SIGNALS_BLOCKED
 }
 FINE = frozenset({Status.ACCEPTED, Status.SENT, Status.DELIVERED})
+SMS, PHONES, DELIVERY = "SMS", frozenset({"SMS", "MMS", "RCS"}), "DELIVERY"
 
 # The vendor's page says that a profile may sign with an HMAC, not in which header nor over what: these are guesses.
 SIGNED_IN = ("x-infobip-signature", "x-hub-signature-256", "x-hub-signature", "x-signature")
@@ -48,6 +52,9 @@ def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
 def report(said: Said) -> Receipt | Inbound:
     if "status" not in said and "receivedAt" in said:  # of a person: it has words, and was received
         return Inbound()
+    channel = (first(said, "channel") or SMS).upper()
+    if channel not in PHONES or (first(said, "event") or DELIVERY) != DELIVERY:  # a chat; or that it was seen
+        return Inbound()
     became = status(part(said, "status"))
     code, space = cause(became, part(said, "status"), part(said, "error"))
     network = first(said, "mccMnc") or ""
@@ -55,10 +62,10 @@ def report(said: Said) -> Receipt | Inbound:
         message_id=first(said, "messageId"),
         status=became,
         word=_word(part(said, "status")),
-        number=plus(first(said, "to")),
+        number=plus(first(said, "to", "destination")),
         sender=first(said, "sender", "from"),
         code=code,
-        code_space=space,
+        code_space=space if channel == SMS else None,  # that a handset takes no MMS says nothing about SMS
         mcc=network[:3],
         mnc=network[3:],
         segments=count(said.get("messageCount") or said.get("smsCount")),

@@ -44,6 +44,7 @@ def parse(callback: Callback) -> list[Receipt | Broken]:
 
 
 def receipt(said: Said) -> Receipt:
+    said = part(said, "deliveryReceipt") or said  # in JSON perhaps under the name that XML's root has
     message, to = part(said, "message"), part(said, "destination")
     code = _code(said)
     return Receipt(

@@ -30,6 +30,8 @@ STATUS = {
     "rejected": Status.REJECTED,
 }
 REPORTED = frozenset({Status.DELIVERED, Status.UNDELIVERABLE})
+CHAT = "whatsapp"
+"""The `Type` of a chat's receipts, which say nothing of the number for SMS (others are `sms` and `mms`)."""
 ONLY_V3 = "v3:"
 """Before a secret: a signature of the second way is not taken."""
 
@@ -38,7 +40,7 @@ _PART = re.compile(r"(\d{1,4})\s+of\s+(\d{1,4})", re.ASCII)
 
 def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     said = form(callback)
-    if "Text" in said and "Status" not in said:
+    if said.get("Type") == CHAT or ("Text" in said and "Status" not in said):
         return [Inbound()]
     word = need(said, "Status")
     status = STATUS.get(word.lower(), Status.UNKNOWN)
@@ -56,7 +58,7 @@ def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
             mnc=first(said, "MNC"),
             segment=segment,
             segments=segments,
-            # Seen with some accounts; the form is not documented.
+            # `YYYY-mm-dd HH:MM:SS.SSSSSS`, in a zone that its page does not name.
             occurred_at=asked_moment(first(said, "DeliveryReportTime")) if status in REPORTED else None,
             sent_at=asked_moment(first(said, "SentTime")),
         )

@@ -26,6 +26,8 @@ STATUS = {
 }
 EXPIRED = "1360"
 """`rejected` with this error is a message whose time ran out."""
+UNREPORTED = "1490"
+"""Not all parts were reported in time: whether it arrived is not known, whatever the status beside it."""
 
 SMS, PHONES = "sms", frozenset({"sms", "mms", "rcs"})
 
@@ -41,7 +43,7 @@ def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
         Receipt(
             message_id=need(said, "message_uuid"),
             status=status(word, code),
-            word=word,
+            word=None if code == UNREPORTED else word,
             number=plus(_address(said, "to")),
             sender=_address(said, "from"),
             code=code,
@@ -64,7 +66,7 @@ def _address(said: Said, name: str) -> str | None:
 
 
 def status(word: str, code: str | None) -> Status:
-    read = STATUS.get(word.lower(), Status.UNKNOWN)
+    read = Status.UNKNOWN if code == UNREPORTED else STATUS.get(word.lower(), Status.UNKNOWN)
     return Status.EXPIRED if read is Status.REJECTED and code == EXPIRED else read
 
 
