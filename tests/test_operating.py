@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from app.config import Settings
 from app.routers.access import AccessLog
 from app.services import doctor, intake, keys
-from app.services.connection import connect
+from app.services.connection import connect, transaction
 from app.services.finding import Finding
 from app.services.migrate import head
 
@@ -325,6 +325,20 @@ async def test_a_server_that_takes_no_writes_is_wrong(database_url):
     await run_sql(database_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     (finding,) = wrong(await examined(database_url))
     assert finding.says.endswith("takes no writes")
+
+
+@pytest.mark.parametrize(("name", "theirs", "ours"), [
+    ("transaction_isolation", "default_transaction_isolation = 'serializable'", "read committed"),
+    ("idle_session_timeout", "idle_session_timeout = '5min'", "0"),
+])  # fmt: skip
+async def test_defaults_that_an_administrator_gave_the_database_do_not_make_callers_hear_503(
+    database_url, name, theirs, ours
+):
+    await run_sql(database_url, f"ALTER DATABASE {make_url(database_url).database} SET {theirs}")
+    engine = connect(database_url)
+    async with transaction(engine) as db:
+        assert await db.fetchval(f"SHOW {name}") == ours
+    await engine.dispose()
 
 
 async def test_a_database_in_an_encoding_of_few_letters_is_wrong(database_url):
