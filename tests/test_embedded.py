@@ -225,14 +225,19 @@ async def test_a_folder_of_another_major_version_is_refused_and_told_the_way_whi
         async with serving(data_dir):
             pass
     assert "\n" not in str(refused.value)
-    dump, restore = re.findall("`(.*?)`", str(refused.value))
+    dump, *restore = re.findall("`(.*?)`", str(refused.value))
     version.write_text("18\n")
     async with serving(data_dir):
         subprocess.run([home.programs / "pg_dump", *shlex.split(dump)[1:]], cwd=tmp_path, check=True)
     shutil.rmtree(home.path)
-    async with serving(data_dir) as url, _session(url) as session:
-        subprocess.run(shlex.split(restore), cwd=tmp_path, check=True)
-        assert await session.fetchval("SELECT count(*) FROM kept") == 1000
+    async with serving(data_dir) as url:
+        async with _session(url) as session:
+            await session.execute("CREATE TABLE of_the_newer_version ()")
+            for command in restore:
+                subprocess.run(shlex.split(command), cwd=tmp_path, check=True)
+        async with _session(url) as session:
+            assert await session.fetchval("SELECT count(*) FROM kept") == 1000
+            assert await session.fetchval("SELECT to_regclass('of_the_newer_version')") is None
 
 
 async def test_a_server_that_cannot_start_says_why(data_dir: Path):
