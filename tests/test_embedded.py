@@ -371,6 +371,21 @@ async def test_in_a_folder_closed_to_roots_stand_in_it_lives_elsewhere_and_no_mo
     assert not is_made(data_dir)
 
 
+@pytest.mark.skipif(not ROOT, reason="only root starts it for another user")
+async def test_a_folder_that_was_copied_without_its_owner_is_told_with_what_gives_it_back(folder: Path):
+    async with serving(folder) as url, _session(url) as session:
+        await session.execute("CREATE TABLE kept ()")
+    home = locate(folder)
+    subprocess.run(["chown", "-R", "0:0", home.path], check=True)
+    with pytest.raises(CannotStart, match=f"{home.path} belongs to root, as whom PostgreSQL does not run") as refused:
+        async with serving(folder):
+            pass
+    (mend,) = re.findall("`(.*?)`", str(refused.value))
+    subprocess.run(shlex.split(mend), check=True)
+    async with serving(folder) as url, _session(url) as session:
+        assert await session.fetchval("SELECT to_regclass('kept') IS NOT NULL")
+
+
 @pytest.mark.skipif(not ROOT, reason="only root can be somebody else; the other tests already ran as a normal user")
 async def test_a_normal_user_runs_it_in_a_home_folder_of_mode_0700():
     home = Path(tempfile.mkdtemp(prefix="sendable-home-"))

@@ -77,8 +77,8 @@ def engine_of(url: str, *, connect_args: Mapping[str, Any], **more: Any) -> Asyn
 
 
 _NO_DEFAULTS = {"default_transaction_isolation": "read committed", "idle_session_timeout": "0"}
-"""In place of what an administrator has set for our role or database. Under `serializable` most of eight callers at once
-heard 503; when idle sessions are ended, the first ones after a quiet time did."""
+"""In place of what an administrator has set for our role or database. Under `serializable` most of eight callers
+at once heard 503; when idle sessions are ended, the first ones after a quiet time did."""
 
 
 def connect(url: str, *, pool: int = POOL_SIZE) -> AsyncEngine:
