@@ -188,6 +188,8 @@ async def _partition(db: AsyncConnection, today: date, kept: timedelta) -> None:
             await db.execute(
                 text(f"CREATE TABLE {_name(day)} PARTITION OF receipts FOR VALUES FROM ('{day}Z') TO ('{until}Z')")
             )
+            # Receipts have no key of their own; without this no publication of all tables lets one be named or erased.
+            await db.execute(text(f"ALTER TABLE {_name(day)} REPLICA IDENTITY FULL"))
     for name in sorted(there):
         if name < _name(today - kept):
             await db.execute(text(f"DROP TABLE {name}"))
