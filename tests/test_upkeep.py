@@ -247,3 +247,35 @@ async def test_a_day_that_lost_its_place_for_receipts_gets_one_at_the_next_look(
         await service.sql(f"DROP TABLE {day}")
         while await service.sql("SELECT to_regclass(:name)::text", name=day) != [(day,)]:
             await asyncio.sleep(0.02)
+
+
+# Alarms ------------------------------------------------------------------------------------------------------------
+
+STANDING = "SELECT kind, key FROM alarms WHERE cleared_at IS NULL ORDER BY 1, 2"
+
+
+async def raised(service: Service, kind: str, key: str, days: int) -> None:
+    await service.sql("INSERT INTO alarms (kind, key, since, last_at, count) VALUES (:kind, :key, :at, :at, 1)",
+                      kind=kind, key=key, at=datetime.now(UTC) - timedelta(days=days, hours=1))  # fmt: skip
+
+
+async def test_an_alarm_is_over_when_nothing_raised_it_for_a_week_but_where_it_waits_for_somebody(
+    service: Service,
+) -> None:
+    for kind, days in (("network_not_covered", 7), ("unknown_code", 6), ("quarantine", 70), ("lookup_stopped", 70)):
+        await raised(service, kind, kind, days)
+    await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
+    assert await service.sql(STANDING) == [(kind, kind) for kind in ("lookup_stopped", "quarantine", "unknown_code")]
+
+
+async def test_a_code_that_the_tables_have_by_now_raises_no_alarm_since_the_start(start: Start) -> None:
+    async with start() as service:
+        for key in ("kannel/openmarket/3041", "custom/mine/eu/openmarket/600700", "native/600700", "native"):
+            await raised(service, "unknown_code", key, 1)
+        await raised(service, "same_code_again", "native/openmarket/3041", 1)
+    async with start() as service:
+        assert await service.sql(STANDING) == [
+            ("same_code_again", "native/openmarket/3041"),
+            ("unknown_code", "custom/mine/eu/openmarket/600700"), ("unknown_code", "native"),
+            ("unknown_code", "native/600700"),
+        ]  # fmt: skip

@@ -19,9 +19,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.models.catalogue import Code
 from app.models.number import Cause, Verdict
 from app.models.policy import Policy, Rule
-from app.services import quarantine, store
+from app.services import breaker, quarantine, store
 from app.services.apply import apply
 from app.services.connection import Connection, is_lost, transaction
+from app.services.lookup import stops
 
 if TYPE_CHECKING:
     from app.config import Settings
@@ -39,6 +40,8 @@ WORDS_KEPT = timedelta(days=90)
 SPEND_KEPT = timedelta(days=31)
 IMPORTS_KEPT = timedelta(days=7)
 WINDOWS_KEPT = timedelta(days=90)
+QUIET_FOR = timedelta(days=7)
+"""After which an alarm that was not raised again is over: most tell of what happened, which nothing ends."""
 AT_ONCE = 5_000
 _LOCK = 7_316_003
 
@@ -47,6 +50,7 @@ async def prepare(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> 
     """Before the first request: today's partition must exist, and what is shown must follow the policy in force."""
     await keep_house(engine, settings)
     await show_codes(engine, meaning)
+    await end_known(engine, meaning)
     await follow_policy(engine, meaning.policy)
 
 
@@ -169,6 +173,7 @@ async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
         await _delete(engine, _prune(table, column), oldest)
     async with transaction(engine) as db:
         await db.execute(_DROP_LINES)
+        await db.execute(_END_QUIET, now, now - QUIET_FOR, [breaker.ALARM, stops.ALARM])
 
 
 async def _delete(engine: AsyncEngine, statement: str, oldest: date) -> None:
@@ -209,6 +214,26 @@ async def _has_room(engine: AsyncEngine) -> bool:
 
 def _name(day: date) -> str:
     return f"receipts_{day:%Y%m%d}"
+
+
+# Alarms ------------------------------------------------------------------------------------------------------------
+
+_END = """
+UPDATE alarms a SET cleared_at = $1
+FROM (SELECT kind, key FROM alarms WHERE cleared_at IS NULL AND {which} ORDER BY kind, key FOR UPDATE) AS over
+WHERE (a.kind, a.key) = (over.kind, over.key)
+"""
+_END_QUIET = _END.format(which="last_at < $2 AND kind <> ALL($3::text[])")
+_END_KNOWN = _END.format(which="kind = 'unknown_code' AND key = ANY($2::text[])")
+_UNKNOWN = "SELECT key FROM alarms WHERE kind = 'unknown_code' AND cleared_at IS NULL"
+
+
+async def end_known(engine: AsyncEngine, meaning: Meaning) -> None:
+    """The alarms of codes that the tables have by now."""
+    async with transaction(engine) as db:
+        keys = [row["key"] for row in await db.fetch(_UNKNOWN)]
+        known = [key for key in keys if meaning.catalogue.find(*["", *key.split("/")][-2:])]
+        await db.execute(_END_KNOWN, datetime.now(UTC), known)
 
 
 # The catalogue -----------------------------------------------------------------------------------------------------
