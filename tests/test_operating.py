@@ -371,6 +371,24 @@ async def test_a_reader_that_reads_more_than_the_views_is_wrong(database_url):
     assert finding.says == "sendable_reader can read more than the views"
 
 
+async def test_a_table_that_another_role_owns_is_wrong_and_the_mend_lets_it_be_dropped(service, database_url):
+    ((day,),) = await service.sql("SELECT min(relname) FROM pg_class WHERE relname ~ '^receipts_[0-9]{8}$'")
+    await run_sql(database_url, 'CREATE ROLE "an owner"', 'GRANT "an owner" TO CURRENT_USER',
+                  'GRANT CREATE ON SCHEMA public TO "an owner"', f'ALTER TABLE {day} OWNER TO "an owner"',
+                  'REVOKE "an owner" FROM CURRENT_USER')  # fmt: skip
+    try:
+        (finding,) = wrong(await examined(database_url))
+        assert finding.about == "rights"
+        assert finding.mend.startswith('start Sendable as "an owner", or ')
+        await run_sql(database_url, finding.mend.partition("run: ")[2])
+        assert wrong(await examined(database_url)) == []
+        await run_sql(database_url, f"DROP TABLE {day}")
+    finally:
+        await run_sql(
+            database_url, 'GRANT "an owner" TO CURRENT_USER', 'DROP OWNED BY "an owner"', 'DROP ROLE "an owner"'
+        )
+
+
 async def test_days_without_a_partition_ahead_are_wrong(service, database_url):
     rows = await service.sql("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'receipts'::regclass")
     await run_sql(
