@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from app.services import held, upkeep
+from app.services.connection import transaction
 from app.services.held import Which
 from tests.conftest import Service, Start
 
@@ -247,6 +248,24 @@ async def test_a_day_that_lost_its_place_for_receipts_gets_one_at_the_next_look(
         await service.sql(f"DROP TABLE {day}")
         while await service.sql("SELECT to_regclass(:name)::text", name=day) != [(day,)]:
             await asyncio.sleep(0.02)
+
+
+async def test_a_long_reader_of_receipts_as_a_dump_is_keeps_no_day_from_being_made_and_nobody_from_writing(
+    start: Start,
+) -> None:
+    today = datetime.now(UTC).date()
+    old, coming = (f"receipts_{today + timedelta(days=ahead):%Y%m%d}" for ahead in (-91, 7))
+    since, until = (f"{today + timedelta(days=ahead)}Z" for ahead in (-91, -90))
+    there = "SELECT to_regclass(:old) IS NOT NULL, to_regclass(:coming) IS NOT NULL"
+    async with start() as service:
+        await service.sql(f"DROP TABLE {coming}")
+        await service.sql(f"CREATE TABLE {old} PARTITION OF receipts FOR VALUES FROM ('{since}') TO ('{until}')")
+        async with transaction(service.app.state.engine) as dump:
+            await dump.execute(f"LOCK TABLE receipts, {old} IN ACCESS SHARE MODE")
+            await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
+            assert await service.sql(there, old=old, coming=coming) == [(True, True)]
+        await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
+        assert await service.sql(there, old=old, coming=coming) == [(False, True)]
 
 
 # Alarms ------------------------------------------------------------------------------------------------------------

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.models.catalogue import Code
 from app.models.number import Cause, Verdict
 from app.models.policy import Policy, Rule
-from app.services import breaker, quarantine, store
+from app.services import breaker, migrate, quarantine, store
 from app.services.apply import apply
 from app.services.connection import Connection, is_lost, transaction
 from app.services.lookup import stops
@@ -43,6 +44,7 @@ WINDOWS_KEPT = timedelta(days=90)
 QUIET_FOR = timedelta(days=7)
 """After which an alarm that was not raised again is over: most tell of what happened, which nothing ends."""
 AT_ONCE = 5_000
+DROP_WITHIN = "200ms"
 _LOCK = 7_316_003
 
 
@@ -155,7 +157,8 @@ async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
     async with engine.begin() as db:
         await db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         await db.execute(text("SET LOCAL lock_timeout = '5s'"))
-        await _partition(db, now.date(), settings.receipts_kept)
+        await _make_days(db, now.date())
+    await _drop_days(engine, (now - settings.receipts_kept).date())
     history = now - settings.changes_kept
     for table, column, oldest in (
         ("receipt_keys", "arrived_at", now - KEYS_KEPT),
@@ -185,19 +188,33 @@ async def _delete(engine: AsyncEngine, statement: str, oldest: date) -> None:
             return
 
 
-async def _partition(db: AsyncConnection, today: date, kept: timedelta) -> None:
+async def _make_days(db: AsyncConnection, today: date) -> None:
+    """Attached, and not made as parts: that would lock out whoever reads receipts, and wait for a `pg_dump` to end."""
     there = set((await db.execute(_PARTITIONS)).scalars())
     for day in (today + timedelta(days=ahead) for ahead in range(-1, DAYS_AHEAD + 1)):
-        if _name(day) not in there:
+        if (name := _name(day)) not in there:
             until = day + timedelta(days=1)
-            await db.execute(
-                text(f"CREATE TABLE {_name(day)} PARTITION OF receipts FOR VALUES FROM ('{day}Z') TO ('{until}Z')")
-            )
+            await db.execute(text(f"CREATE TABLE {name} (LIKE receipts)"))
             # Receipts have no key of their own; without this no publication of all tables lets one be named or erased.
-            await db.execute(text(f"ALTER TABLE {_name(day)} REPLICA IDENTITY FULL"))
-    for name in sorted(there):
-        if name < _name(today - kept):
-            await db.execute(text(f"DROP TABLE {name}"))
+            await db.execute(text(f"ALTER TABLE {name} REPLICA IDENTITY FULL"))
+            await db.execute(
+                text(f"ALTER TABLE receipts ATTACH PARTITION {name} FOR VALUES FROM ('{day}Z') TO ('{until}Z')")
+            )
+
+
+async def _drop_days(engine: AsyncEngine, oldest: date) -> None:
+    """Whoever writes receipts waits as long as we do; while somebody reads them, the days stay until the next look."""
+    try:
+        async with engine.begin() as db:
+            await db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            await db.execute(text(f"SET LOCAL lock_timeout = '{DROP_WITHIN}'"))
+            for name in (await db.execute(_PARTITIONS)).scalars():
+                if name < _name(oldest):
+                    await db.execute(text(f"DROP TABLE {name}"))
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != migrate.LOCK_NOT_AVAILABLE:
+            raise
+        log.info("old receipts are dropped later: somebody reads them")
 
 
 _THERE = "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL"
