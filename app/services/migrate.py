@@ -29,7 +29,7 @@ _THERE_ALREADY = {"42P06", "42P07", "42710"}
 _OURS = re.compile(r"\d{4}")
 """How our versions are written."""
 NO_SCHEMA = (
-    "no schema of the search_path is there and open to us: let an administrator run CREATE SCHEMA public AUTHORIZATION …, "
+    "no schema of the search_path is there and open to us: let an administrator run CREATE SCHEMA … AUTHORIZATION …, "
     "or ALTER ROLE … SET search_path"
 )
 OWN_DATABASE = "give Sendable a database of its own"
