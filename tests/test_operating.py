@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from app.services import doctor, intake, keys
 from app.services.connection import connect, transaction
 from app.services.finding import Finding
 from app.services.migrate import head
+from tests.running import sendable
 
 NUMBER = "+15550002222"
 DEACTIVATED = {"message_id": "m1", "number": NUMBER, "sender": "12345", "status": "undeliverable", "code": "3041"}
@@ -387,6 +389,14 @@ async def test_a_table_that_another_role_owns_is_wrong_and_the_mend_lets_it_be_d
         await run_sql(
             database_url, 'GRANT "an owner" TO CURRENT_USER', 'DROP OWNED BY "an owner"', 'DROP ROLE "an owner"'
         )
+
+
+async def test_what_the_doctor_found_is_told_though_the_rest_cannot_be_asked(database_url):
+    await run_sql(database_url, "REVOKE SELECT ON quarantines FROM CURRENT_USER")
+    said = await sendable("doctor", "--json", database_url=database_url)
+    found = json.loads(said.out)
+    assert {finding["about"] for finding in found} >= {"schema", "rights", "reader", "partitions"}
+    assert found[-1]["says"].endswith("permission denied for table quarantines")
 
 
 async def test_days_without_a_partition_ahead_are_wrong(service, database_url):
