@@ -215,6 +215,21 @@ async def test_what_is_kept_for_a_time_goes_when_it_is_over_and_not_before(servi
     assert await service.sql(f"SELECT count(*) FROM {table}") == [(1,)]  # noqa: S608
 
 
+async def test_a_start_does_not_wait_for_what_is_to_be_pruned_and_it_goes_soon_after(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start() as service:
+        await service.sql("INSERT INTO receipt_keys SELECT gen_random_uuid(), now() - interval '9 days'")
+    keys = "SELECT count(*) FROM receipt_keys"
+    async with start() as service:
+        assert await service.sql(keys) == [(1,)]
+    monkeypatch.setattr(upkeep, "LAPSES_EVERY", 0.05)
+    monkeypatch.setattr(upkeep, "HOUSE_FIRST", 0.05)
+    async with start() as service, asyncio.timeout(30):
+        while await service.sql(keys) != [(0,)]:
+            await asyncio.sleep(0.02)
+
+
 async def test_receipts_are_dropped_by_days_once_they_have_been_kept_as_long_as_the_settings_say(start: Start) -> None:
     today = datetime.now(UTC).date()
 

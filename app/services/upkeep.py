@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 LAPSES_EVERY = 20.0
 """Seconds between two looks for lapses: the feed tells each within a minute."""
 HOUSE_EVERY = 3_600.0
+HOUSE_FIRST = 60.0
+"""Seconds after a start, which would wait for minutes where much came past its time while nobody ran."""
 DAYS_AHEAD = 7
 KEYS_KEPT = timedelta(days=8)
 REGISTER_KEPT = timedelta(days=14)
@@ -50,7 +52,7 @@ _LOCK = 7_316_003
 
 async def prepare(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None:
     """Before the first request: today's partition must exist, and what is shown must follow the policy in force."""
-    await keep_house(engine, settings)
+    await make_room(engine, settings)
     await show_codes(engine, meaning)
     await end_known(engine, meaning)
     await follow_policy(engine, meaning.policy)
@@ -58,7 +60,7 @@ async def prepare(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> 
 
 async def run(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None:
     """Until cancelled. A database that is away is waited for."""
-    due = HOUSE_EVERY
+    due = HOUSE_FIRST
     while True:
         await asyncio.sleep(LAPSES_EVERY)
         due -= LAPSES_EVERY
@@ -151,14 +153,20 @@ DELETE FROM {table} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {col
 _DROP_LINES = "DELETE FROM import_lines WHERE import NOT IN (SELECT id FROM imports)"
 
 
-async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
-    """Make the coming days' partitions, drop those past retention, prune what only serves for days."""
+async def make_room(engine: AsyncEngine, settings: Settings) -> None:
+    """Make the coming days' partitions, drop those past retention."""
     now = datetime.now(UTC)
     async with engine.begin() as db:
         await db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         await db.execute(text("SET LOCAL lock_timeout = '5s'"))
         await _make_days(db, now.date())
     await _drop_days(engine, (now - settings.receipts_kept).date())
+
+
+async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
+    """The same, and prune what only serves for days."""
+    await make_room(engine, settings)
+    now = datetime.now(UTC)
     history = now - settings.changes_kept
     for table, column, oldest in (
         ("receipt_keys", "arrived_at", now - KEYS_KEPT),
