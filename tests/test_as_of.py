@@ -178,6 +178,38 @@ async def test_the_states_of_random_lives_are_told_as_they_were_answered(service
                 (two["sender"], two["list"], two["consent"]) for two in one["lists"]]  # fmt: skip
 
 
+async def a_life(service: Service) -> AsyncIterator[tuple[datetime, Any]]:
+    """What is answered after each step, and when."""
+    for name in ("spring", "summer"):
+        await opt_in(service, "2026-01-01T00:00:00Z", name)
+    for code in ("569", None, "592", "560", "345", "3041", "again"):
+        if code == "again":
+            await opt_in(service, (await now(service)).isoformat())
+        else:
+            await hear(service, code, carrier="T-Mobile", **({} if code else {"status": "delivered"}))
+        yield await now(service), await ask(service, sender=SENDER)
+
+
+@pytest.mark.parametrize("dropped", range(7))
+async def test_what_is_dropped_of_the_history_still_stands_at_the_moments_that_are_kept(
+    service: Service, dropped: int
+) -> None:
+    pages = [page async for page in a_life(service)]
+    assert [told["state"] for _, told in pages] == ["suspended", "active", "active", "active", "held", "deactivated",
+                                                    "held"]  # fmt: skip
+    await service.sql("DELETE FROM changes WHERE committed_at <= :horizon", horizon=pages[dropped][0])
+    for at, told in pages[dropped:]:
+        then = await ask(service, as_of=at.isoformat(), sender=SENDER)
+        assert (then["state"], then["sendable"]) == (told["state"], told["sendable"])
+        assert then["sender"]["blocked"] == told["sender"]["blocked"]
+        assert agreed(then) <= agreed(told)
+    assert comparable(await ask(service, as_of=pages[-1][0].isoformat(), sender=SENDER)) == comparable(pages[-1][1])
+
+
+def agreed(told: Any) -> set[str]:
+    return {one["list"] for one in told["lists"] if one["consent"] == "opted_in"}
+
+
 WRONG = {
     "": "not a time",
     "yesterday": "not a time",

@@ -225,14 +225,19 @@ async def test_a_folder_of_another_major_version_is_refused_and_told_the_way_whi
         async with serving(data_dir):
             pass
     assert "\n" not in str(refused.value)
-    dump, restore = re.findall("`(.*?)`", str(refused.value))
+    dump, *restore = re.findall("`(.*?)`", str(refused.value))
     version.write_text("18\n")
     async with serving(data_dir):
         subprocess.run([home.programs / "pg_dump", *shlex.split(dump)[1:]], cwd=tmp_path, check=True)
     shutil.rmtree(home.path)
-    async with serving(data_dir) as url, _session(url) as session:
-        subprocess.run(shlex.split(restore), cwd=tmp_path, check=True)
-        assert await session.fetchval("SELECT count(*) FROM kept") == 1000
+    async with serving(data_dir) as url:
+        async with _session(url) as session:
+            await session.execute("CREATE TABLE of_the_newer_version ()")
+            for command in restore:
+                subprocess.run(shlex.split(command), cwd=tmp_path, check=True)
+        async with _session(url) as session:
+            assert await session.fetchval("SELECT count(*) FROM kept") == 1000
+            assert await session.fetchval("SELECT to_regclass('of_the_newer_version')") is None
 
 
 async def test_a_server_that_cannot_start_says_why(data_dir: Path):
@@ -364,6 +369,21 @@ async def test_in_a_folder_closed_to_roots_stand_in_it_lives_elsewhere_and_no_mo
     assert locate(data_dir) == home
     shutil.rmtree(home.path)
     assert not is_made(data_dir)
+
+
+@pytest.mark.skipif(not ROOT, reason="only root starts it for another user")
+async def test_a_folder_that_was_copied_without_its_owner_is_told_with_what_gives_it_back(folder: Path):
+    async with serving(folder) as url, _session(url) as session:
+        await session.execute("CREATE TABLE kept ()")
+    home = locate(folder)
+    subprocess.run(["chown", "-R", "0:0", home.path], check=True)
+    with pytest.raises(CannotStart, match=f"{home.path} belongs to root, as whom PostgreSQL does not run") as refused:
+        async with serving(folder):
+            pass
+    (mend,) = re.findall("`(.*?)`", str(refused.value))
+    subprocess.run(shlex.split(mend), check=True)
+    async with serving(folder) as url, _session(url) as session:
+        assert await session.fetchval("SELECT to_regclass('kept') IS NOT NULL")
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can be somebody else; the other tests already ran as a normal user")

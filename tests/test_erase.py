@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from app.feeds import FEEDS
 from app.models.tables import metadata
@@ -319,6 +319,20 @@ async def test_a_number_that_is_erased_while_a_file_lies_half_read_does_not_come
     ]  # fmt: skip
     old = await opt_in(service, WHO)
     assert (old.status_code, old.json()["reason"]) == (409, "erased")
+
+
+async def test_it_works_where_an_administrator_keeps_our_tables_in_another_schema_than_public(
+    start: Start, database_url: str
+) -> None:
+    async with start() as service:
+        await service.sql("ALTER SCHEMA public RENAME TO ours")
+        await service.sql(f"ALTER DATABASE {make_url(database_url).database} SET search_path = ours")
+    async with start() as service:
+        await opt_in(service, WHO)
+        await service.sql("CREATE TABLE feed_lines_7 (number text, new_number text)")
+        await service.sql("INSERT INTO feed_lines_7 VALUES (:number)", number=WHO)
+        erased = (await service.client.delete(f"/v1/numbers/{WHO}")).json()["erased"]
+        assert (erased["feed_lines"], erased["numbers"]) == (1, 1)
 
 
 async def test_a_number_that_is_erased_while_a_file_is_acted_on_does_not_come_back_with_it(

@@ -103,6 +103,15 @@ async def test_a_migration_waits_for_a_busy_table_without_blocking_those_behind_
     await engine.dispose()
 
 
+async def test_a_search_path_without_any_schema_is_told_with_what_mends_it(database_url: str) -> None:
+    engine = create_async_engine(database_url)
+    async with engine.begin() as db:
+        await db.execute(text(f"ALTER DATABASE {make_url(database_url).database} SET search_path = ''"))
+    await engine.dispose()
+    with pytest.raises(SchemaError, match=r"no schema of the search_path .*: let an administrator run CREATE SCHEMA"):
+        await upgrade(database_url)
+
+
 async def test_an_owner_without_the_right_to_make_roles_can_migrate(database_url: str) -> None:
     engine = create_async_engine(await empty(database_url, "sendable_plain"))
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from app.config import Settings
 from app.routers.access import AccessLog
 from app.services import doctor, intake, keys
-from app.services.connection import connect
+from app.services.connection import connect, transaction
 from app.services.finding import Finding
 from app.services.migrate import head
+from tests.running import sendable
 
 NUMBER = "+15550002222"
 DEACTIVATED = {"message_id": "m1", "number": NUMBER, "sender": "12345", "status": "undeliverable", "code": "3041"}
@@ -327,6 +329,20 @@ async def test_a_server_that_takes_no_writes_is_wrong(database_url):
     assert finding.says.endswith("takes no writes")
 
 
+@pytest.mark.parametrize(("name", "theirs", "ours"), [
+    ("transaction_isolation", "default_transaction_isolation = 'serializable'", "read committed"),
+    ("idle_session_timeout", "idle_session_timeout = '5min'", "0"),
+])  # fmt: skip
+async def test_defaults_that_an_administrator_gave_the_database_do_not_make_callers_hear_503(
+    database_url, name, theirs, ours
+):
+    await run_sql(database_url, f"ALTER DATABASE {make_url(database_url).database} SET {theirs}")
+    engine = connect(database_url)
+    async with transaction(engine) as db:
+        assert await db.fetchval(f"SHOW {name}") == ours
+    await engine.dispose()
+
+
 async def test_a_database_in_an_encoding_of_few_letters_is_wrong(database_url):
     name = f"{make_url(database_url).database}_latin"
     latin = make_url(database_url).set(database=name).render_as_string(hide_password=False)
@@ -355,6 +371,32 @@ async def test_a_reader_that_reads_more_than_the_views_is_wrong(database_url):
     await run_sql(database_url, "GRANT SELECT ON numbers TO PUBLIC")
     (finding,) = wrong(await examined(database_url))
     assert finding.says == "sendable_reader can read more than the views"
+
+
+async def test_a_table_that_another_role_owns_is_wrong_and_the_mend_lets_it_be_dropped(service, database_url):
+    ((day,),) = await service.sql("SELECT min(relname) FROM pg_class WHERE relname ~ '^receipts_[0-9]{8}$'")
+    await run_sql(database_url, 'CREATE ROLE "an owner"', 'GRANT "an owner" TO CURRENT_USER',
+                  'GRANT CREATE ON SCHEMA public TO "an owner"', f'ALTER TABLE {day} OWNER TO "an owner"',
+                  'REVOKE "an owner" FROM CURRENT_USER')  # fmt: skip
+    try:
+        (finding,) = wrong(await examined(database_url))
+        assert finding.about == "rights"
+        assert finding.mend.startswith('start Sendable as "an owner", or ')
+        await run_sql(database_url, finding.mend.partition("run: ")[2])
+        assert wrong(await examined(database_url)) == []
+        await run_sql(database_url, f"DROP TABLE {day}")
+    finally:
+        await run_sql(
+            database_url, 'GRANT "an owner" TO CURRENT_USER', 'DROP OWNED BY "an owner"', 'DROP ROLE "an owner"'
+        )
+
+
+async def test_what_the_doctor_found_is_told_though_the_rest_cannot_be_asked(database_url):
+    await run_sql(database_url, "REVOKE SELECT ON quarantines FROM CURRENT_USER")
+    said = await sendable("doctor", "--json", database_url=database_url)
+    found = json.loads(said.out)
+    assert {finding["about"] for finding in found} >= {"schema", "rights", "reader", "partitions"}
+    assert found[-1]["says"].endswith("permission denied for table quarantines")
 
 
 async def test_days_without_a_partition_ahead_are_wrong(service, database_url):

@@ -137,6 +137,14 @@ async def test_both_at_once_never_miss_each_other(service: Service) -> None:
     assert await service.sql("SELECT count(*) FROM numbers WHERE state = 'active'") == [(60,)]
 
 
+async def test_receipts_are_named_and_erased_though_they_are_replicated_logically(service: Service) -> None:
+    await service.sql("CREATE PUBLICATION copied FOR TABLE receipts")
+    await post(service)
+    assert (await register(service, sent())).json()["receipts_applied"] == 1
+    assert await service.sql("SELECT number FROM receipts") == [(WHO,)]
+    assert (await service.client.delete(f"/v1/numbers/{WHO}")).json()["erased"]["receipts"] == 1
+
+
 async def test_a_receipt_without_a_number_waits_without_effect(service: Service) -> None:
     await subscribe(service)
     await post(service)

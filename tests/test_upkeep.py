@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from app.services import held, upkeep
+from app.services.connection import transaction
 from app.services.held import Which
 from tests.conftest import Service, Start
 
@@ -214,6 +215,21 @@ async def test_what_is_kept_for_a_time_goes_when_it_is_over_and_not_before(servi
     assert await service.sql(f"SELECT count(*) FROM {table}") == [(1,)]  # noqa: S608
 
 
+async def test_a_start_does_not_wait_for_what_is_to_be_pruned_and_it_goes_soon_after(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start() as service:
+        await service.sql("INSERT INTO receipt_keys SELECT gen_random_uuid(), now() - interval '9 days'")
+    keys = "SELECT count(*) FROM receipt_keys"
+    async with start() as service:
+        assert await service.sql(keys) == [(1,)]
+    monkeypatch.setattr(upkeep, "LAPSES_EVERY", 0.05)
+    monkeypatch.setattr(upkeep, "HOUSE_FIRST", 0.05)
+    async with start() as service, asyncio.timeout(30):
+        while await service.sql(keys) != [(0,)]:
+            await asyncio.sleep(0.02)
+
+
 async def test_receipts_are_dropped_by_days_once_they_have_been_kept_as_long_as_the_settings_say(start: Start) -> None:
     today = datetime.now(UTC).date()
 
@@ -247,3 +263,53 @@ async def test_a_day_that_lost_its_place_for_receipts_gets_one_at_the_next_look(
         await service.sql(f"DROP TABLE {day}")
         while await service.sql("SELECT to_regclass(:name)::text", name=day) != [(day,)]:
             await asyncio.sleep(0.02)
+
+
+async def test_a_long_reader_of_receipts_as_a_dump_is_keeps_no_day_from_being_made_and_nobody_from_writing(
+    start: Start,
+) -> None:
+    today = datetime.now(UTC).date()
+    old, coming = (f"receipts_{today + timedelta(days=ahead):%Y%m%d}" for ahead in (-91, 7))
+    since, until = (f"{today + timedelta(days=ahead)}Z" for ahead in (-91, -90))
+    there = "SELECT to_regclass(:old) IS NOT NULL, to_regclass(:coming) IS NOT NULL"
+    async with start() as service:
+        await service.sql(f"DROP TABLE {coming}")
+        await service.sql(f"CREATE TABLE {old} PARTITION OF receipts FOR VALUES FROM ('{since}') TO ('{until}')")
+        async with transaction(service.app.state.engine) as dump:
+            await dump.execute(f"LOCK TABLE receipts, {old} IN ACCESS SHARE MODE")
+            await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
+            assert await service.sql(there, old=old, coming=coming) == [(True, True)]
+        await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
+        assert await service.sql(there, old=old, coming=coming) == [(False, True)]
+
+
+# Alarms ------------------------------------------------------------------------------------------------------------
+
+STANDING = "SELECT kind, key FROM alarms WHERE cleared_at IS NULL ORDER BY 1, 2"
+
+
+async def raised(service: Service, kind: str, key: str, days: int) -> None:
+    await service.sql("INSERT INTO alarms (kind, key, since, last_at, count) VALUES (:kind, :key, :at, :at, 1)",
+                      kind=kind, key=key, at=datetime.now(UTC) - timedelta(days=days, hours=1))  # fmt: skip
+
+
+async def test_an_alarm_is_over_when_nothing_raised_it_for_a_week_but_where_it_waits_for_somebody(
+    service: Service,
+) -> None:
+    for kind, days in (("network_not_covered", 7), ("unknown_code", 6), ("quarantine", 70), ("lookup_stopped", 70)):
+        await raised(service, kind, kind, days)
+    await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
+    assert await service.sql(STANDING) == [(kind, kind) for kind in ("lookup_stopped", "quarantine", "unknown_code")]
+
+
+async def test_a_code_that_the_tables_have_by_now_raises_no_alarm_since_the_start(start: Start) -> None:
+    async with start() as service:
+        for key in ("kannel/openmarket/3041", "custom/mine/eu/openmarket/600700", "native/600700", "native"):
+            await raised(service, "unknown_code", key, 1)
+        await raised(service, "same_code_again", "native/openmarket/3041", 1)
+    async with start() as service:
+        assert await service.sql(STANDING) == [
+            ("same_code_again", "native/openmarket/3041"),
+            ("unknown_code", "custom/mine/eu/openmarket/600700"), ("unknown_code", "native"),
+            ("unknown_code", "native/600700"),
+        ]  # fmt: skip

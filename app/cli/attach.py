@@ -74,7 +74,8 @@ def is_refusal(error: BaseException) -> bool:
 
 _NO_RIGHT = "42501"
 _OWN_IT = (
-    "start Sendable as the owner of the database and its tables; an administrator makes one by ALTER DATABASE … OWNER"
+    "start Sendable as the owner of the database and its tables; an administrator makes one by ALTER DATABASE … OWNER, "
+    "or does what `sendable doctor` says about `rights`"
 )
 _START_IT = "start the database, or mend SENDABLE_DATABASE_URL"
 _MEND_IT = "mend SENDABLE_DATABASE_URL"

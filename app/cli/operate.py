@@ -110,7 +110,8 @@ async def _of_database(settings: Settings) -> list[Finding]:
             found.append(doctors.of_disk(locate(settings.data_dir).path))
         async with limit, attached(settings) as engine:
             limit.reschedule(None)
-            found += [finding async for finding in doctors.of_database(engine, settings)]
+            async for finding in doctors.of_database(engine, settings):
+                found.append(finding)  # noqa: PERF401 - what was found stays though the rest cannot be asked
     except (Refused, database.CannotStart) as error:
         found.append(Finding("wrong", "database", str(error)))
     except Exception as error:

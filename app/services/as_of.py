@@ -27,12 +27,19 @@ SELECT sender, list, kind, before, after, reason, cause, occurred_at, committed_
 WHERE number = $1 ORDER BY seq
 """
 _NOW = """
-SELECT facts, steps, state, reason, dead_since, changed_at, noted_by IS NOT NULL AS noted FROM numbers WHERE number = $1
+SELECT facts, steps, state, reason, dead_since, changed_at, noted_by IS NOT NULL AS noted,
+       coalesce(carrier ->> 'name', carrier ->> 'name_raw') AS carrier, carrier ->> 'source' AS source,
+       (carrier ->> 'at')::timestamptz AS carried_at
+FROM numbers WHERE number = $1
 """
+_BLOCKS = "SELECT sender, reason FROM sender_blocks WHERE number = $1"
+_LISTS = "SELECT sender, list, consent, opted_in_at, reason, at FROM subscriptions WHERE number = $1"
 _RECEIPTS = """
 SELECT gateway, account, message_id, code, min(received_at) AS first, max(received_at) FILTER (WHERE received_at <= $2)
 AS last FROM receipts WHERE number = $1 GROUP BY 1, 2, 3, 4
 """
+Rows = Iterable[Sequence[Any]]
+Axis = tuple[str | None, str | None, str]
 Arrivals = Mapping[tuple[str | None, str | None, str | None, str | None], datetime]
 
 
@@ -62,17 +69,26 @@ async def _then(db: Connection, number: str, at: datetime, arrivals: Arrivals) -
     if present and present["noted"]:
         then.noted(present)
         return then
+    if present:
+        first = {_axis(row): row for row in reversed(rows)}
+        then.stand(present, first)
+        then.reach(await db.fetch(_BLOCKS, number), await db.fetch(_LISTS, number), first)
     told = [row for row in rows if _known_at(row) <= at]
     for row in told:
         then.hear(row)
     states = [row for row in rows if row["kind"] == "number.state"]
-    if present and states and states[-1] in told:
+    if present and (not states or states[-1] in told):
         then.lapse(store.steps_of(present["steps"]))
     if present and present["facts"]:
         moved = {row["occurred_at"]: _known_at(row) for row in states}
         lists = [*(await store.lists(db, [number])).get(number, {}).values()]
         then.remember(acting(store.number_of(present["facts"]), merge), lists, _Heard(moved, arrivals))
     return then
+
+
+def _axis(row: Mapping[str, Any]) -> Axis:
+    """What a change is about: the state or the carrier of the number, a sender, or one of its lists."""
+    return (row["sender"], row["list"], row["kind"] if row["sender"] is None else "")
 
 
 def _known_at(row: Mapping[str, Any]) -> datetime:
@@ -120,6 +136,28 @@ class _Then:
     blocks: dict[str, str | None] = field(default_factory=dict)
     lists: dict[tuple[str, str], _List] = field(default_factory=dict)
     deaths: set[datetime] = field(default_factory=set)
+
+    def stand(self, present: Mapping[str, Any], first: Mapping[Axis, Mapping[str, Any]]) -> None:
+        """As it was before the first change that is still kept; what none of those has moved, it was as it is now."""
+        if moved := first.get((None, None, "number.state")):
+            self.state = moved["before"]
+        else:
+            step = next(iter(store.steps_of(present["steps"])), None)
+            self.state, self.reason, self.changed_at = present["state"], present["reason"], present["changed_at"]
+            self.fact = _fact(step.fact.at, step.fact.cause) if step and step.fact else None
+        if (None, None, "number.carrier") not in first and present["carrier"]:
+            self.carrier = _named(present["carrier"], present["source"], present["carried_at"])
+
+    def reach(self, blocks: Rows, lists: Rows, first: Mapping[Axis, Mapping[str, Any]]) -> None:
+        """The same of senders and lists. An opt-in that ended since counts where its date is still known."""
+        self.blocks |= {sender: reason for sender, reason in blocks if (sender, None, "") not in first}
+        self.blocks |= {row["sender"]: row["reason"] for row in first.values() if row["kind"] == "sender.unblocked"}
+        for sender, name, consent, came, reason, at in lists:
+            moved = first.get((sender, name, ""))
+            if moved is None:
+                self.lists[sender, name] = _List(consent, at, reason, came)
+            elif moved["before"] == "opted_in" and came and came <= self.at:
+                self.lists[sender, name] = _List("opted_in", came, None, came)
 
     def hear(self, row: Mapping[str, Any]) -> None:
         cause = store.cause_of(row["cause"])
@@ -215,9 +253,12 @@ class _Then:
 def _carrier(row: Mapping[str, Any], cause: Cause) -> Told | None:
     if row["after"] is None:
         return None
+    return _named(row["after"], cause.source or cause.gateway or cause.kind, row["occurred_at"])
+
+
+def _named(name: str, source: str, at: datetime) -> Told:
     rest = dict.fromkeys(("name_raw", "mcc", "mnc", "line_type", "ported", "ported_at"))
-    source = cause.source or cause.gateway or cause.kind
-    return {"name": row["after"], **rest, "source": source, "as_of": _z(row["occurred_at"])}
+    return {"name": name, **rest, "source": source, "as_of": _z(at)}
 
 
 def _fact(at: datetime, cause: Cause) -> Told:

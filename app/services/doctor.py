@@ -13,6 +13,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.gateways import GATEWAYS
+from app.models.tables import metadata
 from app.services import migrate
 from app.services.finding import Finding, age
 from app.services.lookup import doctor as lookups
@@ -172,8 +173,12 @@ def _schema(found: str | None) -> Finding:
 
 
 _RIGHTS = text("""
-SELECT current_user AS we, current_schema() AS schema, has_schema_privilege(current_schema(), 'CREATE') AS creates,
-       (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'receipts'::regclass) AS owns,
+SELECT current_user AS we, quote_ident(current_user) AS us, quote_ident(current_schema()) AS schema,
+       has_schema_privilege(current_schema(), 'CREATE') AS creates,
+       (SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class
+        WHERE (oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'receipts'::regclass)
+               OR pg_table_is_visible(oid) AND relname = ANY(CAST(:tables AS text[])))
+          AND NOT pg_has_role(relowner, 'USAGE') ORDER BY relname LIMIT 1) AS owner,
        EXISTS (SELECT FROM pg_roles WHERE rolname = :reader) AS reader
 """)
 _READER = text("""
@@ -189,15 +194,15 @@ _GRANT = (f"GRANT USAGE ON SCHEMA published TO {READER}; "
 
 
 async def _rights(db: AsyncConnection) -> list[Finding]:
-    row = (await db.execute(_RIGHTS, {"reader": READER})).one()
-    found = [Finding("ok", "rights", f"as {row.we}")] if row.creates and row.owns else []
+    row = (await db.execute(_RIGHTS, {"reader": READER, "tables": [*metadata.tables]})).one()
+    found = [Finding("ok", "rights", f"as {row.we}")] if row.creates and not row.owner else []
     if not row.creates:
         says = f"{row.we} may not create tables: tomorrow's receipts get none"
-        mend = f"let the owner run: GRANT CREATE ON SCHEMA {row.schema} TO {row.we}"
+        mend = f"let the owner run: GRANT CREATE ON SCHEMA {row.schema} TO {row.us}"
         found.append(Finding("wrong", "rights", says, mend))
-    if not row.owns:
-        says = f"{row.we} does not own the table receipts: tomorrow's cannot be added"
-        mend = f"start Sendable as the role that migrated, or run: ALTER TABLE receipts OWNER TO {row.we}"
+    if row.owner:
+        says = f"tables are owned by {row.owner}: tomorrow's receipts cannot be added, or the oldest not dropped"
+        mend = f"start Sendable as {row.owner}, or let an administrator run: GRANT {row.owner} TO {row.us}"
         found.append(Finding("wrong", "rights", says, mend))
     if not row.reader:
         mend = f"let an administrator run: CREATE ROLE {READER} LOGIN; {_GRANT}"

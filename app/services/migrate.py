@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from app.services.connection import ACQUIRE_WITHIN, engine_of
+from app.services.connection import ACQUIRE_WITHIN, NO_DEFAULTS, engine_of
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 LOCK_TIMEOUT = "2s"
@@ -28,6 +28,10 @@ _THERE_ALREADY = {"42P06", "42P07", "42710"}
 """A schema, a table, a type of that name."""
 _OURS = re.compile(r"\d{4}")
 """How our versions are written."""
+NO_SCHEMA = (
+    "no schema of the search_path is there and open to us: let an administrator run CREATE SCHEMA … AUTHORIZATION …, "
+    "or ALTER ROLE … SET search_path"
+)
 OWN_DATABASE = "give Sendable a database of its own"
 
 
@@ -37,7 +41,7 @@ class SchemaError(RuntimeError):
 
 async def upgrade(url: str) -> str:
     """Apply what is missing and return the version. Raises SchemaError for a database newer than this code."""
-    engine = engine_of(url, connect_args={"timeout": ACQUIRE_WITHIN})
+    engine = engine_of(url, connect_args={"timeout": ACQUIRE_WITHIN, "server_settings": NO_DEFAULTS})
     try:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(_busy), stop=stop_after_delay(PATIENCE), wait=wait_random_exponential(max=2),
@@ -79,6 +83,8 @@ def _version(connection: Connection) -> str | None:
 
 def _upgrade(connection: Connection) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    if connection.execute(text("SELECT current_schema()")).scalar() is None:
+        raise SchemaError(NO_SCHEMA)
     found = _version(connection)
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if found and not is_ours(found):

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.models.catalogue import Code
 from app.models.number import Cause, Verdict
 from app.models.policy import Policy, Rule
-from app.services import quarantine, store
+from app.services import breaker, migrate, quarantine, store
 from app.services.apply import apply
 from app.services.connection import Connection, is_lost, transaction
+from app.services.lookup import stops
 
 if TYPE_CHECKING:
     from app.config import Settings
@@ -32,6 +34,8 @@ log = structlog.get_logger(__name__)
 LAPSES_EVERY = 20.0
 """Seconds between two looks for lapses: the feed tells each within a minute."""
 HOUSE_EVERY = 3_600.0
+HOUSE_FIRST = 60.0
+"""Seconds after a start, which would wait for minutes where much came past its time while nobody ran."""
 DAYS_AHEAD = 7
 KEYS_KEPT = timedelta(days=8)
 REGISTER_KEPT = timedelta(days=14)
@@ -39,20 +43,24 @@ WORDS_KEPT = timedelta(days=90)
 SPEND_KEPT = timedelta(days=31)
 IMPORTS_KEPT = timedelta(days=7)
 WINDOWS_KEPT = timedelta(days=90)
+QUIET_FOR = timedelta(days=7)
+"""After which an alarm that was not raised again is over: most tell of what happened, which nothing ends."""
 AT_ONCE = 5_000
+DROP_WITHIN = "200ms"
 _LOCK = 7_316_003
 
 
 async def prepare(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None:
     """Before the first request: today's partition must exist, and what is shown must follow the policy in force."""
-    await keep_house(engine, settings)
+    await make_room(engine, settings)
     await show_codes(engine, meaning)
+    await end_known(engine, meaning)
     await follow_policy(engine, meaning.policy)
 
 
 async def run(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None:
     """Until cancelled. A database that is away is waited for."""
-    due = HOUSE_EVERY
+    due = HOUSE_FIRST
     while True:
         await asyncio.sleep(LAPSES_EVERY)
         due -= LAPSES_EVERY
@@ -145,13 +153,20 @@ DELETE FROM {table} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {col
 _DROP_LINES = "DELETE FROM import_lines WHERE import NOT IN (SELECT id FROM imports)"
 
 
-async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
-    """Make the coming days' partitions, drop those past retention, prune what only serves for days."""
+async def make_room(engine: AsyncEngine, settings: Settings) -> None:
+    """Make the coming days' partitions, drop those past retention."""
     now = datetime.now(UTC)
     async with engine.begin() as db:
         await db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         await db.execute(text("SET LOCAL lock_timeout = '5s'"))
-        await _partition(db, now.date(), settings.receipts_kept)
+        await _make_days(db, now.date())
+    await _drop_days(engine, (now - settings.receipts_kept).date())
+
+
+async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
+    """The same, and prune what only serves for days."""
+    await make_room(engine, settings)
+    now = datetime.now(UTC)
     history = now - settings.changes_kept
     for table, column, oldest in (
         ("receipt_keys", "arrived_at", now - KEYS_KEPT),
@@ -169,6 +184,7 @@ async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
         await _delete(engine, _prune(table, column), oldest)
     async with transaction(engine) as db:
         await db.execute(_DROP_LINES)
+        await db.execute(_END_QUIET, now, now - QUIET_FOR, [breaker.ALARM, stops.ALARM])
 
 
 async def _delete(engine: AsyncEngine, statement: str, oldest: date) -> None:
@@ -180,17 +196,33 @@ async def _delete(engine: AsyncEngine, statement: str, oldest: date) -> None:
             return
 
 
-async def _partition(db: AsyncConnection, today: date, kept: timedelta) -> None:
+async def _make_days(db: AsyncConnection, today: date) -> None:
+    """Attached, and not made as parts: that would lock out whoever reads receipts, and wait for a `pg_dump` to end."""
     there = set((await db.execute(_PARTITIONS)).scalars())
     for day in (today + timedelta(days=ahead) for ahead in range(-1, DAYS_AHEAD + 1)):
-        if _name(day) not in there:
+        if (name := _name(day)) not in there:
             until = day + timedelta(days=1)
+            await db.execute(text(f"CREATE TABLE {name} (LIKE receipts)"))
+            # Receipts have no key of their own; without this no publication of all tables lets one be named or erased.
+            await db.execute(text(f"ALTER TABLE {name} REPLICA IDENTITY FULL"))
             await db.execute(
-                text(f"CREATE TABLE {_name(day)} PARTITION OF receipts FOR VALUES FROM ('{day}Z') TO ('{until}Z')")
+                text(f"ALTER TABLE receipts ATTACH PARTITION {name} FOR VALUES FROM ('{day}Z') TO ('{until}Z')")
             )
-    for name in sorted(there):
-        if name < _name(today - kept):
-            await db.execute(text(f"DROP TABLE {name}"))
+
+
+async def _drop_days(engine: AsyncEngine, oldest: date) -> None:
+    """Whoever writes receipts waits as long as we do; while somebody reads them, the days stay until the next look."""
+    try:
+        async with engine.begin() as db:
+            await db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            await db.execute(text(f"SET LOCAL lock_timeout = '{DROP_WITHIN}'"))
+            for name in (await db.execute(_PARTITIONS)).scalars():
+                if name < _name(oldest):
+                    await db.execute(text(f"DROP TABLE {name}"))
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != migrate.LOCK_NOT_AVAILABLE:
+            raise
+        log.info("old receipts are dropped later: somebody reads them")
 
 
 _THERE = "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL"
@@ -207,6 +239,26 @@ async def _has_room(engine: AsyncEngine) -> bool:
 
 def _name(day: date) -> str:
     return f"receipts_{day:%Y%m%d}"
+
+
+# Alarms ------------------------------------------------------------------------------------------------------------
+
+_END = """
+UPDATE alarms a SET cleared_at = $1
+FROM (SELECT kind, key FROM alarms WHERE cleared_at IS NULL AND {which} ORDER BY kind, key FOR UPDATE) AS over
+WHERE (a.kind, a.key) = (over.kind, over.key)
+"""
+_END_QUIET = _END.format(which="last_at < $2 AND kind <> ALL($3::text[])")
+_END_KNOWN = _END.format(which="kind = 'unknown_code' AND key = ANY($2::text[])")
+_UNKNOWN = "SELECT key FROM alarms WHERE kind = 'unknown_code' AND cleared_at IS NULL"
+
+
+async def end_known(engine: AsyncEngine, meaning: Meaning) -> None:
+    """The alarms of codes that the tables have by now."""
+    async with transaction(engine) as db:
+        keys = [row["key"] for row in await db.fetch(_UNKNOWN)]
+        known = [key for key in keys if meaning.catalogue.find(*["", *key.split("/")][-2:])]
+        await db.execute(_END_KNOWN, datetime.now(UTC), known)
 
 
 # The catalogue -----------------------------------------------------------------------------------------------------

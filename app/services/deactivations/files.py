@@ -232,7 +232,7 @@ async def erased_since(db: Connection, file: File, numbers: Callable[[], Iterabl
 
 _STAGES = """
 SELECT relname FROM pg_class
-WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname ~ '^feed_lines_[0-9]+$' ORDER BY 1
+WHERE pg_table_is_visible(oid) AND relkind = 'r' AND relname ~ '^feed_lines_[0-9]+$' ORDER BY 1
 """
 
 

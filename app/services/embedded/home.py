@@ -202,8 +202,15 @@ def _reachable(home: Home) -> bool:
 
 def _who_runs(path: Path) -> tuple[int, int]:
     """Who runs the server that lives there: its owner, else the first unprivileged user of this machine."""
-    if path.exists():
-        return path.stat().st_uid, path.stat().st_gid
+    if path.exists() and (found := path.stat()).st_uid != 0:
+        return found.st_uid, found.st_gid
+    uid, gid = _stand_in()
+    if path.exists():  # copied or unpacked without its owner
+        raise CannotStart(f"{path} belongs to root, as whom PostgreSQL does not run: `chown -R {uid}:{gid} {path}`")
+    return uid, gid
+
+
+def _stand_in() -> tuple[int, int]:
     known = {user.pw_name: user for user in pwd.getpwall()}
     for name in _UNPRIVILEGED:
         if name in known:
