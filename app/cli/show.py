@@ -59,7 +59,14 @@ def as_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 def say(line: str) -> None:
     """A line for a person, on standard error: standard output is for what was asked."""
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{visible(line)}\n")
+
+
+def visible(text: str) -> str:
+    """What others may have written, for a terminal: whatever would command it, or turn its letters around, is spelt."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text)
 
 
 @contextmanager
@@ -91,7 +98,7 @@ def _cell(value: object) -> str:
         return f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, bool):
         return "yes" if value else ""
-    return str(value)
+    return visible(str(value))
 
 
 def _plain(value: object) -> object:
