@@ -278,7 +278,7 @@ async def test_what_could_not_be_read_is_shown_as_it_came(service, database):
     assert (await sendable("unread", "show", "99", **database)).code == 1
 
 
-HOSTILE = "\x1b]0;mine\x07\x1b[2J\N{RIGHT-TO-LEFT OVERRIDE}"
+HOSTILE = "\x1b]0;mine\x07\x1b[2J\N{RIGHT-TO-LEFT OVERRIDE}\nok    all: well"
 
 
 async def test_nothing_that_others_wrote_commands_the_terminal(service, database):
@@ -287,12 +287,12 @@ async def test_nothing_that_others_wrote_commands_the_terminal(service, database
     await service.client.post("/v1/receipts/native", json=told)
     await service.client.post("/v1/receipts/native", content=HOSTILE.encode())
     (row,) = await answered("unread", "list", **database)
-    shown = {}
     for command in ("codes unknown", "codes suggest", f"numbers show {NUMBER}", f"unread show {row['id']}", "doctor"):
         said = await sendable(*command.split(), auth="off", **database)
-        shown[command] = said.out + said.err
-        assert shown[command].replace("\n", "").replace("\u2026", "").isprintable(), command
-        assert r"\x1b[2J" in shown[command], command
+        shown = said.out + said.err
+        assert shown.replace("\n", "").isprintable(), command
+        assert r"\x1b[2J" in shown, command
+        assert ("\nok    all: well" in shown) == command.startswith("unread show"), command
     assert (await answered("codes", "unknown", **database))[0]["word"] == f"9{HOSTILE}"
 
 

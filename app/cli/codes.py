@@ -117,7 +117,7 @@ def suggest(gateway: Gateway = None, *, json: Json = False) -> None:
         as_json(files)
         return
     for file, lines in files.items():
-        typer.echo(visible("\n".join((f"# {file}", *([] if _there(file) else [CODES.columns]), *lines))))
+        typer.echo("\n".join((f"# {file}", *([] if _there(file) else [CODES.columns]), *map(visible, lines))))
     for row in rows:
         if row.kind == "status":
             say(f"the status {row.word!r} belongs into {_table(row.gateway)}")

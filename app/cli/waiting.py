@@ -200,7 +200,7 @@ def show_unread(
     body = found.pop("body")
     head = found.pop("headers").items()
     as_table(("id", str(found.pop("id"))), [*found.items(), *((f"header {name}", value) for name, value in head)])
-    sys.stdout.write(f"\n{visible(body)}\n")
+    sys.stdout.write("\n" + visible(body, kept="\n\t") + "\n")
 
 
 Ids = Annotated[
