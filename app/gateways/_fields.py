@@ -225,7 +225,7 @@ def xml(body: bytes) -> etree._Element:
 
 def said_by(element: etree._Element) -> dict[str, object]:
     """An element as JSON would say it: attributes and children by name, of a repeated name the last one."""
-    said: dict[str, object] = {**attributes(element)}
+    said = attributes(element)
     for child in element:
         inner = said_by(child)
         said[name_of(child.tag)] = inner or (child.text or "").strip()
@@ -236,7 +236,7 @@ MOST_ATTRIBUTES = 100
 """Of one element. The library goes through all of them to find each: of half a million, for a quarter of an hour."""
 
 
-def attributes(element: etree._Element) -> dict[str, str]:
+def attributes(element: etree._Element) -> dict[str, object]:
     if len(element.attrib) > MOST_ATTRIBUTES:
         raise Unreadable(f"an element with more than {MOST_ATTRIBUTES} attributes")
     return {name_of(name): value for name, value in element.attrib.items()}
