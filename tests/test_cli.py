@@ -278,6 +278,24 @@ async def test_what_could_not_be_read_is_shown_as_it_came(service, database):
     assert (await sendable("unread", "show", "99", **database)).code == 1
 
 
+HOSTILE = "\x1b]0;mine\x07\x1b[2J\N{RIGHT-TO-LEFT OVERRIDE}\nok    all: well"
+
+
+async def test_nothing_that_others_wrote_commands_the_terminal(service, database):
+    receipt = {"message_id": "1", "number": NUMBER, "sender": "12345", "status": "undeliverable"}
+    told = receipt | {"message_id": HOSTILE, "code": f"9{HOSTILE}", "carrier": f"Their{HOSTILE}"}
+    await service.client.post("/v1/receipts/native", json=told)
+    await service.client.post("/v1/receipts/native", content=HOSTILE.encode())
+    (row,) = await answered("unread", "list", **database)
+    for command in ("codes unknown", "codes suggest", f"numbers show {NUMBER}", f"unread show {row['id']}", "doctor"):
+        said = await sendable(*command.split(), auth="off", **database)
+        shown = said.out + said.err
+        assert shown.replace("\n", "").isprintable(), command
+        assert r"\x1b[2J" in shown, command
+        assert ("\nok    all: well" in shown) == command.startswith("unread show"), command
+    assert (await answered("codes", "unknown", **database))[0]["word"] == f"9{HOSTILE}"
+
+
 async def test_a_key_is_printed_once_alone_and_works_until_it_is_revoked(database):
     made = await sendable("keys", "create", "shop", "--scope", "numbers:read", "--expires", "90d", **database)
     token = made.out.strip()
@@ -378,9 +396,9 @@ async def test_a_url_is_handed_on_as_psql_reads_it():
 
 async def test_db_psql_tells_a_program_what_it_would_open(tmp_path):
     psql = tmp_path / "psql"
-    psql.write_text("#!/bin/sh\necho opened\n")
+    psql.write_text('#!/bin/sh\necho "opened $*; $PGPASSWORD"\n')
     psql.chmod(0o755)
-    url = "postgresql://owner:swordfish@db.example.com:5433/shop"
+    url = "postgresql://owner:sword%2Ffish@db.example.com:5433/shop?options=-c%20jit%3Doff"
     command = [sys.executable, "-m", "app.cli", "db", "psql"]
     said = {}
     for more in ([], ["--json"], ["--json", "--reader"]):
@@ -389,6 +407,7 @@ async def test_db_psql_tells_a_program_what_it_would_open(tmp_path):
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         said[" ".join(more)] = (await process.communicate())[0].decode()
-    assert said[""] == "opened\n"
+    bare = url.replace(":sword%2Ffish", "")  # what stands on a command line is no secret
+    assert said[""] == f"opened {bare}; sword/fish\n"
     assert json.loads(said["--json"]) == {"program": str(psql), "url": url}
-    assert json.loads(said["--json --reader"])["url"] == "postgresql://sendable_reader@db.example.com:5433/shop"
+    assert json.loads(said["--json --reader"])["url"] == bare.replace("owner", "sendable_reader")

@@ -259,6 +259,13 @@ HOSTILE = {
     "an attribute without end": b'<deliveryReceipt ticketId="'
     + b"9" * 8_000_000
     + b'"><response code="4"/></deliveryReceipt>',
+    "attributes by the ten thousand": b"<a " + b" ".join(b'a%d=""' % place for place in range(50_000)) + b"/>",
+    "an event of many lists": b"<event>" + b"<fld-val-list/>" * 5_000 + b"</event>",
+    "results in results, messages in messages": b"<result>" * 99
+    + b"<MSG>" * 99
+    + b"<a/>" * 200_000
+    + b"</MSG>" * 99
+    + b"</result>" * 99,
     "pairs by the million": b"a=1&" * 2_000_000,
     "a text that is all escapes": b"id=1&st=2&a=" + b"%E9" * 2_000_000,
     "a text that is all fields": b"id=1&st=2&a=" + b"stat:+" * 1_000_000,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from app.cli.heads import HeadsInTime
+from app.cli.heads import HEAD_MOST, HeadsInTime
 
 SOON = 1
 """Seconds that the server under test gives a head. Nothing here may take much longer than a few of them."""
@@ -103,4 +103,43 @@ async def test_a_connect_is_refused(port: int):
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n")
     assert b" 400 " in await asyncio.wait_for(reader.read(), WITHIN)
+    writer.close()
+
+
+ASKING = b"GET / HTTP/1.1\r\nHost: a\r\n"
+IN_CHUNKS = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begun", "more"),
+    [
+        (b"GET /", b"a"),
+        (ASKING + b"x: ", b"a"),
+        (ASKING, b"a:\r\n"),
+        (IN_CHUNKS + b"1;", b"a"),
+        (IN_CHUNKS + b"0\r\n", b"a:\r\n"),
+    ],
+    ids=["address", "one header", "many headers", "extension of a chunk", "trailers"],
+)
+async def test_a_head_that_does_not_end_is_refused(port: int, begun: bytes, more: bytes):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(begun)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    counted = 0 if begun.startswith(IN_CHUNKS) else len(begun)
+    writer.write((more * 2 * HEAD_MOST)[: HEAD_MOST + 1 - counted])  # no more: what it left unread would cut its answer
+    assert b" 400 " in await asyncio.wait_for(reader.read(), WITHIN)
+    writer.close()
+
+
+async def test_a_long_body_and_many_requests_are_no_head(port: int):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    long = b"x" * (8 * HEAD_MOST)
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(long) + long)
+    async with asyncio.timeout(WITHIN):
+        assert b"200 OK" in await reader.readuntil(long)
+        for _ in range(40):
+            writer.write((BODY + b"ab") * 100)
+            for _ in range(100):
+                assert b"200 OK" in await reader.readuntil(b"ab")
     writer.close()

@@ -399,6 +399,16 @@ async def test_what_the_doctor_found_is_told_though_the_rest_cannot_be_asked(dat
     assert found[-1]["says"].endswith("permission denied for table quarantines")
 
 
+@pytest.mark.usefixtures("service")
+async def test_a_reader_that_could_take_the_name_of_a_coming_day_is_wrong(database_url):
+    await run_sql(database_url, "GRANT CREATE ON SCHEMA public TO PUBLIC")
+    (finding,) = wrong(await examined(database_url))
+    assert finding.says == "sendable_reader can make tables where ours are made, and take their names"
+    assert finding.mend
+    await run_sql(database_url, finding.mend.removeprefix("let its owner run: "))
+    assert wrong(await examined(database_url)) == []
+
+
 async def test_days_without_a_partition_ahead_are_wrong(service, database_url):
     rows = await service.sql("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'receipts'::regclass")
     await run_sql(

@@ -298,6 +298,20 @@ async def test_good_entries_are_kept_and_bad_ones_named(service: Service) -> Non
     assert len(none_good.json()["errors"]) == 5
 
 
+@pytest.mark.parametrize("write", [b"[%s]", b"%s"], ids=["array", "lines"])
+async def test_more_entries_than_messages_find_room_for_are_refused_unread(service: Service, write: bytes) -> None:
+    async def send(entries: int) -> Any:
+        between = b"," if write == b"[%s]" else b"\n"
+        return await service.client.post("/v1/messages", content=write % between.join([b"{}"] * entries))
+
+    assert (await send(100_000)).status_code == 422
+    refused = await send(100_001)
+    assert (refused.status_code, refused.json()["detail"]) == (
+        413,
+        "more than 100000 entries: send them in smaller parts",
+    )
+
+
 async def test_an_account_that_is_null_is_none(service: Service) -> None:
     """As `GET /v1/receipts` writes it, and as clients do that leave nothing out."""
     answer = await register(service, sent(account=None, carrier=None))

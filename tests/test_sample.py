@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from app.config import Settings, SettingsError, read_settings
 from app.gateways import GATEWAYS, custom, not_a_secret, prove
@@ -310,11 +311,17 @@ async def test_where_the_vendor_alone_has_the_key_the_doctor_says_so_and_tries_t
 
 async def test_the_answer_to_a_sample_tells_a_stranger_nothing(start: Start) -> None:
     link = {"secrets": ["the secret"], "public_url": "https://dlr.example.com"}
+    forged = _forged()
     async with start(auth="on", gateways={"twilio": link}) as service:
         said = await service.client.post("/v1/receipts/twilio?x=1", content=b"y", headers={HEADER: "id cookie,x-own"})
     assert said.json()["proven"] is False
     assert said.json()["headers"] == {}
     assert "example" not in said.text
+    assert _forged() == forged + 1  # whoever tries secrets out in this way is seen
+
+
+def _forged() -> float:
+    return REGISTRY.get_sample_value("sendable_forged_total", {"gateway": "twilio"}) or 0.0
 
 
 FIELDS = {"message_id": "id", "status": "state"}

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from app.catalogue import CODES, FOLDER, load
 from app.cli.attach import a_gateway, with_database
-from app.cli.show import Json, Refused, as_json, as_table, say
+from app.cli.show import Json, Refused, as_json, as_table, say, visible
 from app.config import Settings, read_settings
 from app.main import meaning_of
 from app.models.catalogue import Code
@@ -117,7 +117,7 @@ def suggest(gateway: Gateway = None, *, json: Json = False) -> None:
         as_json(files)
         return
     for file, lines in files.items():
-        typer.echo("\n".join((f"# {file}", *([] if _there(file) else [CODES.columns]), *lines)))
+        typer.echo("\n".join((f"# {file}", *([] if _there(file) else [CODES.columns]), *map(visible, lines))))
     for row in rows:
         if row.kind == "status":
             say(f"the status {row.word!r} belongs into {_table(row.gateway)}")

@@ -14,10 +14,10 @@ import typer
 from app.catalogue import CatalogueError
 from app.catalogue.policy import PolicyError
 from app.cli.attach import attached, is_refusal, why_not, with_database
-from app.cli.show import Json, Refused, as_json, as_table, busy, refusing, say
+from app.cli.show import Json, Refused, as_json, as_table, busy, refusing, say, visible
 from app.config import Settings, SettingsError, read_settings
 from app.main import every_link, inquirers_of, links_of, meaning_of, plan_of, subscriptions_of, url_of
-from app.models.database_url import as_role
+from app.models.database_url import as_role, without_password
 from app.models.duration import duration
 from app.services import database
 from app.services import doctor as doctors
@@ -66,7 +66,7 @@ def doctor(
         as_json([finding._asdict() for finding in findings])
     else:
         for level, about, says, mend in findings:
-            typer.echo(f"{level:5} {about}: {says}" + (f" -> {mend}" if mend else ""))
+            typer.echo(visible(f"{level:5} {about}: {says}" + (f" -> {mend}" if mend else "")))
     if any(finding.level == "wrong" for finding in findings):
         raise typer.Exit(1)
 
@@ -205,7 +205,9 @@ def psql(*, reader: Reader = False, json: JsonInstead = False) -> None:
     if json:
         as_json({"program": program, "url": address})
         return
-    os.execv(program, [program, address])  # noqa: S606 - no shell: this process becomes psql
+    shown, password = without_password(address)
+    more = {"PGPASSWORD": password} if password else {}
+    os.execve(program, [program, shown], os.environ | more)  # noqa: S606 - no shell: this process becomes psql
 
 
 def _address(settings: Settings, *, reader: bool) -> str:

@@ -59,7 +59,16 @@ def as_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 def say(line: str) -> None:
     """A line for a person, on standard error: standard output is for what was asked."""
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(visible(line, kept="\n") + "\n")
+
+
+def visible(text: str, kept: str = "") -> str:
+    """What others may have written, for a terminal: whatever would command it, turn its letters around, or begin a line
+    that looks like one of ours, is spelt; but for what is `kept`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in kept else repr(letter)[1:-1] for letter in text)
 
 
 @contextmanager
@@ -91,7 +100,7 @@ def _cell(value: object) -> str:
         return f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, bool):
         return "yes" if value else ""
-    return str(value)
+    return visible(str(value))
 
 
 def _plain(value: object) -> object:

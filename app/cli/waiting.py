@@ -13,7 +13,7 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cli.attach import a_gateway, with_database
-from app.cli.show import Json, Refused, as_json, as_table, busy, progress, refusing, say
+from app.cli.show import Json, Refused, as_json, as_table, busy, progress, refusing, say, visible
 from app.config import Settings, read_settings
 from app.main import every_link, links_of, meaning_of
 from app.models.phone import e164
@@ -200,7 +200,7 @@ def show_unread(
     body = found.pop("body")
     head = found.pop("headers").items()
     as_table(("id", str(found.pop("id"))), [*found.items(), *((f"header {name}", value) for name, value in head)])
-    sys.stdout.write(f"\n{body}\n")
+    sys.stdout.write("\n" + visible(body, kept="\n\t") + "\n")
 
 
 Ids = Annotated[

@@ -225,11 +225,27 @@ def xml(body: bytes) -> etree._Element:
 
 def said_by(element: etree._Element) -> dict[str, object]:
     """An element as JSON would say it: attributes and children by name, of a repeated name the last one."""
-    said: dict[str, object] = {name_of(name): value for name, value in element.attrib.items()}
+    said = attributes(element)
     for child in element:
         inner = said_by(child)
         said[name_of(child.tag)] = inner or (child.text or "").strip()
     return said
+
+
+MOST_ATTRIBUTES = 100
+"""Of one element. The library goes through all of them to find each: of half a million, for a quarter of an hour."""
+
+
+def attributes(element: etree._Element) -> dict[str, object]:
+    if len(element.attrib) > MOST_ATTRIBUTES:
+        raise Unreadable(f"an element with more than {MOST_ATTRIBUTES} attributes")
+    return {name_of(name): value for name, value in element.attrib.items()}
+
+
+def outermost(root: etree._Element, *names: str) -> list[etree._Element]:
+    """The elements of these names, but for those inside of others: what those say would be read once for each."""
+    wanted = [f"{{*}}{name}" for name in names]
+    return [one for one in root.iter(*wanted) if next(one.iterancestors(*wanted), None) is None]
 
 
 def name_of(tag: str | bytes) -> str:

@@ -30,7 +30,7 @@ def _messages(callback: Callback) -> list[object]:
     """One a request, says the page; several are read too."""
     body = callback.body.removeprefix(b"\xef\xbb\xbf").lstrip()
     if body[:1] == b"<":
-        found = [one for one in _fields.xml(body).iter() if _fields.name_of(one.tag).lower() == "msg"]
+        found = _fields.outermost(_fields.xml(body), "msg", "MSG")
         return [lowered(_fields.said_by(one)) for one in found] or _none()
     if body[:1] in (b"{", b"["):
         said = _fields.json(body)

@@ -139,7 +139,7 @@ def _nodes(root: etree._Element, path: tuple[str, ...]) -> list[etree._Element]:
 
 def told_by(node: etree._Element) -> object:
     """An element as JSON would say it: attributes and children by name, repeated ones as a list, else its text."""
-    said: dict[str, list[object]] = {_fields.name_of(name): [value] for name, value in node.attrib.items()}
+    said: dict[str, list[object]] = {name: [value] for name, value in _fields.attributes(node).items()}
     for child in node:
         said.setdefault(_fields.name_of(child.tag), []).append(told_by(child))
     words = (node.text or "").strip()

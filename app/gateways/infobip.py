@@ -107,7 +107,7 @@ def _is_xml(callback: Callback) -> bool:
 
 
 def _results(callback: Callback) -> list[etree._Element]:
-    found = [one for one in _fields.xml(callback.body).iter() if _fields.name_of(one.tag) == "result"]
+    found = _fields.outermost(_fields.xml(callback.body), "result")
     if not found:
         raise Unreadable("no result")
     return found

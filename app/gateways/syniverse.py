@@ -69,8 +69,8 @@ def _is_xml(callback: Callback) -> bool:
 
 def _events(callback: Callback) -> list[etree._Element]:
     root = _fields.xml(callback.body)
-    lists = [one.getparent() for one in root.iter() if _fields.name_of(one.tag) == "fld-val-list"]
-    return [one for one in lists if one is not None] or [root]
+    lists = [one.getparent() for one in _fields.outermost(root, "fld-val-list")]
+    return [one for one in dict.fromkeys(lists) if one is not None] or [root]
 
 
 def split(callback: Callback) -> list[bytes]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from collections.abc import Iterable
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 _SCHEMES = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
 _PORT = r"([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
@@ -39,7 +40,7 @@ def database_url(text: str) -> str:
     if options.get("target_session_attrs", "any") not in _SESSIONS:
         raise ValueError(f"has target_session_attrs that are none; there are {', '.join(_SESSIONS)}")
     if "ssl" in dict(parse_qsl(parts.query)):
-        rest = f"{parts.netloc}{parts.path}?{urlencode(options)}"
+        rest = f"{parts.netloc}{parts.path}?{_written(options.items())}"
     return f"postgresql+asyncpg://{rest}"
 
 
@@ -48,7 +49,25 @@ def as_role(url: str, role: str) -> str:
     parts = urlsplit(url)
     options = [pair for pair in parse_qsl(parts.query) if pair[0] not in {"user", "password", "passfile"}]
     hosts = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{role}@{hosts}", query=urlencode(options, safe="/")).geturl()
+    return parts._replace(netloc=f"{role}@{hosts}", query=_written(options)).geturl()
+
+
+def without_password(url: str) -> tuple[str, str]:
+    """The URL and its password, apart: what stands on a command line can be read by everybody on the machine."""
+    parts = urlsplit(url)
+    options = parse_qsl(parts.query)
+    who, at, hosts = parts.netloc.rpartition("@")
+    user, _, password = who.partition(":")
+    bare = _written([pair for pair in options if pair[0] != "password"])
+    return (
+        parts._replace(netloc=f"{user}{at}{hosts}", query=bare).geturl(),
+        dict(options).get("password") or unquote(password),
+    )
+
+
+def _written(options: Iterable[tuple[str, str]]) -> str:
+    """PostgreSQL's own programs take a plus sign for one."""
+    return urlencode([*options], safe="/", quote_via=quote)
 
 
 def _named(key: str) -> str:

@@ -34,11 +34,13 @@ async def receive(request: Request) -> Response:
     if gateway.certificate and (address := certificate_at(gateway, callback, link)):
         callback = replace(callback, certificate=await request.app.state.errands.certificate(address))
     forged = bool(link.secrets) and not prove(gateway, callback, link)
+    if forged:
+        metrics.FORGED.labels(gateway.name).inc()
     if sample.HEADER in callback.headers:
         return _arrived(callback, proven=not forged if link.secrets else None)
     if forged:
         request.app.state.refusals.keep(link, callback, gateway.presents)
-        raise _unproven(gateway)
+        raise _unproven()
     if gateway.confirmation and (address := confirmation_at(gateway, callback)):
         await request.app.state.errands.confirm(address)
     said = [broken] if broken else read(gateway, callback, link)
@@ -65,7 +67,9 @@ def _answer(reply: Reply, *, unread: bool) -> Response:
 
 
 def _arrived(callback: Callback, *, proven: bool | None) -> Response:
-    """For `sendable doctor --gateway`: nothing of a sample is kept, counted or answered as to a vendor."""
+    """For `sendable doctor --gateway`: nothing of a sample is kept, or answered as to a vendor. One that proves nothing
+    has been counted as forged: whoever tries secrets out in this way is seen.
+    """
     return Response(orjson.dumps(sample.arrived(callback, proven=proven)), media_type=JSON, headers=NO_STORE)
 
 
@@ -76,12 +80,12 @@ async def consent(request: Request) -> Response:
         raise Problem(405, "this gateway does not ask: it posts, or calls by GET", headers={"Allow": "GET, POST"})
     callback = _callback(request, link, b"")
     if link.secrets and not prove(gateway, callback, link):
-        raise _unproven(gateway)
+        metrics.FORGED.labels(gateway.name).inc()
+        raise _unproven()
     return Response(headers=gateway.consent(callback), media_type="text/plain")
 
 
-def _unproven(gateway: Gateway) -> Problem:
-    metrics.FORGED.labels(gateway.name).inc()
+def _unproven() -> Problem:
     return Problem(403, "the request does not prove that it comes from this gateway: check the secret in its settings")
 
 

@@ -187,7 +187,8 @@ SELECT has_schema_privilege(:reader, 'published', 'USAGE')
                 WHERE c.relnamespace = 'published'::regnamespace AND c.relkind = 'v') AS reads,
        (SELECT rolcanlogin FROM pg_roles WHERE rolname = :reader) AS logs_in,
        has_table_privilege(:reader, 'numbers', 'SELECT') OR has_table_privilege(:reader, 'receipts', 'SELECT')
-           OR has_table_privilege(:reader, 'api_keys', 'SELECT') AS reads_more
+           OR has_table_privilege(:reader, 'api_keys', 'SELECT') AS reads_more,
+       has_schema_privilege(:reader, current_schema(), 'CREATE') AS creates, current_schema() AS schema
 """)
 _GRANT = (f"GRANT USAGE ON SCHEMA published TO {READER}; "
           f"GRANT SELECT ON ALL TABLES IN SCHEMA published TO {READER}")  # fmt: skip
@@ -216,6 +217,9 @@ def _reader(row: Row[Any]) -> Finding:
     if row.reads_more:
         mend = f"revoke what was granted to {READER} and to PUBLIC on the tables"
         return Finding("wrong", "reader", f"{READER} can read more than the views", mend)
+    if row.creates:  # as in every database that was made before version 15, and brought along since
+        mend = f"let its owner run: REVOKE CREATE ON SCHEMA {row.schema} FROM PUBLIC, {READER}"
+        return Finding("wrong", "reader", f"{READER} can make tables where ours are made, and take their names", mend)
     if not row.logs_in:
         return Finding("wrong", "reader", f"{READER} cannot log in", f"run: ALTER ROLE {READER} LOGIN")
     return Finding("ok", "reader", f"{READER} reads the views, and nothing else")

@@ -65,7 +65,7 @@ def as_kept(callback: Callback, link: Link, broken: Broken, gateway: Gateway) ->
 
 
 def _first(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """As many as a server would take: ours has no limit of its own for them, as it has for bodies."""
+    """As many as a server would take: another one than ours may stand here."""
     size = 0
     for name, value in headers.items():
         size += len(name) + len(value)
