@@ -6,7 +6,8 @@ Every step is safe to run in any number of processes at once, and to be killed a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.models.catalogue import Code
@@ -40,6 +42,8 @@ SPEND_KEPT = timedelta(days=31)
 IMPORTS_KEPT = timedelta(days=7)
 WINDOWS_KEPT = timedelta(days=90)
 AT_ONCE = 5_000
+WITHIN = 600.0
+"""Seconds that a look at all numbers may take: a start waits for it, where it could only fail."""
 _LOCK = 7_316_003
 
 
@@ -56,19 +60,29 @@ async def run(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None
     while True:
         await asyncio.sleep(LAPSES_EVERY)
         due -= LAPSES_EVERY
-        try:
+        async with _going_on():
             await tell_lapses(engine, meaning.policy)
+        async with _going_on():
             await quarantine.keep(engine, meaning.policy)
+        async with _going_on():
             if due <= 0 or not await _has_room(engine):
                 await keep_house(engine, settings)
                 due = HOUSE_EVERY
-        except Exception as error:  # noqa: BLE001 - upkeep is tried again; it must not end
-            log.warning("upkeep failed and is tried again", lost=is_lost(error), error=type(error).__name__)
+
+
+@asynccontextmanager
+async def _going_on() -> AsyncIterator[None]:
+    """Upkeep must not end, nor one part of it for the sake of another: each is tried again."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it was
+        log.warning("upkeep failed and is tried again", lost=is_lost(error), error=type(error).__name__)
 
 
 # Lapses ------------------------------------------------------------------------------------------------------------
 
-_LAPSED = "SELECT number FROM numbers WHERE until <= clock_timestamp() ORDER BY number LIMIT $1"
+# Not `clock_timestamp()`: a moment that moves while it is compared is looked for in no index, but in every number.
+_LAPSED = "SELECT number FROM numbers WHERE until <= statement_timestamp() ORDER BY number LIMIT $1"
 
 
 async def tell_lapses(engine: AsyncEngine, policy: Policy) -> int:
@@ -104,7 +118,9 @@ async def follow_policy(engine: AsyncEngine, policy: Policy) -> None:
     after = ""
     while True:
         async with transaction(engine) as db:
-            rows = await db.fetch(_SHOWN_WRONGLY, after, waits, [*lapses], [*lapses.values()], asks, AT_ONCE)
+            rows = await db.fetch(
+                _SHOWN_WRONGLY, after, waits, [*lapses], [*lapses.values()], asks, AT_ONCE, timeout=WITHIN
+            )
             numbers = [row["number"] for row in rows]
             if not numbers:
                 return
@@ -148,10 +164,7 @@ _DROP_LINES = "DELETE FROM import_lines WHERE import NOT IN (SELECT id FROM impo
 async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
     """Make the coming days' partitions, drop those past retention, prune what only serves for days."""
     now = datetime.now(UTC)
-    async with engine.begin() as db:
-        await db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        await db.execute(text("SET LOCAL lock_timeout = '5s'"))
-        await _partition(db, now.date(), settings.receipts_kept)
+    await _keep_partitions(engine, now.date(), settings.receipts_kept)
     history = now - settings.changes_kept
     for table, column, oldest in (
         ("receipt_keys", "arrived_at", now - KEYS_KEPT),
@@ -178,6 +191,21 @@ async def _delete(engine: AsyncEngine, statement: str, oldest: date) -> None:
             deleted = await db.execute(statement, oldest)
         if deleted != f"DELETE {_PRUNED_AT_ONCE}":
             return
+
+
+async def _keep_partitions(engine: AsyncEngine, today: date, kept: timedelta) -> None:
+    """A dump or a long report keeps us from it for hours, and behind our lock all receipts would wait: it is not waited
+    for while there is room.
+    """
+    try:
+        async with engine.begin() as db:
+            await db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            await db.execute(text("SET LOCAL lock_timeout = '1s'"))
+            await _partition(db, today, kept)
+    except DBAPIError as error:
+        if not is_lost(error) or not await _has_room(engine):
+            raise
+        log.warning("partitions neither made nor dropped: the receipts are being read", error=type(error.orig).__name__)
 
 
 async def _partition(db: AsyncConnection, today: date, kept: timedelta) -> None:
