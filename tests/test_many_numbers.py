@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.services import erase, reconcile, reports, standing, upkeep
+from app.services import erase, reading, reconcile, reports, standing, upkeep
 from app.services.lookup import claims
 from tests.conftest import Service
 
@@ -26,7 +26,7 @@ HISTORY = """INSERT INTO changes (number, kind, before, after, reason, cause, oc
 
 async def plan(service: Service, statement: str, **values: object) -> str:
     """How PostgreSQL goes about it, of tables that it knows well."""
-    for table in ("numbers", "lookups", "changes", "messages", "receipts"):
+    for table in ("numbers", "lookups", "changes", "messages", "receipts", "subscriptions"):
         await service.sql(f"VACUUM ANALYZE {table}")
     return "\n".join(line for (line,) in await service.sql(f"EXPLAIN {statement}", **values))
 
@@ -66,6 +66,18 @@ async def test_a_claim_of_missed_receipts_goes_on_in_the_receipts_where_the_last
 async def test_who_is_named_as_anybodys_new_number_is_looked_for_in_the_order_of_the_disk(service: Service) -> None:
     await service.sql(MANY)
     assert "Seq Scan on numbers" in await plan(service, filled(erase._HINTED, "'+15555551234'"))
+
+
+LISTED = """INSERT INTO subscriptions (number, sender, list, facts, consent, at)
+    SELECT '+1' || 2012000000 + i, '12345', 'spring', '[]', 'opted_in', now() FROM generate_series(1, 20000) AS i"""
+
+
+async def test_the_few_subscribers_of_a_state_are_found_without_judging_the_whole_list(service: Service) -> None:
+    await service.sql(MANY)
+    await service.sql(LISTED)
+    wanted = {"state": "porting"}
+    given = {**wanted, "sender": "12345", "list": "spring", "after": "", "limit": 101}
+    assert "numbers_state" in await plan(service, reading._subscribers(wanted), **given)
 
 
 async def test_a_report_reads_only_the_edges_of_its_time_in_the_history(service: Service) -> None:
