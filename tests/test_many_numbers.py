@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.services import erase, reading, reconcile, reports, standing, upkeep
+from app.services import erase, past, reading, reconcile, reports, standing, upkeep
 from app.services.lookup import claims
 from tests.conftest import Service
 
@@ -78,6 +78,26 @@ async def test_the_few_subscribers_of_a_state_are_found_without_judging_the_whol
     wanted = {"state": "porting"}
     given = {**wanted, "sender": "12345", "list": "spring", "after": "", "limit": 101}
     assert "numbers_state" in await plan(service, reading._subscribers(wanted), **given)
+
+
+TOLD = """INSERT INTO changes (number, kind, cause, occurred_at, committed_at)
+    SELECT '+1201200000' || i, 'number.state', '{"kind": "file"}', now(), now() FROM unnest(ARRAY[1, 2, 3, 6, 8, 9]) AS i"""
+HEARD = """INSERT INTO receipts (received_at, key, gateway, account, number, status)
+    SELECT now(), gen_random_uuid(), 'native', '', '+1201200000' || i, 'delivered' FROM unnest(ARRAY[0, 4, 5, 6]) AS i"""
+
+
+async def test_pages_of_receipts_and_of_files_leave_out_nobody_that_either_tells_of(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await service.sql(TOLD)
+    await service.sql(HEARD)
+    since = datetime.now(UTC) - timedelta(days=30)
+    for size in (1, 2, 3, 20):
+        monkeypatch.setattr(past, "AT_ONCE", size)
+        async with past.looking(service.app.state.engine) as db:
+            pages = [page async for page in past.heard_of(db, since)]
+        assert [number for page in pages for number in page] == [f"+1201200000{i}" for i in (0, 1, 2, 3, 4, 5, 6, 8, 9)]
+        assert max(map(len, pages)) <= size
 
 
 async def test_a_report_reads_only_the_edges_of_its_time_in_the_history(service: Service) -> None:

@@ -132,8 +132,8 @@ SELECT count(*) FROM gone
 
 # Hints -------------------------------------------------------------------------------------------------------------
 
-# Other numbers are locked after this one has gone: in its own transaction, or in no order. By an expression: all are read,
-# and by the index that is in the order of numbers it took ten times as long.
+# Other numbers are locked after this one has gone: in its own transaction, or in no order. By an expression: all are
+# read, and by the index that is in the order of numbers it took ten times as long.
 _HINTED = """
 SELECT number FROM numbers WHERE strpos(facts::text, $1) > 0 OR strpos(steps::text, $1) > 0
 ORDER BY number || '' FOR UPDATE
