@@ -81,9 +81,11 @@ async def test_the_few_subscribers_of_a_state_are_found_without_judging_the_whol
 
 
 TOLD = """INSERT INTO changes (number, kind, cause, occurred_at, committed_at)
-    SELECT '+1201200000' || i, 'number.state', '{"kind": "file"}', now(), now() FROM unnest(ARRAY[1, 2, 3, 6, 8, 9]) AS i"""
+    SELECT '+1201200000' || i, 'number.state', '{"kind": "file"}', now(), now()
+    FROM unnest(ARRAY[1, 2, 3, 6, 8, 9]) AS i"""
 HEARD = """INSERT INTO receipts (received_at, key, gateway, account, number, status)
-    SELECT now(), gen_random_uuid(), 'native', '', '+1201200000' || i, 'delivered' FROM unnest(ARRAY[0, 4, 5, 6]) AS i"""
+    SELECT now(), gen_random_uuid(), 'native', '', '+1201200000' || i, 'delivered'
+    FROM unnest(ARRAY[0, 4, 5, 6]) AS i"""
 
 
 async def test_pages_of_receipts_and_of_files_leave_out_nobody_that_either_tells_of(
