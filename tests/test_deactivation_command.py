@@ -38,6 +38,7 @@ async def people(service: Service) -> list[str]:
                '2026-01-02T03:04:05Z', '2026-01-02T03:04:05Z' FROM n RETURNING 1""",
         numbers=numbers,
     )
+    await service.sql("INSERT INTO list_sizes VALUES ('12345', 'spring', :held, 0)", held=len(numbers))
     return numbers
 
 

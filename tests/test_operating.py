@@ -12,6 +12,7 @@ from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.config import Settings
+from app.routers import operating
 from app.routers.access import AccessLog
 from app.services import doctor, intake, keys
 from app.services.connection import connect, transaction
@@ -200,6 +201,17 @@ async def test_metrics_of_the_process_are_there_while_the_database_is_away(servi
     found = await metrics(service)
     assert found["sendable_database_up"] == [({}, 0)]
     assert "sendable_queue_receipts" in found
+    assert "sendable_held" not in found
+
+
+async def test_a_database_that_is_long_in_counting_is_not_away(service, database_url, monkeypatch):
+    monkeypatch.setattr(operating, "COUNTS_WITHIN", 0.5)
+    slow = connect(database_url, pool=1)
+    async with transaction(slow) as db:
+        await db.execute("LOCK TABLE unread")
+        found = await metrics(service)
+    await slow.dispose()
+    assert found["sendable_database_up"] == [({}, 1)]
     assert "sendable_held" not in found
 
 

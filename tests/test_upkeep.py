@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from app.services import held, upkeep
-from app.services.connection import transaction
+from app.services import connection, held, upkeep
+from app.services.connection import connect, transaction
 from app.services.held import Which
 from tests.conftest import Service, Start
 
@@ -281,6 +281,44 @@ async def test_a_long_reader_of_receipts_as_a_dump_is_keeps_no_day_from_being_ma
             assert await service.sql(there, old=old, coming=coming) == [(True, True)]
         await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
         assert await service.sql(there, old=old, coming=coming) == [(False, True)]
+
+
+async def test_what_cannot_be_told_keeps_no_day_from_its_place_for_receipts(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "LAPSES_EVERY", 0.05)
+    day = f"receipts_{datetime.now(UTC).date():%Y%m%d}"
+    async with start() as service, asyncio.timeout(30):
+        await service.sql("INSERT INTO numbers (number, facts, until) VALUES (:who, '[]', now())", who=WHO)
+        await service.sql(f"DROP TABLE {day}")
+        while await service.sql("SELECT to_regclass(:name)::text", name=day) != [(day,)]:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_start_waits_for_the_look_at_all_numbers(
+    start: Start, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "STATEMENT_WITHIN", 2.0)
+    slow = connect(database_url, pool=1)
+
+    async def keep_it_waiting() -> None:
+        async with transaction(slow) as db:
+            await db.execute("LOCK TABLE numbers")
+            locked.set()
+            while not await db.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'numbers'::regclass AND NOT granted)"
+            ):
+                await asyncio.sleep(0.02)
+            await db.execute("SELECT pg_sleep(2.5)", timeout=10)
+
+    locked = asyncio.Event()
+    keeping = asyncio.create_task(keep_it_waiting())
+    await locked.wait()
+    async with start() as service:
+        assert keeping.done()
+        assert await service.sql("SELECT count(*) FROM numbers") == [(0,)]
+    await keeping
+    await slow.dispose()
 
 
 # Alarms ------------------------------------------------------------------------------------------------------------

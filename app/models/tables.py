@@ -117,6 +117,7 @@ numbers = Table(
         "number",
         postgresql_where=text("state NOT IN ('active', 'unseen') AND noted_by IS NULL"),
     ),
+    Index("numbers_held", "waiting_for", "changed_at", postgresql_where=text("state = 'held' AND noted_by IS NULL")),
     Index("numbers_dead_since", "number", postgresql_where=text("dead_since IS NOT NULL AND noted_by IS NULL")),
     postgresql_with={"fillfactor": 80},
 )
@@ -166,7 +167,13 @@ changes = Table(
     Column("committed_at", _TIME, nullable=False),
     Index("changes_number", "number", "seq"),
     Index("changes_committed_at", "committed_at", postgresql_using="brin"),
-    Index("changes_opt_outs", "occurred_at", postgresql_where=text("kind = 'list.opted_out' AND before = 'opted_in'")),
+    Index(
+        "changes_opt_outs",
+        "occurred_at",
+        postgresql_where=text(
+            "kind = 'list.opted_out' AND before = 'opted_in' OR kind = 'list.opted_in' AND reason IS NOT NULL"
+        ),
+    ),
 )
 
 # Carrier lookups that are due, or under way until `lease_until`: who claims one puts a token there, and writes nothing

@@ -25,6 +25,9 @@ from app.services.standing import Standing, standing
 router = APIRouter(tags=["operating"])
 ANSWERS_WITHIN = 2.0
 """Seconds that the database has to answer a probe."""
+COUNTS_WITHIN = 6.0
+"""Seconds that it has to count what waits among millions. Prometheus gives up after 10."""
+_AWAY = "database: it does not answer"
 NO_STORE = {"Cache-Control": "no-store"}
 _PROBLEM = {"description": "Not ready: what is missing", "content": {"application/problem+json": {}}}
 _head = cache(migrate.head)
@@ -60,7 +63,7 @@ async def _database(engine: AsyncEngine) -> list[str]:
         async with asyncio.timeout(ANSWERS_WITHIN), engine.connect() as db:
             row = (await db.execute(_ASK)).one()
     except (SQLAlchemyError, TimeoutError, OSError) as error:
-        return ["database: it does not answer" if is_lost(error) else "schema: none that can be read"]
+        return [_AWAY if is_lost(error) else "schema: none that can be read"]
     wrong = []
     if row.closed:
         wrong.append("database: it takes no writes (a standby, or a demoted primary)")
@@ -77,12 +80,13 @@ async def metrics(request: Request, _: Annotated[None, Security(scope("metrics:r
     registry = CollectorRegistry()
     _process(registry, state)
     try:
-        async with asyncio.timeout(ANSWERS_WITHIN):
+        async with asyncio.timeout(COUNTS_WITHIN):
             now = await standing(state.reads)
             left = await state.lookups.budget.left()
     except (SQLAlchemyError, TimeoutError, OSError):
         now = None
-    Gauge("sendable_database_up", "Whether the database answered this scrape", registry=registry).set(now is not None)
+    up = now is not None or _AWAY not in await _database(state.reads)
+    Gauge("sendable_database_up", "Whether the database answered this scrape", registry=registry).set(up)
     if now:
         _waiting(registry, now)
         _providers(registry, state, {row.provider for row in now.stops})

@@ -72,12 +72,16 @@ async def numbers(db: Connection, since: datetime) -> AsyncIterator[list[str]]:
         yield page
 
 
-# Each side ends after a page of its own: in the order of its index, no history is read that is not asked for.
+# What files told is rare in the history: it is read only as far as the page of the receipts goes, else each page reads
+# all that lies behind it.
 _HEARD = """
-(SELECT number FROM receipts WHERE number > $1 AND received_at >= $2 GROUP BY number ORDER BY number LIMIT $3)
+WITH page AS (SELECT number FROM receipts WHERE number > $1 AND received_at >= $2
+              GROUP BY number ORDER BY number LIMIT $3),
+upto AS (SELECT max(number) AS number FROM page HAVING count(*) = $3)
+SELECT number FROM page
 UNION
-(SELECT number FROM changes WHERE number > $1 AND committed_at >= $2 AND cause->>'kind' = 'file'
- GROUP BY number ORDER BY number LIMIT $3)
+SELECT number FROM changes WHERE number > $1 AND number <= coalesce((SELECT number FROM upto), '~')
+    AND committed_at >= $2 AND cause->>'kind' = 'file'
 ORDER BY number LIMIT $3
 """
 _COUNT_HEARD = """

@@ -115,12 +115,15 @@ FROM (
     JOIN numbers held USING (number)
     JOIN published.number_status n USING (number)
     LEFT JOIN sender_blocks b ON b.number = s.number AND b.sender = s.sender
-    WHERE s.sender = :sender AND s.list = :list AND s.number > :after {consent}
+    WHERE s.sender = :sender AND s.list = :list AND s.number > :after {stored}
     ) AS subscribers
 WHERE true {filters}
 ORDER BY number LIMIT :limit
 """
 _FILTERS = {"state": " AND state = :state", "sendable": " AND (reason IS NULL) = CAST(:sendable AS boolean)"}
+# What is stored is what is shown, until it lapses: the few of a state are found without judging a whole list. Whoever
+# is on one has been spoken of, and is not merely noted.
+_STORED = " AND held.noted_by IS NULL AND (held.state = :state OR held.until <= statement_timestamp())"
 
 
 async def subscribers(engine: AsyncEngine, sender: str, list_: str, wanted: Mapping[str, Any], *,
@@ -128,12 +131,17 @@ async def subscribers(engine: AsyncEngine, sender: str, list_: str, wanted: Mapp
     """Who is on a list, in order of number. `wanted` filters by consent, state or sendable. Of the opted out, asked for
     by that, the reason is what ended their consent; else it is what stands in the way first.
     """
-    statement = _SUBSCRIBERS.format(
-        consent=" AND s.consent = :consent" if "consent" in wanted else "",
+    given = {**wanted, "sender": sender, "list": list_, "after": after, "limit": limit}
+    return await _all(engine, _subscribers(wanted), given)
+
+
+def _subscribers(wanted: Mapping[str, Any]) -> str:
+    consent = " AND s.consent = :consent" if "consent" in wanted else ""
+    return _SUBSCRIBERS.format(
+        stored=consent + (_STORED if "state" in wanted else ""),
         gone="true" if wanted.get("consent") == "opted_out" else "false",
         filters="".join(clause for name, clause in _FILTERS.items() if name in wanted),
     )
-    return await _all(engine, statement, {**wanted, "sender": sender, "list": list_, "after": after, "limit": limit})
 
 
 AT_ONCE = 5_000

@@ -64,12 +64,14 @@ class Reconciled(NamedTuple):
     stopped: str | None = None
 
 
+# Receipts' ids are asked for from `$3` on as well: else those before it, of all days, are merged past each time.
 _DUE = """
 FROM messages m
 WHERE gateway = $1 AND account = $2 AND message_id > $3 AND number IS NOT NULL
   AND coalesce(sent_at, registered_at) < $4 AND (asked_at IS NULL OR asked_at < $5)
-  AND NOT EXISTS (SELECT FROM receipts r WHERE r.message_id = m.message_id AND r.gateway = m.gateway
-                  AND r.account = m.account AND r.status = ANY($6::text[]) AND r.received_at > $7)
+  AND NOT EXISTS (SELECT FROM receipts r WHERE r.message_id = m.message_id AND r.message_id > $3
+                  AND r.gateway = m.gateway AND r.account = m.account AND r.status = ANY($6::text[])
+                  AND r.received_at > $7)
 """
 _COUNT = f"SELECT count(*) {_DUE}"
 # Materialized: as a plain subquery it may run once for every row that is joined, and claim more at each.

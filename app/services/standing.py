@@ -15,7 +15,7 @@ FROM numbers WHERE state = 'held' AND noted_by IS NULL GROUP BY 1 ORDER BY 1
 """)
 _LOOKUPS = text("""
 SELECT count(*) AS total, extract(epoch FROM clock_timestamp() - min(due_at))::float8 AS oldest
-FROM lookups WHERE due_at <= clock_timestamp()
+FROM lookups WHERE due_at <= statement_timestamp()
 """)
 _ALARMS = text("""
 SELECT kind, key, since, count FROM alarms WHERE cleared_at IS NULL ORDER BY since, kind, key

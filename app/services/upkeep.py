@@ -6,7 +6,8 @@ Every step is safe to run in any number of processes at once, and to be killed a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
@@ -47,6 +48,8 @@ QUIET_FOR = timedelta(days=7)
 """After which an alarm that was not raised again is over: most tell of what happened, which nothing ends."""
 AT_ONCE = 5_000
 DROP_WITHIN = "200ms"
+WITHIN = 600.0
+"""Seconds that a look at all numbers may take: a start waits for it, where it could only fail."""
 _LOCK = 7_316_003
 
 
@@ -64,19 +67,29 @@ async def run(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None
     while True:
         await asyncio.sleep(LAPSES_EVERY)
         due -= LAPSES_EVERY
-        try:
+        async with _going_on():
             await tell_lapses(engine, meaning.policy)
+        async with _going_on():
             await quarantine.keep(engine, meaning.policy)
+        async with _going_on():
             if due <= 0 or not await _has_room(engine):
                 await keep_house(engine, settings)
                 due = HOUSE_EVERY
-        except Exception as error:  # noqa: BLE001 - upkeep is tried again; it must not end
-            log.warning("upkeep failed and is tried again", lost=is_lost(error), error=type(error).__name__)
+
+
+@asynccontextmanager
+async def _going_on() -> AsyncIterator[None]:
+    """Upkeep must not end, nor one part of it for the sake of another: each is tried again."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it was
+        log.warning("upkeep failed and is tried again", lost=is_lost(error), error=type(error).__name__)
 
 
 # Lapses ------------------------------------------------------------------------------------------------------------
 
-_LAPSED = "SELECT number FROM numbers WHERE until <= clock_timestamp() ORDER BY number LIMIT $1"
+# Not `clock_timestamp()`: a moment that moves while it is compared is looked for in no index, but in every number.
+_LAPSED = "SELECT number FROM numbers WHERE until <= statement_timestamp() ORDER BY number LIMIT $1"
 
 
 async def tell_lapses(engine: AsyncEngine, policy: Policy) -> int:
@@ -112,7 +125,9 @@ async def follow_policy(engine: AsyncEngine, policy: Policy) -> None:
     after = ""
     while True:
         async with transaction(engine) as db:
-            rows = await db.fetch(_SHOWN_WRONGLY, after, waits, [*lapses], [*lapses.values()], asks, AT_ONCE)
+            rows = await db.fetch(
+                _SHOWN_WRONGLY, after, waits, [*lapses], [*lapses.values()], asks, AT_ONCE, timeout=WITHIN
+            )
             numbers = [row["number"] for row in rows]
             if not numbers:
                 return

@@ -274,9 +274,8 @@ WITH taken AS (
       AND EXISTS (SELECT FROM {lines_of(file)} l WHERE l.number = s.number AND l.kind = ANY($2::text[])
                   AND coalesce(l.at, $1) >= s.opted_in_at)
     GROUP BY 1, 2)
-SELECT t.sender, t.list, (SELECT count(*) FROM subscriptions s WHERE s.sender = t.sender AND s.list = t.list
-    AND s.consent = 'opted_in') AS subscribers, t.affected
-FROM taken t ORDER BY t.affected DESC, 1, 2
+SELECT t.sender, t.list, coalesce(l.opted_in, 0) AS subscribers, t.affected
+FROM taken t LEFT JOIN list_sizes l USING (sender, list) ORDER BY t.affected DESC, 1, 2
 """  # noqa: S608 - a number
 
 

@@ -37,7 +37,7 @@ def of_settings(table: LookupTable | None) -> Iterator[Finding]:
 _HEARD = text("""
 SELECT provider, count(*) AS total, count(*) FILTER (WHERE outcome <> ALL(CAST(:answers AS text[]))) AS failed,
        (array_agg(outcome ORDER BY asked_at DESC))[1] AS newest
-FROM lookup_answers WHERE asked_at > clock_timestamp() - interval '15 minutes' GROUP BY 1 ORDER BY 1
+FROM lookup_answers WHERE asked_at > statement_timestamp() - interval '15 minutes' GROUP BY 1 ORDER BY 1
 """)
 _WAITS = text("SELECT count(*) FROM lookups WHERE waiting_for = 'budget'")
 _SPENT = text("SELECT spent FROM lookup_days WHERE day = (clock_timestamp() AT TIME ZONE 'UTC')::date")
