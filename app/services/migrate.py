@@ -23,12 +23,17 @@ LOCK_TIMEOUT = "2s"
 PATIENCE = 60
 """Seconds for which a migration that could not get its locks is tried again."""
 _LOCK = 7_316_001
-LOCK_NOT_AVAILABLE = "55P03"
+_LOCKED = {"55P03", "40P01"}
+"""A lock that does not come in time, or that is waited for in a ring with those who write meanwhile."""
 _THERE_ALREADY = {"42P06", "42P07", "42710"}
 """A schema, a table, a type of that name."""
 _OURS = re.compile(r"\d{4}")
 """How our versions are written."""
 OWN_DATABASE = "give Sendable a database of its own"
+_IN_USE = (
+    "tables that must change are kept locked by others, as a backup or a long query does: let those end "
+    "(pg_stat_activity names them), then try again"
+)
 
 
 class SchemaError(RuntimeError):
@@ -36,7 +41,9 @@ class SchemaError(RuntimeError):
 
 
 async def upgrade(url: str) -> str:
-    """Apply what is missing and return the version. Raises SchemaError for a database newer than this code."""
+    """Apply what is missing and return the version. Raises SchemaError for a database newer than this code, or one that
+    others do not let us change.
+    """
     engine = engine_of(url, connect_args={"timeout": ACQUIRE_WITHIN})
     try:
         async for attempt in AsyncRetrying(
@@ -47,6 +54,8 @@ async def upgrade(url: str) -> str:
                 async with engine.begin() as db:
                     await db.run_sync(_upgrade)
         return head()
+    except DBAPIError as error:
+        raise (SchemaError(_IN_USE) if _busy(error) else error) from error
     finally:
         await engine.dispose()
 
@@ -100,7 +109,7 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _busy(error: BaseException) -> bool:
-    return isinstance(error, DBAPIError) and _state(error) == LOCK_NOT_AVAILABLE
+    return isinstance(error, DBAPIError) and _state(error) in _LOCKED
 
 
 def _state(error: DBAPIError) -> str | None:
