@@ -55,7 +55,9 @@ async def upgrade(url: str) -> str:
                     await db.run_sync(_upgrade)
         return head()
     except DBAPIError as error:
-        raise (SchemaError(_IN_USE) if _busy(error) else error) from error
+        if _busy(error):
+            raise SchemaError(_IN_USE) from error
+        raise
     finally:
         await engine.dispose()
 
