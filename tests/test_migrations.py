@@ -142,6 +142,23 @@ async def test_a_migration_that_waits_in_a_ring_with_a_writer_is_tried_again(
         assert await migrating == migrate.head()
 
 
+async def test_a_limit_for_statements_is_none_for_a_migration(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT", "1min")
+    long = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND clock_timestamp() > query_start + '0.3 s'"
+    async with of_an_earlier_release(database_url, "sendable_limit") as engine, engine.connect() as reader:
+        await reader.execute(text("ALTER DATABASE sendable_limit SET statement_timeout = '0.2s'"))
+        await reader.commit()
+        await reader.execute(text("LOCK TABLE numbers IN ACCESS SHARE MODE"))
+        migrating = asyncio.create_task(upgrade(engine.url.render_as_string(hide_password=False)))
+        async with asyncio.timeout(60):
+            while not migrating.done() and not (await reader.execute(text(long))).all():
+                pass
+        await reader.rollback()
+        assert await migrating == migrate.head()
+
+
 async def test_a_table_that_others_keep_locked_is_told_in_words(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,8 @@ def _version(connection: Connection) -> str | None:
 
 
 def _upgrade(connection: Connection) -> None:
+    # A limit of our role or database is meant for queries: an index on a large table takes longer.
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     found = _version(connection)
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
