@@ -358,11 +358,13 @@ async def test_a_role_without_the_rights_is_told_whose_they_are(service, databas
     try:
         guest = database["database_url"].replace("//sendable@", "//guest_of_cli@")
         said = await sendable("keys", "list", database_url=guest)
+        migrated = await sendable("migrate", database_url=guest)
         ill = await sendable("doctor", "--json", auth="off", database_url=guest)
     finally:
         await service.sql("DROP ROLE guest_of_cli")
     assert said.code == 1
     assert said.err.startswith("sendable: the database refuses us: permission denied for table alembic_version: start")
+    assert (migrated.code, migrated.err.splitlines()[-1:]) == (1, said.err.splitlines())
     assert "permission denied" in [f["says"] for f in json.loads(ill.out) if f["level"] == "wrong"][-1]
 
 

@@ -1,12 +1,16 @@
 """The schema: what the migrations build is what the code says, whoever runs them and however many at once."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, make_url, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.models.tables import metadata
 from app.services import migrate
@@ -110,6 +114,69 @@ async def test_a_search_path_without_any_schema_is_told_with_what_mends_it(datab
     await engine.dispose()
     with pytest.raises(SchemaError, match=r"no schema of the search_path .*: let an administrator run CREATE SCHEMA"):
         await upgrade(database_url)
+
+
+@asynccontextmanager
+async def of_an_earlier_release(url: str, name: str) -> AsyncIterator[AsyncEngine]:
+    """A database whose upgrade changes tables that hold something."""
+
+    def build(connection: Connection) -> None:
+        config = migrate._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0004")
+
+    engine = create_async_engine(await empty(url, name))
+    try:
+        async with engine.begin() as db:
+            await db.run_sync(build)
+        yield engine
+    finally:
+        await engine.dispose()
+        await drop(url, name)
+
+
+async def test_a_migration_that_waits_in_a_ring_with_a_writer_is_tried_again(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT", "1min")
+    async with of_an_earlier_release(database_url, "sendable_ring") as engine, engine.connect() as writer:
+        await writer.execute(text("LOCK TABLE numbers IN ROW EXCLUSIVE MODE"))
+        migrating = asyncio.create_task(upgrade(engine.url.render_as_string(hide_password=False)))
+        async with asyncio.timeout(60):
+            while not (await writer.execute(text("SELECT 1 FROM pg_locks WHERE NOT granted"))).all():
+                assert not migrating.done()
+        with suppress(DBAPIError):  # who has waited for a second gives way: the migration, unless we are slow
+            await writer.execute(text("LOCK TABLE changes IN ROW EXCLUSIVE MODE"))
+        await writer.rollback()
+        assert await migrating == migrate.head()
+
+
+async def test_a_limit_for_statements_is_none_for_a_migration(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT", "1min")
+    long = "SELECT 1 FROM pg_locks WHERE clock_timestamp() > waitstart + interval '1.2 s'"
+    async with of_an_earlier_release(database_url, "sendable_limit") as engine, engine.connect() as reader:
+        await reader.execute(text("ALTER DATABASE sendable_limit SET statement_timeout = '1s'"))
+        await reader.commit()
+        await reader.execute(text("LOCK TABLE numbers IN ACCESS SHARE MODE"))
+        migrating = asyncio.create_task(upgrade(engine.url.render_as_string(hide_password=False)))
+        async with asyncio.timeout(60):
+            while not migrating.done() and not (await reader.execute(text(long))).all():
+                pass
+        await reader.rollback()
+        assert await migrating == migrate.head()
+
+
+async def test_a_table_that_others_keep_locked_is_told_in_words(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr(migrate, "PATIENCE", 0)
+    async with of_an_earlier_release(database_url, "sendable_read") as engine, engine.connect() as backup:
+        await backup.execute(text("LOCK TABLE numbers IN ACCESS SHARE MODE"))
+        with pytest.raises(SchemaError, match="are kept locked by others"):
+            await upgrade(engine.url.render_as_string(hide_password=False))
 
 
 async def test_an_owner_without_the_right_to_make_roles_can_migrate(database_url: str) -> None:

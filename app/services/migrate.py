@@ -24,6 +24,8 @@ PATIENCE = 60
 """Seconds for which a migration that could not get its locks is tried again."""
 _LOCK = 7_316_001
 LOCK_NOT_AVAILABLE = "55P03"
+_LOCKED = {LOCK_NOT_AVAILABLE, "40P01"}
+"""A lock that does not come in time, or that is waited for in a ring with those who write meanwhile."""
 _THERE_ALREADY = {"42P06", "42P07", "42710"}
 """A schema, a table, a type of that name."""
 _OURS = re.compile(r"\d{4}")
@@ -33,6 +35,10 @@ NO_SCHEMA = (
     "or ALTER ROLE … SET search_path"
 )
 OWN_DATABASE = "give Sendable a database of its own"
+_IN_USE = (
+    "tables that must change are kept locked by others, as a backup or a long query does: let those end "
+    "(pg_stat_activity names them), then try again"
+)
 
 
 class SchemaError(RuntimeError):
@@ -40,7 +46,9 @@ class SchemaError(RuntimeError):
 
 
 async def upgrade(url: str) -> str:
-    """Apply what is missing and return the version. Raises SchemaError for a database newer than this code."""
+    """Apply what is missing and return the version. Raises SchemaError for a database newer than this code, or one that
+    others do not let us change.
+    """
     engine = engine_of(url, connect_args={"timeout": ACQUIRE_WITHIN, "server_settings": NO_DEFAULTS})
     try:
         async for attempt in AsyncRetrying(
@@ -51,6 +59,10 @@ async def upgrade(url: str) -> str:
                 async with engine.begin() as db:
                     await db.run_sync(_upgrade)
         return head()
+    except DBAPIError as error:
+        if _busy(error):
+            raise SchemaError(_IN_USE) from error
+        raise
     finally:
         await engine.dispose()
 
@@ -82,6 +94,8 @@ def _version(connection: Connection) -> str | None:
 
 
 def _upgrade(connection: Connection) -> None:
+    # A limit of our role or database is meant for queries: an index on a large table takes longer.
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     if connection.execute(text("SELECT current_schema()")).scalar() is None:
         raise SchemaError(NO_SCHEMA)
@@ -106,7 +120,7 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _busy(error: BaseException) -> bool:
-    return isinstance(error, DBAPIError) and _state(error) == LOCK_NOT_AVAILABLE
+    return isinstance(error, DBAPIError) and _state(error) in _LOCKED
 
 
 def _state(error: DBAPIError) -> str | None:
