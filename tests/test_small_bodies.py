@@ -109,9 +109,33 @@ async def test_who_goes_away_while_its_body_comes_is_not_taken_for_slow(
         await stalled
 
 
-async def _stalled(service: Service) -> tuple[int, dict[str, Any]]:
+async def test_large_bodies_that_never_end_take_no_more_than_their_room_and_none_from_the_small(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body, "COMING_MOST", MIB)
+    large = b" " * (400 * 1024)
+    coming = [asyncio.create_task(_stalled(service, large)) for _ in range(5)]
+    async with asyncio.timeout(5):
+        while len(refused := [one for one in coming if one.done()]) < 3:
+            await asyncio.sleep(0)
+    assert [(await one)[0] for one in refused] == [503, 503, 503]
+    small = {"message_id": "m-1", "number": "+15555551234", "sender": "12345", "status": "delivered"}
+    assert (await service.client.post("/v1/receipts/native", json=small)).status_code == 200
+    for one in coming:
+        one.cancel()
+    await asyncio.gather(*coming, return_exceptions=True)
+    whole = json.dumps(small).encode() + large * 2
+    assert (await service.client.post("/v1/receipts/native", content=_in_parts(whole))).status_code == 200
+
+
+async def _in_parts(whole: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(whole), 1024):
+        yield whole[start : start + 1024]
+
+
+async def _stalled(service: Service, begins: bytes = b'{"message_id"') -> tuple[int, dict[str, Any]]:
     """A receipt of which only the beginning comes: what is answered to it."""
-    parts = [{"type": "http.request", "body": b'{"message_id"', "more_body": True}]
+    parts = [{"type": "http.request", "body": begins, "more_body": True}]
     said: list[Any] = []
 
     async def receive() -> Any:

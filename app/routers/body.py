@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from app.routers.problems import Problem
 from app.routers.query import KnownQuery
+from app.services.connection import Busy
 
 MIB = 1024 * 1024
 RECEIPTS_MOST = 8 * MIB
@@ -23,6 +24,10 @@ WITHIN = 30.0
 """Seconds that a body may take: a client that sends a byte now and then must not hold a connection for ever."""
 LOOK = 1.0
 """Seconds between two looks at the bodies that are being read."""
+COMING_MOST = 256 * MIB
+"""Bytes of all bodies that are being read: a thousand connections with 8 MiB each would take all memory there is."""
+SMALL = 64 * 1024
+"""Bytes up to which a body has room whatever else is being read."""
 
 
 class SmallBody(KnownQuery):
@@ -119,19 +124,41 @@ class _Reading:
 _reading = _Reading()
 
 
+class _Room:
+    """What large bodies that have not come to their end hold, in bytes."""
+
+    def __init__(self) -> None:
+        self.held = 0
+
+    def hold(self, more: int) -> None:
+        if self.held + more > COMING_MOST:
+            raise Busy
+        self.held += more
+
+
+_room = _Room()
+
+
 async def _stream(request: Request, most: int) -> bytes:
-    """By the messages themselves: Starlette's generator around them costs 5 µs a receipt."""
-    parts, size, more = [], 0, True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        part = message.get("body", b"")
-        size += len(part)
-        if size > most:
-            raise too_large(most)
-        parts.append(part)
-        more = message.get("more_body", False)
+    """By the messages themselves: Starlette's generator around them costs 5 µs a receipt. Raises Busy for a large body
+    where others hold all the room.
+    """
+    parts, size, held, more = [], 0, 0, True
+    try:
+        while more:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            part = message.get("body", b"")
+            size += len(part)
+            if size > most:
+                raise too_large(most)
+            parts.append(part)
+            if (more := message.get("more_body", False)) and size > SMALL:
+                _room.hold(size - held)
+                held = size
+    finally:
+        _room.held -= held
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
