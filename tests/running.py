@@ -36,8 +36,12 @@ async def until(true: Callable[[], object]) -> None:
 
 
 def environment(**given: str) -> dict[str, str]:
-    """Ours without any of its settings, then those given: `database_url=…` is SENDABLE_DATABASE_URL."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("SENDABLE_")}
+    """Ours without any of its settings, then those given: `database_url=…` is SENDABLE_DATABASE_URL. Nor with Python's
+    own, which let a disk that is full look harmless.
+    """
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("SENDABLE_", "PYTHONUNBUFFERED"))
+    }
     return clean | {f"SENDABLE_{name.upper()}": str(value) for name, value in given.items()}
 
 

@@ -108,7 +108,9 @@ class _Lossy:
 
 
 def _standard_error() -> BinaryIO | None:
-    return sys.stderr.buffer if sys.stderr else None  # closed by whoever started us
+    """Without a buffer: what it could not write it would keep, and end us with code 120 for it."""
+    buffer = sys.stderr.buffer if sys.stderr else None  # closed by whoever started us
+    return getattr(buffer, "raw", buffer)
 
 
 def _request(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
