@@ -14,14 +14,12 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import structlog
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.catalogue import Code
 from app.models.number import Cause, Verdict
 from app.models.policy import Policy, Rule
-from app.services import breaker, migrate, quarantine, store
+from app.services import breaker, partitions, quarantine, store
 from app.services.apply import apply
 from app.services.connection import Connection, is_lost, transaction
 from app.services.lookup import stops
@@ -37,7 +35,6 @@ LAPSES_EVERY = 20.0
 HOUSE_EVERY = 3_600.0
 HOUSE_FIRST = 60.0
 """Seconds after a start, which would wait for minutes where much came past its time while nobody ran."""
-DAYS_AHEAD = 7
 KEYS_KEPT = timedelta(days=8)
 REGISTER_KEPT = timedelta(days=14)
 WORDS_KEPT = timedelta(days=90)
@@ -47,15 +44,13 @@ WINDOWS_KEPT = timedelta(days=90)
 QUIET_FOR = timedelta(days=7)
 """After which an alarm that was not raised again is over: most tell of what happened, which nothing ends."""
 AT_ONCE = 5_000
-DROP_WITHIN = "200ms"
 WITHIN = 600.0
 """Seconds that a look at all numbers may take: a start waits for it, where it could only fail."""
-_LOCK = 7_316_003
 
 
 async def prepare(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None:
     """Before the first request: today's partition must exist, and what is shown must follow the policy in force."""
-    await make_room(engine, settings)
+    await partitions.make_room(engine, settings.receipts_kept)
     await show_codes(engine, meaning)
     await end_known(engine, meaning)
     await follow_policy(engine, meaning.policy)
@@ -72,7 +67,7 @@ async def run(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None
         async with _going_on():
             await quarantine.keep(engine, meaning.policy)
         async with _going_on():
-            if due <= 0 or not await _has_room(engine):
+            if due <= 0 or not await partitions.has_room(engine):
                 await keep_house(engine, settings)
                 due = HOUSE_EVERY
 
@@ -150,12 +145,8 @@ async def _settle_again(db: Connection, numbers: Sequence[str], policy: Policy, 
     await store.publish(db, [change for changed in applied.changes for change in changed])
 
 
-# Partitions and retention ------------------------------------------------------------------------------------------
+# Retention -----------------------------------------------------------------------------------------------------------
 
-_PARTITIONS = text("""
-SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-WHERE i.inhparent = 'receipts'::regclass AND c.relname ~ '^receipts_[0-9]{8}$' ORDER BY 1
-""")
 _PRUNED_AT_ONCE = 20_000
 
 
@@ -168,19 +159,9 @@ DELETE FROM {table} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {col
 _DROP_LINES = "DELETE FROM import_lines WHERE import NOT IN (SELECT id FROM imports)"
 
 
-async def make_room(engine: AsyncEngine, settings: Settings) -> None:
-    """Make the coming days' partitions, drop those past retention."""
-    now = datetime.now(UTC)
-    async with engine.begin() as db:
-        await db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        await db.execute(text("SET LOCAL lock_timeout = '5s'"))
-        await _make_days(db, now.date())
-    await _drop_days(engine, (now - settings.receipts_kept).date())
-
-
 async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
-    """The same, and prune what only serves for days."""
-    await make_room(engine, settings)
+    """Partitions made and dropped, and what only serves for days pruned."""
+    await partitions.make_room(engine, settings.receipts_kept)
     now = datetime.now(UTC)
     history = now - settings.changes_kept
     for table, column, oldest in (
@@ -209,51 +190,6 @@ async def _delete(engine: AsyncEngine, statement: str, oldest: date) -> None:
             deleted = await db.execute(statement, oldest)
         if deleted != f"DELETE {_PRUNED_AT_ONCE}":
             return
-
-
-async def _make_days(db: AsyncConnection, today: date) -> None:
-    """Attached, and not made as parts: that would lock out whoever reads receipts, and wait for a `pg_dump` to end."""
-    there = set((await db.execute(_PARTITIONS)).scalars())
-    for day in (today + timedelta(days=ahead) for ahead in range(-1, DAYS_AHEAD + 1)):
-        if (name := _name(day)) not in there:
-            until = day + timedelta(days=1)
-            await db.execute(text(f"CREATE TABLE {name} (LIKE receipts)"))
-            # Receipts have no key of their own; without this no publication of all tables lets one be named or erased.
-            await db.execute(text(f"ALTER TABLE {name} REPLICA IDENTITY FULL"))
-            await db.execute(
-                text(f"ALTER TABLE receipts ATTACH PARTITION {name} FOR VALUES FROM ('{day}Z') TO ('{until}Z')")
-            )
-
-
-async def _drop_days(engine: AsyncEngine, oldest: date) -> None:
-    """Whoever writes receipts waits as long as we do; while somebody reads them, the days stay until the next look."""
-    try:
-        async with engine.begin() as db:
-            await db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-            await db.execute(text(f"SET LOCAL lock_timeout = '{DROP_WITHIN}'"))
-            for name in (await db.execute(_PARTITIONS)).scalars():
-                if name < _name(oldest):
-                    await db.execute(text(f"DROP TABLE {name}"))
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != migrate.LOCK_NOT_AVAILABLE:
-            raise
-        log.info("old receipts are dropped later: somebody reads them")
-
-
-_THERE = "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL"
-
-
-async def _has_room(engine: AsyncEngine) -> bool:
-    """For today and tomorrow. Not after a machine slept for a week, or woke with a clock that was set right only later,
-    forward or back.
-    """
-    today = datetime.now(UTC).date()
-    async with transaction(engine) as db:
-        return bool(await db.fetchval(_THERE, _name(today), _name(today + timedelta(days=1))))
-
-
-def _name(day: date) -> str:
-    return f"receipts_{day:%Y%m%d}"
 
 
 # Alarms ------------------------------------------------------------------------------------------------------------
@@ -294,6 +230,6 @@ async def show_codes(engine: AsyncEngine, meaning: Meaning) -> None:
     """The code tables in `published.codes`, as this process reads them."""
     rows = [*store.columns(map(_CELLS, meaning.catalogue.codes.values()))]
     async with transaction(engine) as db:
-        await db.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        await db.execute("SELECT pg_advisory_xact_lock($1)", partitions.LOCK)
         await db.execute(_HIDE_CODES, *rows[:2])
         await db.execute(_SHOW_CODES, *rows)
