@@ -107,3 +107,18 @@ async def test_a_report_reads_only_the_edges_of_its_time_in_the_history(service:
     end = datetime.now(UTC)
     parts = reports._parts(reports.Frame(end - timedelta(days=5), end))
     assert "changes_opt_outs" in await plan(service, reports._OPT_OUTS.format(filters=""), **parts)
+
+
+NOTED = """INSERT INTO numbers (number, state, reason, dead_since, noted_by)
+    SELECT '+1' || 2013000000 + i, 'deactivated', 'deactivated', now(), 1 FROM generate_series(1, 60000) AS i"""
+
+
+async def test_lists_are_sized_without_reading_numbers_or_subscribers_in_the_order_of_their_keys(
+    service: Service,
+) -> None:
+    """On a table whose rows lie in another order, as those of two years do, that takes minutes."""
+    for rows in (MANY, LISTED, NOTED):
+        await service.sql(rows)
+    assert not re.search(
+        r"Index Scan using (numbers|subscriptions)_pkey", await plan(service, filled(reports._LISTS, "NULL"))
+    )

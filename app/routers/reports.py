@@ -32,7 +32,7 @@ async def lists(request: Request, sender: Annotated[str | None, Query(examples=[
     """
     state = request.app.state
     who = None if sender is None else sender_of(state.settings.region, sender)
-    return answer({"items": [row._asdict() for row in await reports.lists(state.reads, who)]})
+    return answer({"items": await reports.lists(state.reads, who)})
 
 
 @router.get("/v1/reports/opt-outs", operation_id="optOutReport", summary="Why did people leave?",
