@@ -61,6 +61,8 @@ from app.services.status import Reader
 
 log = structlog.get_logger(__name__)
 LOOKUP_POOL = 4
+REPORTS_AT_ONCE = 2
+"""The others wait: among millions a report takes seconds, and whoever asks about a number needs a connection too."""
 ANY_PROVIDER = ("price", "base_url", "per_second", "timeout")
 DESCRIPTION = "May I text this number now, from this sender, through which carrier, and if not, why not?"
 
@@ -270,6 +272,7 @@ async def _running(app: FastAPI, url: str, settings: Settings, meaning: Meaning,
     intake, feed_ = Intake(intake_engine, meaning), Feed(url, reads)
     app.state.engine, app.state.reads, app.state.intake, app.state.feed = engine, reads, intake, feed_
     app.state.reader = Reader(reads)
+    app.state.reports = asyncio.Semaphore(REPORTS_AT_ONCE)
     lookup_engine = connect(url, pool=LOOKUP_POOL)  # nor does a reader wait for those that lookups have
     looking_up = app.state.lookups = Lookups(lookup_engine, meaning, plan)
     refused_engine = connect(url, pool=1)  # its own as well: whoever floods us with forgeries takes none from receipts

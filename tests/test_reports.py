@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import random
 from collections import Counter
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from app.services import reports
 from tests.conftest import Service, Start
 
 SPRING = "/v1/senders/12345/lists/spring/subscribers"
@@ -93,6 +96,20 @@ async def test_a_number_that_came_back_for_one_list_counts_for_that_list_alone(s
             one["list"]: (one["subscribers"], one["sendable"]) for one in (await get(service, "/v1/lists"))["items"]
         }
         assert sizes == {"spring": (1, 1), "fall": (1, 0)}
+
+
+async def test_however_many_ask_for_long_reports_a_number_is_answered(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "_LISTS", "SELECT pg_advisory_xact_lock_shared(1), $1::text")
+    async with service.app.state.engine.connect() as db:
+        await db.execute(text("SELECT pg_advisory_xact_lock(1)"))
+        asked = [asyncio.create_task(service.client.get("/v1/lists")) for _ in range(20)]
+        while not await service.sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = 1"):
+            await asyncio.sleep(0.01)
+        assert (await get(service, f"/v1/numbers/{number(1)}"))["state"] == "unseen"
+        await db.rollback()
+        assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
 
 
 # The opted-out tab -------------------------------------------------------------------------------------------------

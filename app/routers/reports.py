@@ -32,7 +32,8 @@ async def lists(request: Request, sender: Annotated[str | None, Query(examples=[
     """
     state = request.app.state
     who = None if sender is None else sender_of(state.settings.region, sender)
-    return answer({"items": await reports.lists(state.reads, who)})
+    async with state.reports:
+        return answer({"items": await reports.lists(state.reads, who)})
 
 
 @router.get("/v1/reports/opt-outs", operation_id="optOutReport", summary="Why did people leave?",
@@ -54,7 +55,8 @@ async def opt_outs(
     if not OLDEST <= frame.start <= frame.end <= NEWEST:
         raise wrong("from", "the time frame is none: let `from` lie before `to`, and both between 2000 and 2200")
     who = None if sender is None else sender_of(state.settings.region, sender)
-    rows = await reports.opt_outs(state.reads, frame, who, None if list is None else list_of(list))
+    async with state.reports:
+        rows = await reports.opt_outs(state.reads, frame, who, None if list is None else list_of(list))
     everywhere: Counter[str] = Counter()
     for row in rows:
         everywhere[row.reason] += row.total
