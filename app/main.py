@@ -22,6 +22,7 @@ from app.feeds import FEEDS
 from app.gateways import GATEWAYS, custom, not_a_secret
 from app.lookups import PROVIDERS
 from app.models.duration import duration
+from app.models.lookup import Call
 from app.models.receipt import Gateway, Link
 from app.routers import (
     consent,
@@ -199,6 +200,8 @@ def subscriptions_of(settings: Settings) -> Sequence[Subscription]:
         _check_base_url(f"feeds.{name}", table)
         if not isinstance(table.get("days", 1), int) or not 1 <= table.get("days", 1) <= source.kept:
             raise SettingsError(f"`feeds.{name}.days` must be a whole number from 1 to {source.kept}")
+        if first := next(source.listing(datetime.now(UTC).date(), table), None):
+            _check_headers(f"feeds.{name}", table, first.call)
         found.append(Subscription(FEEDS[name], table))
     return found
 
@@ -235,16 +238,28 @@ def _source(name: str, table: Mapping[str, Any]) -> Source:
         raise SettingsError(f"`lookup.{name}` has a price, per_second or timeout that is none: {why}")
     _check_base_url(f"lookup.{name}", given)
     try:
-        provider.build(["+15555551234"], {**given, "now": datetime.now(UTC)})
+        call = provider.build(["+15555551234"], {**given, "now": datetime.now(UTC)})
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         why = str(error) if name == "http" and isinstance(error, ValueError) else type(error).__name__
         raise SettingsError(f"`lookup.{name}` makes no request ({why}): see docs/lookups.md for its keys") from None
+    _check_headers(f"lookup.{name}", given, call)
     return Source(provider, given, price, pace, within, agreed)
 
 
 def _check_base_url(key: str, table: Mapping[str, Any]) -> None:
     if (url := table.get("base_url")) and not is_absolute(url):
         raise SettingsError(f'`{key}.base_url` must be an absolute URL, for example "https://api.example.com"')
+
+
+def _check_headers(key: str, table: Mapping[str, Any], call: Call) -> None:
+    """What no header can carry would fail only once it is sent, each time anew, as if the other side were away."""
+    if not all(_is_carried(value) for value in call.headers.values()):
+        name = next((f".{name}" for name, value in table.items() if not _is_carried(value)), "")
+        raise SettingsError(f"`{key}{name}` is nothing that a request can carry: write it in ASCII, in one line")
+
+
+def _is_carried(value: object) -> bool:
+    return (written := str(value)).isascii() and written.isprintable() and written == written.strip()
 
 
 def _plainly(error: Exception) -> str:
