@@ -159,6 +159,17 @@ async def test_five_minutes_of_a_clock_that_runs_ahead_are_borne_and_no_more(ser
         assert (put.status_code, out.status_code) == (status, status)
 
 
+@pytest.mark.parametrize("scope", ["list", "sender", "all"])
+async def test_an_opt_out_without_a_time_ends_an_opt_in_whose_clock_ran_ahead(service: Service, scope: str) -> None:
+    agreed = datetime.now(UTC) + timedelta(minutes=4)
+    await opt_in(service, at=agreed.isoformat())
+    told = (await opt_out(service, scope=scope)).json()
+    assert (told["consent"], datetime.fromisoformat(told["at"])) == ("opted_out", agreed)
+    assert await lists(service) == {("12345", "spring"): "opted_out"}
+    again = await opt_in(service, at=(agreed + timedelta(seconds=1)).isoformat())
+    assert again.json()["consent"] == "opted_in"
+
+
 @pytest.mark.parametrize("path", ["/v1/senders/12345/lists/spring/subscribers/12",
                                   "/v1/senders/%00/lists/spring/subscribers/+15555551234",
                                   "/v1/senders/12345/lists/%00/subscribers/+15555551234"])  # fmt: skip

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Security
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from app.models.number import Cause, Fact, OptIn, Scope
+from app.models.number import OptIn, Scope
 from app.models.opt_in import InQuery, Moment, OptInCall
 from app.routers.answers import ListName, PhoneNumber, Sender, answer, list_of, number_of, sender_of
 from app.routers.auth import scope
@@ -61,17 +61,15 @@ async def opt_out(request: Request, sender: Sender, list: ListName, number: Phon
     """Of this list, of all lists of the sender, or of everything. It is remembered where no list exists yet.
 
     Without `scope` it reaches as far as `revocation_scope` of the sender or the policy says, and without that, this
-    list alone.
+    list alone. Without `at` it counts from now, and after every opt-in told of before.
     """
     who = _who(request, sender, list, number)
-    now = datetime.now(UTC)
-    if at and at > now + AHEAD:
+    if at and at > datetime.now(UTC) + AHEAD:
         raise Problem(422, "at lies more than 5 minutes ahead: leave it out, or give the moment of the opt-out")
     state = request.app.state
-    fact = Fact(at or now, at or now, reason, Cause("call", source="api"))
     policy = state.meaning.policy
     reach: Scope = scope or policy.revoked(who.sender) or "list"
-    return _answer(who, await consent.opt_out(state.engine, who, fact, reach, policy))
+    return _answer(who, await consent.opt_out(state.engine, who, reason, reach, policy, at=at))
 
 
 def _who(request: Request, sender: str, list_: str, number: str) -> Place:
