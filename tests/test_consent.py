@@ -78,6 +78,18 @@ async def test_an_opt_out_is_remembered_where_no_list_exists_yet(service: Servic
     assert (await lists(service))["12345", "imported"] == "opted_out"
 
 
+async def test_a_list_that_a_remembered_opt_out_keeps_shut_is_told_with_that_opt_out(service: Service) -> None:
+    await receipt(service, "603", occurred_at=(left := ago(days=1)))
+    assert (await opt_in(service, "imported", at=ago(days=30))).status_code == 409
+    told = (await service.client.get(f"/v1/numbers/{WHO}/history")).json()["items"][0]
+    assert (told["kind"], told["list"], told["reason"]) == ("list.opted_out", "imported", "opted_out")
+    assert (told["cause"]["kind"], told["cause"]["code"]) == ("receipt", "603")
+    assert datetime.fromisoformat(told["occurred_at"]) == datetime.fromisoformat(left)
+    assert await service.sql("SELECT list, code, at FROM published.opt_outs") == [
+        ("imported", "603", datetime.fromisoformat(left))
+    ]
+
+
 async def test_a_newer_opt_in_lifts_the_senders_block_and_says_so_and_the_next_receipt_blocks_again(
     service: Service,
 ) -> None:
