@@ -265,6 +265,8 @@ class Settings(_Table):
         bare = key.get_secret_value().strip()
         if len(bare) < SHORTEST_KEY:
             raise ValueError("is too short to be a key: use at least 24 random characters")
+        if not bare.isascii() or not bare.isprintable():
+            raise ValueError("is nothing that a request can carry: write it in ASCII, in one line")
         return SecretStr(bare)
 
     @field_validator("receipts_kept", "changes_kept")

@@ -42,6 +42,7 @@ WRONG = {
     "SENDABLE_DATABASE_URL=postgresql://": "SENDABLE_DATABASE_URL (or `database_url`) must be a PostgreSQL URL",
     f"SENDABLE_FIRST_KEY=short{' ' * 24}": "SENDABLE_FIRST_KEY (or `first_key`) is too short to be a key",
     "SENDABLE_FIRST_KEY=short": "SENDABLE_FIRST_KEY (or `first_key`) is too short to be a key: use at least 24",
+    f"SENDABLE_FIRST_KEY={'ü' * 24}": "SENDABLE_FIRST_KEY (or `first_key`) is nothing that a request can carry",
     "SENDABLE_REGION=usa": "SENDABLE_REGION (or `region`) is no region that has phone numbers",
     "SENDABLE_REGION=XX": "SENDABLE_REGION (or `region`) is no region that has phone numbers",
     "SENDABLE_LOG_LEVEL=loud": "SENDABLE_LOG_LEVEL (or `log_level`) Input should be 'debug', 'info'",
