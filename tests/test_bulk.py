@@ -116,7 +116,7 @@ async def test_a_line_is_a_string_or_an_object_and_bad_lines_are_answered_in_the
 async def test_lines_cut_anywhere_and_compressed_read_the_same(service: Service) -> None:
     numbers = [f"+1415{place:07}" for place in range(2_000_000, 2_003_000)]
     body = "".join(f'"{number}"\n' for number in numbers).encode()
-    packed = gzip.compress(body)
+    packed, members = gzip.compress(body), gzip.compress(body[:9_000]) + gzip.compress(body[9_000:])
 
     async def cut(whole: bytes) -> AsyncIterator[bytes]:
         places = sorted(random.Random(1).sample(range(len(whole)), 50))  # noqa: S311 - any places will do
@@ -126,6 +126,8 @@ async def test_lines_cut_anywhere_and_compressed_read_the_same(service: Service)
     for told in (
         await ask_lines(service, cut(body)),
         await ask_lines(service, cut(packed), **{"content-encoding": "gzip"}),
+        await ask_lines(service, members, **{"content-encoding": "gzip"}),
+        await ask_lines(service, cut(members), **{"content-encoding": "gzip"}),
     ):
         assert [one["number"] for one in told] == numbers
 
@@ -147,6 +149,8 @@ async def test_a_body_that_breaks_off_inside_its_compression_says_so_behind_what
     body = "".join(f'"+1415{noise.randrange(10**7):07}"\n' for _ in range(20_000)).encode()
     told = await ask_lines(service, gzip.compress(body)[:-100], **{"content-encoding": "gzip"})
     assert "number" in told[0]
+    assert "the lines behind this one were not read" in told[-1]["error"]
+    told = await ask_lines(service, gzip.compress(body) + b"+14155550000", **{"content-encoding": "gzip"})
     assert "the lines behind this one were not read" in told[-1]["error"]
 
 

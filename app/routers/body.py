@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -28,6 +28,12 @@ COMING_MOST = 256 * MIB
 """Bytes of all bodies that are being read: a thousand connections with 8 MiB each would take all memory there is."""
 SMALL = 64 * 1024
 """Bytes up to which a body has room whatever else is being read."""
+PART_MOST = 64 * 1024
+"""Bytes that are decompressed at a time."""
+MEMBERS_MOST = 1_000
+"""Gzips one behind the other in a body: 8 MiB have room for 400,000 empty ones, which would take seconds."""
+WBITS = {"gzip": 47, "x-gzip": 47, "deflate": 15}
+"""How zlib is asked for a Content-Encoding."""
 
 
 class SmallBody(KnownQuery):
@@ -162,19 +168,51 @@ async def _stream(request: Request, most: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+class Inflating:
+    """What is decompressed part by part. Of gzip several may stand one behind the other (RFC 1952, 2.2); whatever else
+    follows on the end is an error. A stream that has ended must not be asked again: it hands back what it was given.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        self._wbits = WBITS[encoding]
+        self._stream = zlib.decompressobj(self._wbits)
+        self._members = 1
+
+    @property
+    def ended(self) -> bool:
+        return self._stream.eof
+
+    def parts(self, raw: bytes) -> Iterator[bytes]:
+        """Of at most PART_MOST bytes. Raises zlib.error."""
+        while raw:
+            if self._stream.eof:
+                self._next()
+            yield self._stream.decompress(raw, PART_MOST)
+            raw = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
+
+    def _next(self) -> None:
+        self._members += 1
+        if self._members > MEMBERS_MOST:
+            raise zlib.error("too many members")
+        self._stream = zlib.decompressobj(self._wbits)
+
+
 def _inflate(raw: bytes, encoding: str, most: int) -> bytes:
-    if encoding not in {"gzip", "x-gzip", "deflate"}:
+    if encoding not in WBITS:
         raise NotCompressed(raw)
-    stream = zlib.decompressobj(wbits=47 if encoding != "deflate" else 15)
+    inflating, parts, size = Inflating(encoding), [], 0
     try:
-        body = stream.decompress(raw, most + 1)
+        for start in range(0, len(raw), PART_MOST):  # each member copies what is behind it
+            for part in inflating.parts(raw[start : start + PART_MOST]):
+                parts.append(part)
+                size += len(part)
+                if size > most:
+                    raise too_large(most)
     except zlib.error as error:
         raise NotCompressed(raw) from error
-    if len(body) > most:
-        raise too_large(most)
-    if not stream.eof:
+    if not inflating.ended:
         raise NotCompressed(raw)
-    return body
+    return b"".join(parts)
 
 
 def too_large(most: int) -> Problem:

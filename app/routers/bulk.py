@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from app.models import api
 from app.models.phone import e164
 from app.routers.answers import JSON, NDJSON, asked_of, dumps
-from app.routers.body import MARK, RECEIPTS_MOST, WITHIN, NotCompressed, read_body
+from app.routers.body import MARK, RECEIPTS_MOST, WBITS, WITHIN, Inflating, NotCompressed, read_body
 from app.routers.problems import Problem
 from app.services import status
 from app.services.connection import is_lost
@@ -30,7 +30,6 @@ from app.services.status import AT_ONCE, Asked
 
 LINE_MOST = 8 * 1024
 """Bytes of one line: a number, a sender and a list are a few hundred."""
-PART_MOST = 64 * 1024
 
 _LINE = {"anyOf": [{"type": "string"}, {"$ref": "#/components/schemas/LineQuestion"}]}
 QUESTIONS = {JSON: {"schema": {"$ref": "#/components/schemas/BulkQuestion"}}, NDJSON: {"itemSchema": _LINE}}
@@ -211,26 +210,22 @@ async def _lines(request: Request) -> AsyncIterator[list[bytes | None]]:
 async def unpacked(request: Request) -> AsyncIterator[bytes]:
     """The body in parts of bounded size, decompressed. Raises TimeoutError when nothing comes, NotCompressed."""
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in {"identity", "gzip", "x-gzip", "deflate"}:
+    if encoding != "identity" and encoding not in WBITS:
         raise NotCompressed(b"")
-    inflate = None if encoding == "identity" else zlib.decompressobj(wbits=47 if encoding != "deflate" else 15)
+    inflating = None if encoding == "identity" else Inflating(encoding)
     stream = aiter(request.stream())
     while True:
         async with asyncio.timeout(WITHIN):
             part = await anext(stream, None)
         if part is None:
-            if inflate and not inflate.eof:
+            if inflating and not inflating.ended:
                 raise NotCompressed(b"")
             return
-        if inflate is None:
-            yield part
-            continue
-        while part:
-            try:
-                yield inflate.decompress(part, PART_MOST)
-            except zlib.error as error:
-                raise NotCompressed(b"") from error
-            part = inflate.unconsumed_tail
+        try:
+            for one in inflating.parts(part) if inflating else (part,):
+                yield one
+        except zlib.error as error:
+            raise NotCompressed(b"") from error
 
 
 def _line_entry(line: bytes | None, region: str) -> Entry:
