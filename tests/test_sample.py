@@ -283,7 +283,7 @@ async def test_a_signature_over_the_address_needs_a_public_url() -> None:
     ("kannel", {"code_space": "openmarket"}, None),
     ("clickatell", {"code_space": "clickatell_status"}, None),
     ("jasmin", {"code_space": "openmarket"}, "receipts carry no number: post what you send to /v1/messages"),
-    ("bird", {"public_url": "http://127.0.0.1:1"}, "the secret is the signing key of the webhook subscription"),
+    ("bird", {"public_url": "http://127.0.0.1:1"}, GATEWAYS["bird"].hint.partition("; ")[0]),
     ("twilio", {"public_url": "http://127.0.0.1:1"}, None),
     ("custom/acme", {"code_space": "openmarket"}, None),
 ])  # fmt: skip
