@@ -339,6 +339,7 @@ SIGNERS = [gateway for gateway in GATEWAYS.values() if gateway.sign and gateway.
 A_MORNING = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
 SECRETS = {
     "telesign": ("a2V5IG9mIHRlc3Rz", "customer-1:a2V5IG9mIHRlc3Rz"),  # an API key is base64
+    "bird": ("a secret/&=é", "whsec_a2V5IG9mIHRlc3Rz"),
     "plivo": ("a secret/&=é", "v3:secret"),
     "vonage-sms": ("a secret/&=é", "md5:s", "sha1:s", "sha256:s", "sha512:s", "md5hash:s"),
 }
@@ -371,11 +372,16 @@ def test_what_a_gateway_signs_it_proves_with_this_secret_alone(gateway: Any, sec
 
 @pytest.mark.parametrize(
     ("gateway", "secret"),
-    [("telnyx", "KEY0123456789ABCDEF_anApiKey"), ("telesign", "no base64"), ("telesign", "customer-1:no base64")],
+    [
+        ("telnyx", "KEY0123456789ABCDEF_anApiKey"),
+        ("telesign", "no base64"),
+        ("telesign", "customer-1:no base64"),
+        ("bird", "whsec_no base64"),
+    ],
 )
 @pytest.mark.parametrize("auth", ["on", "off"])
 def test_a_secret_that_cannot_be_one_of_the_vendor_stops_the_start(gateway: str, secret: str, auth: str) -> None:
-    good = {"telnyx": "ZXpjU08ifSfa/qMFdJOCCWnj56OJZAbcPsBMZ3TZzaw=", "telesign": "a2V5IG9mIHRlc3Rz"}[gateway]
+    good = {"telnyx": "ZXpjU08ifSfa/qMFdJOCCWnj56OJZAbcPsBMZ3TZzaw="}.get(gateway) or SECRETS[gateway][-1]
     tables = {"secrets": [good], "accounts": {"eu": {"secrets": [good, secret]}}}
     with pytest.raises(SettingsError) as stopped:
         create_app(Settings.model_validate({"auth": auth, "gateways": {gateway: tables}}))

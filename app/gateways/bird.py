@@ -13,7 +13,7 @@ from datetime import timedelta
 from hashlib import sha256
 
 from app.gateways import _verify
-from app.gateways._fields import Said, an_object, count, first, json, moment, need, part, plus
+from app.gateways._fields import Said, Unreadable, an_object, count, first, json, moment, need, part, plus
 from app.gateways._smpp import error
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
 
@@ -129,6 +129,8 @@ def _standard(callback: Callback, secret: str) -> bytes:
     """HMAC-SHA256 of id, time and body, keyed by the secret as base64 decodes it."""
     head = f"{callback.header('webhook-id')}.{callback.header('webhook-timestamp')}.".encode("latin-1", "replace")
     key = base64.b64decode(secret.removeprefix(WEBHOOK), validate=True)
+    if not key:
+        raise Unreadable("a secret without a key: whoever has none could sign")
     return hmac.digest(key, head + callback.body, "sha256")
 
 
