@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import random
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from app.routers import bulk
+from app.services.connection import Busy
 from tests.conftest import Service
 from tests.number_steps import WHO, opt_in, post, receipt, status
 
@@ -56,6 +58,26 @@ async def test_ten_thousand_numbers_are_ten_queries_and_one_more_number_is_refus
     refused = await service.client.post("/v1/numbers/status", json={"numbers": [*numbers, WHO]})
     assert refused.status_code == 422
     assert "10000" in refused.json()["detail"]
+
+
+async def test_a_part_that_fails_behind_another_one_is_no_error_of_its_own(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second part is read while the first one is waited for: nobody asks for it any more."""
+
+    async def lost(*_asked: Any) -> Any:
+        await asyncio.sleep(0)
+        raise Busy
+
+    said: list[str] = []
+    monkeypatch.setattr(bulk.status, "read_many", lost)
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: said.append(context["message"]))
+    numbers = [f"+1415{place:07}" for place in range(2_000_000, 2_002_000)]
+    answer = await service.client.post("/v1/numbers/status", json={"numbers": numbers})
+    assert answer.status_code == 503
+    await asyncio.sleep(0)
+    gc.collect()
+    assert said == []
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,17 @@ Rows = dict[str, Any]
 
 def _ask(engine: AsyncEngine, parts: Iterator[list[Entry]]) -> tuple[list[Entry], asyncio.Task[Rows] | None]:
     part = next(parts, None)
-    return (part, asyncio.create_task(_read(engine, part))) if part else ([], None)
+    if not part:
+        return [], None
+    reading = asyncio.create_task(_read(engine, part))
+    reading.add_done_callback(_heard)
+    return part, reading
+
+
+def _heard(reading: asyncio.Task[Rows]) -> None:
+    """A part that fails after the one before it, or after its caller has gone, is nobody's error any more."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 async def _read(engine: AsyncEngine, part: Sequence[Entry]) -> Rows:
