@@ -30,8 +30,9 @@ class Busy(Exception):
     """Nothing durable can be written, or nothing read, just now. At the edge: 503 and Retry-After."""
 
 
-# 25006: a demoted primary still answers but takes no writes (seen to last for days after a failover).
-_GONE_STATES = ("08", "57P01", "57P02", "57P03", "25006")
+# 25006: a demoted primary still answers but takes no writes (seen to last for days after a failover). 26000 and 42P05:
+# behind a pooler of transactions the session is another's, which lacks our prepared statements or has others.
+_GONE_STATES = ("08", "57P01", "57P02", "57P03", "25006", "26000", "42P05")
 # Deadlocks, full disks, too many connections, locks and statements given up, files that cannot be read, a password or a
 # database that is being changed: another connection would hear the same.
 _AGAIN_STATES = ("40", "53", "55P03", "57014", "58", "28", "3D")
