@@ -433,10 +433,25 @@ async def test_a_url_is_handed_on_as_psql_reads_it():
     assert said.out == f"{ours.replace('owner:swordfish', 'sendable_reader')}\n"
 
 
-async def test_db_psql_tells_a_program_what_it_would_open(tmp_path):
-    psql = tmp_path / "psql"
-    psql.write_text('#!/bin/sh\necho "opened $*; $PGPASSWORD"\n')
-    psql.chmod(0o755)
+@pytest.fixture
+def psql(tmp_path):
+    program = tmp_path / "psql"
+    program.write_text('#!/bin/sh\necho "opened $*; $PGPASSWORD"\n')
+    program.chmod(0o755)
+    return program
+
+
+async def test_db_psql_opens_a_socket_that_stands_behind_the_question_mark(psql):
+    url = "postgresql:///shop?host=/run/postgresql&user=owner&password=swordfish"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app.cli", "db", "psql", env=environment(database_url=url) | {"PATH": str(psql.parent)},
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    said = (await process.communicate())[0].decode()
+    assert said == "opened postgresql:///shop?host=/run/postgresql&user=owner; swordfish\n"
+
+
+async def test_db_psql_tells_a_program_what_it_would_open(tmp_path, psql):
     url = "postgresql://owner:sword%2Ffish@db.example.com:5433/shop?options=-c%20jit%3Doff"
     command = [sys.executable, "-m", "app.cli", "db", "psql"]
     said = {}
