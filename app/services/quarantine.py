@@ -106,7 +106,7 @@ async def _let_go(db: Connection, numbers: Sequence[str], closing: _Closing, pol
     for verdict, changes in zip(verdicts, applied.changes, strict=True):
         counts.update(breaker.left(changes, breaker.served_by(closing, applied.held[verdict.number])))
     await store.count(db, counts)
-    await store.publish(db, [change for changed in applied.changes for change in changed])
+    await store.publish(db, applied.every_change)
 
 
 # Upkeep ------------------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ async def _catch(engine: AsyncEngine, policy: Policy) -> None:
                 carrier = breaker.served_by(keys[verdict.apart or ""], applied.held[verdict.number])
                 counts.update(breaker.taken_back(changes, carrier))
             await store.count(db, counts)
-            await store.publish(db, [change for changed in applied.changes for change in changed])
+            await store.publish(db, applied.every_change)
 
 
 async def _age(engine: AsyncEngine, policy: Policy) -> int:

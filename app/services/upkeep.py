@@ -142,7 +142,7 @@ def _lapses_alone(rule: Rule) -> bool:
 async def _settle_again(db: Connection, numbers: Sequence[str], policy: Policy, cause: Cause) -> None:
     now = datetime.now(UTC)
     applied = await apply(db, [Verdict(number, now, cause) for number in numbers], policy, now)
-    await store.publish(db, [change for changed in applied.changes for change in changed])
+    await store.publish(db, applied.every_change)
 
 
 # Retention -----------------------------------------------------------------------------------------------------------

@@ -259,7 +259,7 @@ class _Taking:
                 kept = await self._not_erased(db, file, group)
                 verdicts = [reported(self._event(file, row), self.meaning.policy) for row in kept]
                 applied = await apply(db, verdicts, self.meaning.policy, now)
-                changes = [change for changed in applied.changes for change in changed]
+                changes = applied.every_change
                 await store.count(db, opted_out(applied, changes))
                 outs = sum(change.kind == "list.opted_out" for change in changes)
                 await files.acted(db, file.id, first + files.BLOCKS if place >= len(groups) else None,
