@@ -14,7 +14,7 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import InterfaceError as SQLInterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 RETRY_AFTER = 2
 """Seconds after which a caller should come back."""
@@ -109,8 +109,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 async def transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
     """One transaction on one of the engine's connections: committed when the block ends, undone when it raises."""
     async with engine.connect() as pooled:
-        raw = (await pooled.get_raw_connection()).driver_connection
-        assert isinstance(raw, asyncpg.Connection)  # noqa: S101 - the engine has no other driver
+        raw = await driver_of(pooled)
         try:
             async with raw.transaction():
                 yield raw
@@ -120,6 +119,18 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
             if _is_gone(error) and not isinstance(error, TimeoutError):
                 await engine.dispose()  # the pool's other connections led to the same server
             raise
+
+
+async def driver_of(pooled: AsyncConnection) -> Connection:
+    """The driver's connection behind one of the engine's."""
+    raw = (await pooled.get_raw_connection()).driver_connection
+    assert isinstance(raw, asyncpg.Connection)  # noqa: S101 - the engine has no other driver
+    return raw
+
+
+def touched(tag: str) -> int:
+    """How many rows a statement has touched, by the tag that it ended with: `DELETE 3`, `INSERT 0 3`."""
+    return int(tag.rpartition(" ")[2])
 
 
 def _as_text(json: str) -> str:

@@ -21,7 +21,7 @@ from app.models.number import Cause, Verdict
 from app.models.policy import Policy, Rule
 from app.services import breaker, partitions, quarantine, store
 from app.services.apply import apply
-from app.services.connection import Connection, is_lost, transaction
+from app.services.connection import Connection, is_lost, touched, transaction
 from app.services.lookup import stops
 
 if TYPE_CHECKING:
@@ -187,8 +187,8 @@ async def _delete(engine: AsyncEngine, statement: str, oldest: date) -> None:
     """In parts: a day's worth at once would hold its locks, and its connection, for longer than we wait for any."""
     while True:
         async with transaction(engine) as db:
-            deleted = await db.execute(statement, oldest)
-        if deleted != f"DELETE {_PRUNED_AT_ONCE}":
+            deleted = touched(await db.execute(statement, oldest))
+        if deleted < _PRUNED_AT_ONCE:
             return
 
 
