@@ -49,7 +49,6 @@ _DECIDE = """
 UPDATE quarantines SET decision = $2, decided_at = $3, decided_by = $4 WHERE id = $1 AND decision IS NULL
 RETURNING key, sender, carrier
 """
-_CLEAR = "UPDATE alarms SET cleared_at = $3 WHERE kind = $1 AND key = $2 AND cleared_at IS NULL"
 
 
 async def decide(engine: AsyncEngine, id_: int, decision: Decision, policy: Policy, by: str) -> int | None:
@@ -61,7 +60,7 @@ async def decide(engine: AsyncEngine, id_: int, decision: Decision, policy: Poli
         row = await db.fetchrow(_DECIDE, id_, decision, now, by)
         if row is None:
             return None
-        await db.execute(_CLEAR, ALARM, row["key"], now)
+        await store.clear_alarms(db, [ALARM], now, [row["key"]])
     return await _carry_out(engine, _Closing(id_, row["key"], row["sender"], row["carrier"], decision, by), policy)
 
 

@@ -194,13 +194,12 @@ async def _delete(engine: AsyncEngine, statement: str, oldest: date) -> None:
 
 # Alarms ------------------------------------------------------------------------------------------------------------
 
-_END = """
+_END_QUIET = """
 UPDATE alarms a SET cleared_at = $1
-FROM (SELECT kind, key FROM alarms WHERE cleared_at IS NULL AND {which} ORDER BY kind, key FOR UPDATE) AS over
+FROM (SELECT kind, key FROM alarms WHERE cleared_at IS NULL AND last_at < $2 AND kind <> ALL($3::text[])
+      ORDER BY kind, key FOR UPDATE) AS over
 WHERE (a.kind, a.key) = (over.kind, over.key)
 """
-_END_QUIET = _END.format(which="last_at < $2 AND kind <> ALL($3::text[])")
-_END_KNOWN = _END.format(which="kind = 'unknown_code' AND key = ANY($2::text[])")
 _UNKNOWN = "SELECT key FROM alarms WHERE kind = 'unknown_code' AND cleared_at IS NULL"
 
 
@@ -209,7 +208,7 @@ async def end_known(engine: AsyncEngine, meaning: Meaning) -> None:
     async with transaction(engine) as db:
         keys = [row["key"] for row in await db.fetch(_UNKNOWN)]
         known = [key for key in keys if meaning.catalogue.find(*["", *key.split("/")][-2:])]
-        await db.execute(_END_KNOWN, datetime.now(UTC), known)
+        await store.clear_alarms(db, ["unknown_code"], datetime.now(UTC), known)
 
 
 # The catalogue -----------------------------------------------------------------------------------------------------

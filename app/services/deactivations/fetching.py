@@ -192,14 +192,10 @@ class Fetcher:
     async def _alarm(self, feed: str, told: Sequence[Fetched]) -> None:
         """Alarms stand as long as the newest look ends with what they tell."""
         kinds = {one.alarm for one in told if one.error}
+        now = datetime.now(UTC)
         async with transaction(self.engine) as db:
-            await db.execute(_CLEAR, [*({FAILED, STOPPED} - kinds)], feed)
-            await store.alarm(db, {(kind, feed): 1 for kind in sorted(kinds)}, datetime.now(UTC))
-
-
-_CLEAR = """
-UPDATE alarms SET cleared_at = clock_timestamp() WHERE kind = ANY($1::text[]) AND key = $2 AND cleared_at IS NULL
-"""
+            await store.clear_alarms(db, [*({FAILED, STOPPED} - kinds)], now, [feed])
+            await store.alarm(db, {(kind, feed): 1 for kind in sorted(kinds)}, now)
 
 
 def _layout(wanted: Wanted) -> Layout:
