@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Aside, Cause, Verdict
 from app.models.policy import Policy
-from app.services import breaker, store
+from app.services import breaker, opt_outs, store
 from app.services.apply import apply
 from app.services.breaker import ALARM
 from app.services.connection import Connection, transaction
@@ -103,7 +103,7 @@ async def _let_go(db: Connection, numbers: Sequence[str], closing: _Closing, pol
     applied = await apply(db, verdicts, policy, now)
     counts: Counter[CountKey] = Counter()
     for verdict, changes in zip(verdicts, applied.changes, strict=True):
-        counts.update(breaker.left(changes, breaker.served_by(closing, applied.held[verdict.number])))
+        counts.update(opt_outs.left(changes, opt_outs.served_by(closing, applied.held[verdict.number])))
     await store.count(db, counts)
     await store.publish(db, applied.every_change)
 
@@ -155,8 +155,8 @@ async def _catch(engine: AsyncEngine, policy: Policy) -> None:
             applied = await apply(db, undoing, policy, now)
             counts: Counter[CountKey] = Counter()
             for verdict, changes in zip(undoing, applied.changes, strict=True):
-                carrier = breaker.served_by(keys[verdict.apart or ""], applied.held[verdict.number])
-                counts.update(breaker.taken_back(changes, carrier))
+                carrier = opt_outs.served_by(keys[verdict.apart or ""], applied.held[verdict.number])
+                counts.update(opt_outs.taken_back(changes, carrier))
             await store.count(db, counts)
             await store.publish(db, applied.every_change)
 
