@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -26,6 +26,8 @@ LOOK = 1.0
 """Seconds between two looks at the bodies that are being read."""
 COMING_MOST = 256 * MIB
 """Bytes of all bodies that are being read: a thousand connections with 8 MiB each would take all memory there is."""
+PART_MOST = 64 * 1024
+"""Bytes of a part that is unpacked at once."""
 SMALL = 64 * 1024
 """Bytes up to which a body has room whatever else is being read."""
 
@@ -67,16 +69,14 @@ class NotCompressed(ValueError):
 
 async def read_body(request: Request, most: int) -> bytes:
     """The body, decompressed. Raises Problem 413 beyond `most` bytes, 408 when it takes too long, NotCompressed."""
-    encoding = _encoding(request)
     try:
         raw = await _reading.within(WITHIN, _stream(request, most))
     except TimeoutError as error:
         raise Problem(408, f"the body did not arrive within {WITHIN:.0f} s") from error
     except ClientDisconnect as error:
         raise Problem(400, "the connection was closed before the body was complete") from error
-    if encoding in {"identity", ""}:
-        return raw
-    return _inflate(raw, encoding, most)
+    encoding = _encoding(request)
+    return raw if encoding in _PLAIN else _inflate(raw, encoding, most)
 
 
 def _encoding(request: Request) -> str:
@@ -162,10 +162,15 @@ async def _stream(request: Request, most: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+# What is packed ------------------------------------------------------------------------------------------------------
+
+_PLAIN = frozenset({"identity", ""})
+_WINDOWS = {"gzip": 47, "x-gzip": 47, "deflate": 15}
+"""What zlib calls the encodings; of gzip it looks for itself which one it is."""
+
+
 def _inflate(raw: bytes, encoding: str, most: int) -> bytes:
-    if encoding not in {"gzip", "x-gzip", "deflate"}:
-        raise NotCompressed(raw)
-    stream = zlib.decompressobj(wbits=47 if encoding != "deflate" else 15)
+    stream = _inflating(encoding, raw)
     try:
         body = stream.decompress(raw, most + 1)
     except zlib.error as error:
@@ -175,6 +180,35 @@ def _inflate(raw: bytes, encoding: str, most: int) -> bytes:
     if not stream.eof:
         raise NotCompressed(raw)
     return body
+
+
+async def unpacked(request: Request) -> AsyncIterator[bytes]:
+    """The body in parts of bounded size, decompressed. Raises TimeoutError when nothing comes, NotCompressed."""
+    encoding = _encoding(request)
+    inflate = None if encoding in _PLAIN else _inflating(encoding)
+    stream = aiter(request.stream())
+    while True:
+        async with asyncio.timeout(WITHIN):
+            part = await anext(stream, None)
+        if part is None:
+            if inflate and not inflate.eof:
+                raise NotCompressed(b"")
+            return
+        if inflate is None:
+            yield part
+            continue
+        while part:
+            try:
+                yield inflate.decompress(part, PART_MOST)
+            except zlib.error as error:
+                raise NotCompressed(b"") from error
+            part = inflate.unconsumed_tail
+
+
+def _inflating(encoding: str, raw: bytes = b"") -> zlib._Decompress:
+    if encoding not in _WINDOWS:
+        raise NotCompressed(raw)
+    return zlib.decompressobj(wbits=_WINDOWS[encoding])
 
 
 def too_large(most: int) -> Problem:
