@@ -23,8 +23,7 @@ LOCK_TIMEOUT = "2s"
 PATIENCE = 60
 """Seconds for which a migration that could not get its locks is tried again."""
 _LOCK = 7_316_001
-LOCK_NOT_AVAILABLE = "55P03"
-_LOCKED = {LOCK_NOT_AVAILABLE, "40P01"}
+_LOCKED = {"55P03", "40P01"}
 """A lock that does not come in time, or that is waited for in a ring with those who write meanwhile."""
 _THERE_ALREADY = {"42P06", "42P07", "42710"}
 """A schema, a table, a type of that name."""
