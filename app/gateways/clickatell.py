@@ -7,7 +7,7 @@ word is believed before its number, and a number alone means what the settings s
 from __future__ import annotations
 
 from app.gateways import _fields, _verify
-from app.gateways._fields import Said, Unreadable, apart, batch, first, form, moment, need, plus
+from app.gateways._fields import Said, Unreadable, apart, bare, batch, first, form, moment, need, plus
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
 
 ONE_API, CLASSIC = "clickatell_one_api", "clickatell_status"
@@ -52,7 +52,7 @@ OLD = {
 
 
 def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
-    body = callback.body.removeprefix(b"\xef\xbb\xbf").lstrip()
+    body = bare(callback)
     if body[:1] in (b"{", b"["):
         return batch(_fields.json(body), receipt)
     return [receipt(_fields.said_by(_fields.xml(body)) if body[:1] == b"<" else form(callback))]
