@@ -176,7 +176,7 @@ class SenderTable(_Table):
 
 
 class LookupTable(_Table):
-    """`[lookup]`; its other keys are tables, `[lookup.NAME]`, which main.py reads as each provider needs them."""
+    """`[lookup]`; its other keys are tables, `[lookup.NAME]`, which wiring.py reads as each provider needs them."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -217,7 +217,7 @@ class RndTable(_Table):
 
 
 class FeedsTable(_Table):
-    """`[feeds]`; its other keys are tables, `[feeds.NAME]`, which main.py reads as each feed needs them."""
+    """`[feeds]`; its other keys are tables, `[feeds.NAME]`, which wiring.py reads as each feed needs them."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from app.config import Settings, SettingsError
-from app.main import plan_of
 from app.services.connection import connect, transaction
+from app.wiring import plan_of
 from tests.provider import Provider, Reply, answering, telnyx
 from tests.running import WITHIN, environment, sendable
 
@@ -226,9 +226,12 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
                                       r"`lookup.telnyx.base_url` must be an absolute URL"),
     "twice": ({"providers": ["demo", "demo"]}, r"names a provider twice"),
     "no table": ({"providers": ["telnyx"], "telnyx": "key"}, r"`lookup.telnyx` must be a table"),
-    "a price that is none": ({"providers": ["demo"], "demo": {"price": "cheap"}}, r"`lookup.demo` has a price"),
-    "a negative price": ({"providers": ["demo"], "demo": {"price": "-1"}}, r"`lookup.demo` has a price"),
-    "no pace": ({"providers": ["demo"], "demo": {"per_second": 0}}, r"`lookup.demo` has a price, per_second"),
+    "a price that is none": ({"providers": ["demo"], "demo": {"price": "cheap"}}, r"`lookup.demo.price` must be"),
+    "a negative price": ({"providers": ["demo"], "demo": {"price": "-1"}}, r"`lookup.demo.price` must be"),
+    "no pace": ({"providers": ["demo"], "demo": {"per_second": 0}}, r"`lookup.demo.per_second` must be a number"),
+    "a pace that is none": ({"providers": ["demo"], "demo": {"per_second": [1]}}, r"`lookup.demo.per_second` must be"),
+    "no time": ({"providers": ["demo"], "demo": {"timeout": "0s"}}, r"`lookup.demo.timeout` must be more than 0s"),
+    "a time that is none": ({"providers": ["demo"], "demo": {"timeout": 8}}, r'`lookup.demo.timeout` "8" is not a dur'),
     "a key that is no PEM": ({"providers": ["vonage"], "vonage": {"application_id": "x", "private_key": "no-pem"}},
                              r"`lookup.vonage` makes no request"),
     "a field nobody knows": ({"providers": ["http"], "http": {"url": "http://x/{number}", "fields": {"colour": "a"}}},

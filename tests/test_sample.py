@@ -185,7 +185,7 @@ BREAKS: dict[str, tuple[str, Callable[[Passed], Any], str]] = {
 
 async def found(way: Way, gateway: str, account: str = "") -> list[Finding]:
     link = read_settings({"SENDABLE_CONFIG": str(way.config)}).links()[gateway, account]
-    return [finding async for finding in of_gateway(GATEWAYS[gateway], account, link, way.own, auth=True)]
+    return [finding async for finding in of_gateway(GATEWAYS[gateway], link, way.own, auth=True)]
 
 
 async def test_every_way_to_break_a_signature_is_named_and_the_right_way_is_fine(way: Way) -> None:
@@ -268,12 +268,12 @@ async def test_the_command_ends_with_1_when_something_must_be_mended(way: Way, d
 
 
 async def test_a_signature_over_the_address_needs_a_public_url() -> None:
-    findings = [one async for one in of_gateway(GATEWAYS["twilio"], "", Link("twilio", secrets=("s",)), "http://127.0.0.1:1",
+    findings = [one async for one in of_gateway(GATEWAYS["twilio"], Link("twilio", secrets=("s",)), "http://127.0.0.1:1",
                                                 auth=True)]  # fmt: skip
     says = [finding.says for finding in findings if finding.level == "wrong"]
     assert says[0] == "its signature covers the address, and `public_url` is not set"
     assert says[1].startswith("nothing answers at http://127.0.0.1:1/v1/receipts/twilio")
-    kannel = [one async for one in of_gateway(GATEWAYS["kannel"], "", Link("kannel", secrets=("s",)), "http://127.0.0.1:1",
+    kannel = [one async for one in of_gateway(GATEWAYS["kannel"], Link("kannel", secrets=("s",)), "http://127.0.0.1:1",
                                               auth=True)]  # fmt: skip
     assert not any("covers the address" in finding.says for finding in kannel)
 
@@ -294,7 +294,7 @@ async def test_the_doctor_asks_for_no_setting_that_is_there(
     acme = custom.described("acme", Description.model_validate({"reads": "json", "fields": fields}))
     one = (GATEWAYS | {acme.name: acme})[gateway]
     link = replace(Link(gateway, secrets=("s",)), **given)
-    findings = [found async for found in of_gateway(one, "", link, "http://127.0.0.1:1", auth=True)]
+    findings = [found async for found in of_gateway(one, link, "http://127.0.0.1:1", auth=True)]
     assert [found.mend for found in findings if found.says == "for its console"] == ([told] if told else [])
 
 

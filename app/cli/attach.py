@@ -16,10 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cli.show import Refused
 from app.config import Settings, read_settings
-from app.main import gateways_of, url_of
 from app.services import migrate
 from app.services.connection import connect
 from app.services.embedded.home import is_made
+from app.wiring import gateways_of, url_of
 
 T = TypeVar("T")
 POOL = 3

@@ -18,11 +18,11 @@ from app.catalogue import CODES, FOLDER, load
 from app.cli.attach import a_gateway, with_database
 from app.cli.show import Json, Refused, as_json, as_table, say, visible
 from app.config import Settings, read_settings
-from app.main import meaning_of
 from app.models.catalogue import Code
 from app.models.duration import written
 from app.models.policy import Policy, Rule
 from app.services import reading
+from app.wiring import meaning_of
 
 
 class _CodeFirst(TyperGroup):

@@ -22,13 +22,13 @@ from app.cli.attach import with_database
 from app.cli.show import Json, Refused, as_json, as_table, console, refusing, say
 from app.config import Settings, read_settings
 from app.lookups import PROVIDERS
-from app.main import meaning_of, plan_of
 from app.models.duration import duration
 from app.models.phone import e164
 from app.services import reading, status
 from app.services.lookup import stops
 from app.services.lookup.outcome import Outcome
 from app.services.lookup.service import Lookups
+from app.wiring import meaning_of, plan_of
 
 AT_ONCE = 16
 TOLD = 1_000

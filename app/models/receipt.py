@@ -138,6 +138,12 @@ class Link:
     codes: Mapping[str, str] = field(default_factory=dict)
     region: str = "US"
 
+    @property
+    def table(self) -> str:
+        """Where the settings speak of it: `gateways.twilio.accounts.eu`."""
+        own = f"gateways.{self.gateway.replace('/', '.')}"
+        return f"{own}.accounts.{self.account}" if self.account else own
+
 
 @dataclass(frozen=True, slots=True)
 class Missed:

@@ -37,8 +37,8 @@ def of_settings(settings: Settings) -> Iterator[Finding]:
         yield Finding("note", "auth", "off: whoever reaches this address may do everything", "set SENDABLE_AUTH=on")
     links = settings.links()
     for (name, account), link in links.items():
-        about = "gateways." + ".accounts.".join(filter(None, (name.replace("/", "."), account)))
         for_accounts = not account and any(of == name and other.secrets for (of, _), other in links.items())
+        about = link.table
         if settings.auth == "on" and not link.secrets and not for_accounts:
             yield Finding("wrong", about, "has no secret, so it is answered 404", f"give it `secrets` under [{about}]")
         if link.code_space is None and name in GATEWAYS and "code_space" in GATEWAYS[name].hint:
