@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.models.catalogue import Code
 from app.models.number import Cause, Verdict
 from app.models.policy import Policy, Rule
-from app.services import breaker, partitions, quarantine, store
+from app.services import breaker, partitions, quarantine, register, store
 from app.services.apply import apply
 from app.services.connection import Connection, is_lost, touched, transaction
 from app.services.lookup import stops
@@ -36,7 +36,6 @@ HOUSE_EVERY = 3_600.0
 HOUSE_FIRST = 60.0
 """Seconds after a start, which would wait for minutes where much came past its time while nobody ran."""
 KEYS_KEPT = timedelta(days=8)
-REGISTER_KEPT = timedelta(days=14)
 WORDS_KEPT = timedelta(days=90)
 SPEND_KEPT = timedelta(days=31)
 IMPORTS_KEPT = timedelta(days=7)
@@ -166,8 +165,8 @@ async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
     history = now - settings.changes_kept
     for table, column, oldest in (
         ("receipt_keys", "arrived_at", now - KEYS_KEPT),
-        ("messages", "registered_at", now - REGISTER_KEPT),
-        ("unnamed", "received_at", now - REGISTER_KEPT),
+        ("messages", "registered_at", now - register.KEPT),
+        ("unnamed", "received_at", now - register.KEPT),
         ("changes", "committed_at", history),
         ("unknown_words", "last_at", now - WORDS_KEPT),
         ("lookup_answers", "asked_at", history),
