@@ -8,7 +8,6 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alembic.script import ScriptDirectory
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -165,10 +164,9 @@ def _schema(found: str | None) -> Finding:
         return Finding("ok", "schema", f"version {found}")
     if found is None:
         return Finding("wrong", "schema", "not there yet", "run `sendable migrate`")
-    known = {script.revision for script in ScriptDirectory(str(migrate.MIGRATIONS)).walk_revisions()}
     if not migrate.is_ours(found):
         return Finding("wrong", "schema", f"at {found!r}, which is another program's", migrate.OWN_DATABASE)
-    if found not in known:
+    if found not in migrate.versions():
         return Finding("wrong", "schema", f"version {found} is newer than this code ({head})", "start a newer Sendable")
     return Finding("wrong", "schema", f"version {found}; this code needs {head}", "run `sendable migrate`")
 
