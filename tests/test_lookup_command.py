@@ -145,13 +145,13 @@ async def test_a_terminal_sees_how_far_a_file_is_and_the_price_before(tmp_path: 
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=theirs,
         )  # fmt: skip
         os.close(theirs)
-        reading = asyncio.create_task(asyncio.to_thread(seen_on, ours, "97%", go.set, asyncio.get_running_loop()))
+        reading = asyncio.create_task(asyncio.to_thread(seen_on, ours, "29/30", go.set, asyncio.get_running_loop()))
         out, _ = await asyncio.wait_for(running.communicate(), WITHIN)
         screen = await reading
         assert running.returncode == 0, screen
         assert json.loads(out)["ok"] == 30
     price = screen.index("30 of 30 numbers to ask, for about 0.30; at most 1 is spent")
-    assert price < screen.index("lookups") < screen.index("97%") < screen.index("100%")
+    assert price < screen.index("lookups") < screen.index("29/30") < screen.index("30/30")
 
 
 def seen_on(terminal: int, until: str, then: Callable[[], object], loop: asyncio.AbstractEventLoop) -> str:
