@@ -19,7 +19,7 @@ from app.feeds import FEEDS
 from app.gateways import GATEWAYS, custom, not_a_secret
 from app.lookups import PROVIDERS
 from app.models.duration import duration
-from app.models.lookup import Options
+from app.models.http import Options
 from app.models.receipt import Gateway, Link
 from app.services import database
 from app.services.deactivations.fetching import Subscription

@@ -21,7 +21,7 @@ import pytest
 from app.config import Settings, SettingsError
 from app.gateways import GATEWAYS, answered
 from app.main import create_app
-from app.models.lookup import HttpAnswer
+from app.models.http import HttpAnswer
 from app.models.receipt import Broken, Link, Missed, Status
 from app.services.reconcile import FAILURES_MOST, Reconciled, reconcile
 from app.wiring import inquirers_of

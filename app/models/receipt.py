@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl
 
 from msgspec import Struct
 
-from app.models.lookup import Call, HttpAnswer, LineType, Options
+from app.models.http import Call, HttpAnswer, Options
+from app.models.lookup import LineType
 
 
 class Status(StrEnum):

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
 
 from app.gateways import answered
-from app.models.lookup import HttpAnswer, Options
+from app.models.http import HttpAnswer, Options
 from app.models.receipt import FINAL, Gateway, Link, Missed, Receipt
 from app.services import register
 from app.services.connection import Busy, transaction

@@ -17,7 +17,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.lookups import rnd
-from app.models.lookup import Options
+from app.models.http import Options
 from app.models.number import Cause, Fact, Verdict
 from app.models.policy import Policy
 from app.services import store

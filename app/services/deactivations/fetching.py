@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.feeds import CANNOT_READ, known_by, why
 from app.models.feed import Ask, Download, Feed, Layout, Listing, NotYet, Refused, Save, TooOld, Wanted, Write
-from app.models.lookup import Options
+from app.models.http import Options
 from app.services import store
 from app.services.connection import Connection, driver_of, is_lost, transaction
 from app.services.deactivations.importing import Guard, Order, Outcome, Tell, TooMuch, UnderWay, take_in
