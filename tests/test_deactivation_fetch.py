@@ -18,10 +18,11 @@ import pytest
 from tenacity import wait_none
 
 from app.config import Settings, SettingsError
-from app.main import create_app, guard_of, subscriptions_of
+from app.main import create_app
 from app.services.deactivations import fetching, transport
 from app.services.deactivations.fetching import Elsewhere, Fetched, Fetcher
 from app.services.deactivations.transport import Transport
+from app.wiring import guard_of, subscriptions_of
 from tests import keeper
 from tests.conftest import Service, Start
 from tests.keeper import Files, keeping

@@ -94,6 +94,9 @@ WRONG_FILES = {
     "[gateways.twilio]\nwindow = 5": '`gateways.twilio.window` in {file} "5" is not a duration: write a number',
     "receipts_kept = 90": 'SENDABLE_RECEIPTS_KEPT (or `receipts_kept`) "90" is not a duration',
     "[gateways.twilio]\npublic_url = 'https://h/?a=b'": "`gateways.twilio.public_url` in {file} must be an absolute",
+    "[gateways.twilio]\npublic_url = 'https://h '": "`gateways.twilio.public_url` in {file} must be an absolute URL",
+    "[gateways.twilio]\npublic_url = 'https://h/dlr/v1/receipts/twilio'": "`gateways.twilio.public_url` in {file} "
+    "must end before `/v1/receipts/",
     "[gateways.twilio.accounts.'']": "`gateways.twilio.accounts` in {file} must have names that can stand in an",
     "[gateways.twilio.accounts.'a/b']": "`gateways.twilio.accounts` in {file} must have names that can stand in an",
     "[senders.ACME]\n[senders.acme]": "`senders` in {file} names one sender twice",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Security
-from pydantic import BaseModel
 from starlette.responses import Response
 
+from app.models import api
 from app.models.number import OptIn, Scope
 from app.models.opt_in import InQuery, Moment, OptInCall
 from app.routers.answers import ListName, PhoneNumber, Sender, answer, list_of, number_of, sender_of
@@ -23,19 +23,7 @@ router = APIRouter(tags=["consent"], route_class=SmallBody)
 PATH = "/v1/senders/{sender:path}/lists/{list:path}/subscribers/{number}"
 
 
-class Subscribed(BaseModel):
-    """Consent on one list as it now stands."""
-
-    number: str
-    sender: str
-    list: str
-    consent: Literal["opted_in", "opted_out"]
-    at: datetime
-    reason: str | None = None
-    was_blocked: bool = False
-
-
-@router.put(PATH, operation_id="optIn", summary="Opt a number in to a list", response_model=Subscribed,
+@router.put(PATH, operation_id="optIn", summary="Opt a number in to a list", response_model=api.Subscribed,
             responses={409: {"description": "A newer opt-out stands, and the list stands as opted out"}})  # fmt: skip
 async def opt_in(request: Request, sender: Sender, list: ListName, number: PhoneNumber, call: OptInCall,  # noqa: A002
                  _: Annotated[None, Security(scope("consent:write"))] = None) -> Response:  # fmt: skip
@@ -52,7 +40,7 @@ async def opt_in(request: Request, sender: Sender, list: ListName, number: Phone
     return _answer(who, stands)
 
 
-@router.delete(PATH, operation_id="optOut", summary="Opt a number out", response_model=Subscribed)
+@router.delete(PATH, operation_id="optOut", summary="Opt a number out", response_model=api.Subscribed)
 async def opt_out(request: Request, sender: Sender, list: ListName, number: PhoneNumber,  # noqa: A002, PLR0917
                   scope: Annotated[Scope | None, Query(description="As the settings say unless given")] = None,
                   reason: Annotated[str, Query(pattern="^[a-z][a-z0-9_]{0,63}$")] = "unsubscribed",
