@@ -56,7 +56,7 @@ _FOREIGN = ("SENDABLE_TEST_", "SENDABLE_SERVICE_", "SENDABLE_PORT_")
 
 def is_absolute(url: object) -> bool:
     """Whether requests can be made to it, or below it."""
-    if not isinstance(url, str):
+    if not isinstance(url, str) or any(map(str.isspace, url)):
         return False
     parts = urlsplit(url)
     return parts.scheme in {"http", "https"} and bool(parts.netloc) and not parts.query and not parts.fragment
@@ -97,6 +97,8 @@ class LinkTable(_Table):
     def _absolute(cls, url: str | None) -> str | None:
         if url and not is_absolute(url):
             raise ValueError('must be an absolute URL without a query, for example "https://dlr.example.com"')
+        if url and "/v1/receipts/" in url:
+            raise ValueError('must end before `/v1/receipts/…`, which is added: for example "https://dlr.example.com"')
         return url.rstrip("/") if url else None
 
     @field_validator("timezone")
@@ -176,7 +178,7 @@ class SenderTable(_Table):
 
 
 class LookupTable(_Table):
-    """`[lookup]`; its other keys are tables, `[lookup.NAME]`, which main.py reads as each provider needs them."""
+    """`[lookup]`; its other keys are tables, `[lookup.NAME]`, which wiring.py reads as each provider needs them."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -217,7 +219,7 @@ class RndTable(_Table):
 
 
 class FeedsTable(_Table):
-    """`[feeds]`; its other keys are tables, `[feeds.NAME]`, which main.py reads as each feed needs them."""
+    """`[feeds]`; its other keys are tables, `[feeds.NAME]`, which wiring.py reads as each feed needs them."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -265,6 +267,8 @@ class Settings(_Table):
         bare = key.get_secret_value().strip()
         if len(bare) < SHORTEST_KEY:
             raise ValueError("is too short to be a key: use at least 24 random characters")
+        if not bare.isascii() or not bare.isprintable():
+            raise ValueError("is nothing that a request can carry: write it in ASCII, in one line")
         return SecretStr(bare)
 
     @field_validator("receipts_kept", "changes_kept")

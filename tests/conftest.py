@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from app.config import Settings
-from app.main import create_app, meaning_of
+from app.main import create_app
 from app.services import upkeep
 from app.services.connection import connect
 from app.services.database import serving
@@ -35,6 +35,7 @@ from app.services.embedded.home import locate
 from app.services.lookup import ask
 from app.services.lookup import service as making
 from app.services.migrate import upgrade
+from app.wiring import meaning_of
 
 pytest.register_assert_rewrite("tests.gateway_cases", "tests.deactivation_steps")  # they check: tell what differs
 

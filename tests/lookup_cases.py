@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from app.lookups import PROVIDERS, read
-from app.models.lookup import Failed, Found, HttpAnswer, Provider
+from app.models.http import HttpAnswer
+from app.models.lookup import Failed, Found, Provider
 from tests.recorded import one_by_one
 
 RECORDED = Path(__file__).parent / "lookups"

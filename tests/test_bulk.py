@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import random
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from app.routers import bulk
+from app.services.connection import Busy
 from tests.conftest import Service
 from tests.number_steps import WHO, opt_in, post, receipt, status
 
@@ -56,6 +58,26 @@ async def test_ten_thousand_numbers_are_ten_queries_and_one_more_number_is_refus
     refused = await service.client.post("/v1/numbers/status", json={"numbers": [*numbers, WHO]})
     assert refused.status_code == 422
     assert "10000" in refused.json()["detail"]
+
+
+async def test_a_part_that_fails_behind_another_one_is_no_error_of_its_own(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second part is read while the first one is waited for: nobody asks for it any more."""
+
+    async def lost(*_asked: Any) -> Any:
+        await asyncio.sleep(0)
+        raise Busy
+
+    said: list[str] = []
+    monkeypatch.setattr(bulk.status, "read_many", lost)
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: said.append(context["message"]))
+    numbers = [f"+1415{place:07}" for place in range(2_000_000, 2_002_000)]
+    answer = await service.client.post("/v1/numbers/status", json={"numbers": numbers})
+    assert answer.status_code == 503
+    await asyncio.sleep(0)
+    gc.collect()
+    assert said == []
 
 
 @pytest.mark.parametrize(
@@ -116,7 +138,7 @@ async def test_a_line_is_a_string_or_an_object_and_bad_lines_are_answered_in_the
 async def test_lines_cut_anywhere_and_compressed_read_the_same(service: Service) -> None:
     numbers = [f"+1415{place:07}" for place in range(2_000_000, 2_003_000)]
     body = "".join(f'"{number}"\n' for number in numbers).encode()
-    packed = gzip.compress(body)
+    packed, members = gzip.compress(body), gzip.compress(body[:9_000]) + gzip.compress(body[9_000:])
 
     async def cut(whole: bytes) -> AsyncIterator[bytes]:
         places = sorted(random.Random(1).sample(range(len(whole)), 50))  # noqa: S311 - any places will do
@@ -126,6 +148,8 @@ async def test_lines_cut_anywhere_and_compressed_read_the_same(service: Service)
     for told in (
         await ask_lines(service, cut(body)),
         await ask_lines(service, cut(packed), **{"content-encoding": "gzip"}),
+        await ask_lines(service, members, **{"content-encoding": "gzip"}),
+        await ask_lines(service, cut(members), **{"content-encoding": "gzip"}),
     ):
         assert [one["number"] for one in told] == numbers
 
@@ -147,6 +171,8 @@ async def test_a_body_that_breaks_off_inside_its_compression_says_so_behind_what
     body = "".join(f'"+1415{noise.randrange(10**7):07}"\n' for _ in range(20_000)).encode()
     told = await ask_lines(service, gzip.compress(body)[:-100], **{"content-encoding": "gzip"})
     assert "number" in told[0]
+    assert "the lines behind this one were not read" in told[-1]["error"]
+    told = await ask_lines(service, gzip.compress(body) + b"+14155550000", **{"content-encoding": "gzip"})
     assert "the lines behind this one were not read" in told[-1]["error"]
 
 

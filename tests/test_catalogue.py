@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import tomllib
 from fnmatch import fnmatch
@@ -47,9 +48,12 @@ def test_each_of_the_twelve_codes_has_the_reason_that_the_policy_is_written_for(
 
 
 def test_all_code_spaces_ship_with_all_their_codes() -> None:
-    assert len(CATALOGUE.spaces()) == 36
-    assert len(CATALOGUE.codes) == 1_486
-    assert sum(len(CATALOGUE.space(space)) for space in CATALOGUE.spaces()) == 1_486
+    written = {}
+    for table in (FOLDER / "codes").glob("*.csv"):
+        with table.open(newline="", encoding="utf-8") as rows:
+            written[table.stem] = len([*csv.DictReader(rows)])
+    assert {space: len(CATALOGUE.space(space)) for space in CATALOGUE.spaces()} == written
+    assert len(CATALOGUE.codes) >= 1_486
 
 
 def test_a_space_lists_its_codes_in_the_order_of_its_table() -> None:
@@ -196,5 +200,5 @@ def test_a_wheel_carries_every_table() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     patterns = project["tool"]["setuptools"]["package-data"]["app"]
     data = [path.relative_to(ROOT / "app").as_posix() for path in FOLDER.rglob("*.csv")]
-    assert len(data) == 37
+    assert len(data) == 1 + len(CATALOGUE.spaces())
     assert [path for path in data if not any(fnmatch(path, pattern) for pattern in patterns)] == []

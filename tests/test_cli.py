@@ -353,6 +353,43 @@ async def test_what_keeps_us_from_the_database_is_told_in_words(url, line):
     assert said.err.splitlines()[-1].startswith(f"sendable: {line}")
 
 
+READY = b"Z\0\0\0\x05I"
+WELCOME = b"R\0\0\0\x08\0\0\0\0" + b"S\0\0\0\x18server_version\x0018.6\0" + READY
+POOLERS = {
+    "08P01 unsupported startup parameter: jit": "the database refuses us: unsupported startup parameter: jit: mend",
+    "08P01 transaction blocks not allowed in statement pooling mode": "the database refuses us: transaction blocks not",
+    "42P05 prepared statement already exists": "a pooler of transactions stands before the database: let it pool",
+    "26000 prepared statement does not exist": "a pooler of transactions stands before the database: let it pool",
+}
+
+
+@pytest.mark.parametrize(("refusal", "line"), POOLERS.items(), ids=POOLERS)
+@pytest.mark.parametrize("command", [("migrate",), ("doctor", "--json"), ("serve", "--quiet")], ids=" ".join)
+async def test_a_pooler_that_does_not_do_is_told_in_words(command, refusal, line):
+    """As PgBouncer 1.18 says them: of our settings at once, of what its mode does not do at the first statement."""
+    code, words = refusal.split(" ", 1)
+    said = f"SERROR\0VERROR\0C{code}\0M{words}\0\0".encode()
+
+    async def pool(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4096)
+        if "parameter" not in words:
+            writer.write(WELCOME)
+            await reader.read(4096)
+        writer.write(b"E" + (len(said) + 4).to_bytes(4) + said + READY)
+        await reader.read(4096)
+        writer.close()
+
+    async with await asyncio.start_server(pool, "127.0.0.1", 0) as pooler:
+        url = f"postgresql://u@127.0.0.1:{pooler.sockets[0].getsockname()[1]}/d?sslmode=disable"
+        told = await sendable(*command, database_url=url)
+    assert told.code == 1
+    if "--json" in command:
+        (ill,) = [f for f in json.loads(told.out) if f["about"] == "database"]
+        assert f"{ill['says']}: {ill['mend']}".startswith(line)
+    else:
+        assert told.err.splitlines()[-1].startswith(f"sendable: {line}")
+
+
 async def test_a_role_without_the_rights_is_told_whose_they_are(service, database):
     await service.sql("CREATE ROLE guest_of_cli LOGIN")
     try:
@@ -396,10 +433,25 @@ async def test_a_url_is_handed_on_as_psql_reads_it():
     assert said.out == f"{ours.replace('owner:swordfish', 'sendable_reader')}\n"
 
 
-async def test_db_psql_tells_a_program_what_it_would_open(tmp_path):
-    psql = tmp_path / "psql"
-    psql.write_text('#!/bin/sh\necho "opened $*; $PGPASSWORD"\n')
-    psql.chmod(0o755)
+@pytest.fixture
+def psql(tmp_path):
+    program = tmp_path / "psql"
+    program.write_text('#!/bin/sh\necho "opened $*; $PGPASSWORD"\n')
+    program.chmod(0o755)
+    return program
+
+
+async def test_db_psql_opens_a_socket_that_stands_behind_the_question_mark(psql):
+    url = "postgresql:///shop?host=/run/postgresql&user=owner&password=swordfish"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app.cli", "db", "psql", env=environment(database_url=url) | {"PATH": str(psql.parent)},
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    said = (await process.communicate())[0].decode()
+    assert said == "opened postgresql:///shop?host=/run/postgresql&user=owner; swordfish\n"
+
+
+async def test_db_psql_tells_a_program_what_it_would_open(tmp_path, psql):
     url = "postgresql://owner:sword%2Ffish@db.example.com:5433/shop?options=-c%20jit%3Doff"
     command = [sys.executable, "-m", "app.cli", "db", "psql"]
     said = {}

@@ -78,6 +78,18 @@ async def test_an_opt_out_is_remembered_where_no_list_exists_yet(service: Servic
     assert (await lists(service))["12345", "imported"] == "opted_out"
 
 
+async def test_a_list_that_a_remembered_opt_out_keeps_shut_is_told_with_that_opt_out(service: Service) -> None:
+    await receipt(service, "603", occurred_at=(left := ago(days=1)))
+    assert (await opt_in(service, "imported", at=ago(days=30))).status_code == 409
+    told = (await service.client.get(f"/v1/numbers/{WHO}/history")).json()["items"][0]
+    assert (told["kind"], told["list"], told["reason"]) == ("list.opted_out", "imported", "opted_out")
+    assert (told["cause"]["kind"], told["cause"]["code"]) == ("receipt", "603")
+    assert datetime.fromisoformat(told["occurred_at"]) == datetime.fromisoformat(left)
+    assert await service.sql("SELECT list, code, at FROM published.opt_outs") == [
+        ("imported", "603", datetime.fromisoformat(left))
+    ]
+
+
 async def test_a_newer_opt_in_lifts_the_senders_block_and_says_so_and_the_next_receipt_blocks_again(
     service: Service,
 ) -> None:
@@ -157,6 +169,17 @@ async def test_five_minutes_of_a_clock_that_runs_ahead_are_borne_and_no_more(ser
         put = await service.client.put(path, json={"consented_at": at, "source": "web form"})
         out = await service.client.delete(path, params={"at": at})
         assert (put.status_code, out.status_code) == (status, status)
+
+
+@pytest.mark.parametrize("scope", ["list", "sender", "all"])
+async def test_an_opt_out_without_a_time_ends_an_opt_in_whose_clock_ran_ahead(service: Service, scope: str) -> None:
+    agreed = datetime.now(UTC) + timedelta(minutes=4)
+    await opt_in(service, at=agreed.isoformat())
+    told = (await opt_out(service, scope=scope)).json()
+    assert (told["consent"], datetime.fromisoformat(told["at"])) == ("opted_out", agreed)
+    assert await lists(service) == {("12345", "spring"): "opted_out"}
+    again = await opt_in(service, at=(agreed + timedelta(seconds=1)).isoformat())
+    assert again.json()["consent"] == "opted_in"
 
 
 @pytest.mark.parametrize("path", ["/v1/senders/12345/lists/spring/subscribers/12",

@@ -18,10 +18,11 @@ import pytest
 from tenacity import wait_none
 
 from app.config import Settings, SettingsError
-from app.main import create_app, guard_of, subscriptions_of
+from app.main import create_app
 from app.services.deactivations import fetching, transport
 from app.services.deactivations.fetching import Elsewhere, Fetched, Fetcher
 from app.services.deactivations.transport import Transport
+from app.wiring import guard_of, subscriptions_of
 from tests import keeper
 from tests.conftest import Service, Start
 from tests.keeper import Files, keeping
@@ -400,6 +401,7 @@ WRONG = {
     "no key": ({"twilio": {"account_sid": "AC1"}}, "`feeds.twilio.auth_token` is missing"),
     "no setting": ({"twilio": KEYS["twilio"] | {"colour": "red"}}, "`feeds.twilio.colour` is no setting"),
     "no address": ({"twilio": KEYS["twilio"] | {"base_url": "h"}}, "`feeds.twilio.base_url` must be an absolute URL"),
+    "a key that no header carries": ({"infobip": {"api_key": "…"}}, "`feeds.infobip.api_key` is nothing that a"),
     "days": ({"twilio": KEYS["twilio"] | {"days": 99}}, "`feeds.twilio.days` must be a whole number from 1 to 30"),
 }
 

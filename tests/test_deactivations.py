@@ -38,13 +38,23 @@ async def test_an_opt_in_that_is_newer_than_the_file_survives_it(service: Servic
     assert (shown["state"], shown["lists"][0]["sendable"]) == ("active", True)
 
 
-async def test_an_opt_in_of_the_files_own_day_is_kept_and_not_sent_to(service: Service) -> None:
-    await opt_in(service, at=f"{DAY}T10:00:00Z")
+@pytest.mark.parametrize("hour", ["10:00:00", "00:00:00"])
+async def test_an_opt_in_of_the_files_own_day_is_kept_and_not_sent_to(service: Service, hour: str) -> None:
+    await opt_in(service, at=f"{DAY}T{hour}Z")
     await post(service, "15555551234\n", date=DAY)
     shown = await status(service)
     assert (shown["state"], shown["lists"][0]["consent"], shown["lists"][0]["sendable"]) == (
         "deactivated", "opted_in", False,
     )  # fmt: skip
+
+
+async def test_a_record_with_its_moment_ends_only_opt_ins_that_are_older(service: Service) -> None:
+    moment = f"{DAY}T10:00:00Z"
+    await opt_in(service, at=moment)
+    await opt_in(service, name="autumn", at=f"{DAY}T09:59:59Z")
+    await post(service, f"number,type,date\n{WHO},DEACT,{moment}\n", "records")
+    lists = {one["list"]: (one["consent"], one["sendable"]) for one in (await status(service))["lists"]}
+    assert lists == {"spring": ("opted_in", False), "autumn": ("opted_out", False)}
 
 
 async def test_a_file_of_yesterday_that_comes_after_a_newer_one_changes_nothing_for_readers(service: Service) -> None:
@@ -59,13 +69,16 @@ async def test_a_file_of_yesterday_that_comes_after_a_newer_one_changes_nothing_
 def test_a_day_ends_later_for_sending_than_for_consent_and_nothing_lies_ahead() -> None:
     arrived = datetime(2026, 11, 21, 9, tzinfo=UTC)
     start = datetime(2026, 11, 20, tzinfo=UTC)
-    end = start + timedelta(days=1) - timedelta(microseconds=1)
-    assert when(start.date(), "DEACT", arrived) == (end, start)
-    assert when(arrived.date(), "DEACT", arrived) == (arrived, start + timedelta(days=1))
+    instant = timedelta(microseconds=1)
+    end = start + timedelta(days=1) - instant
+    assert when(start.date(), "DEACT", arrived) == (end, start - instant)
+    assert when(arrived.date(), "DEACT", arrived) == (arrived, end)
     assert when(start.date(), "SUSPEND", arrived) == (start, start)
     assert when(None, "DEACT", arrived) == (arrived, arrived)
-    assert when(arrived + timedelta(days=3), "DEACT", arrived) == (arrived, arrived)
-    assert when(start + timedelta(hours=5), "DEACT", arrived) == (start + timedelta(hours=5),) * 2
+    assert when(arrived + timedelta(days=3), "DEACT", arrived) == (arrived, arrived - instant)
+    five = start + timedelta(hours=5)
+    assert when(five, "DEACT", arrived) == (five, five - instant)
+    assert when(five, "SUSPEND", arrived) == (five, five)
 
 
 # Numbers that we do not hold -----------------------------------------------------------------------------------------

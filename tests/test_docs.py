@@ -31,10 +31,10 @@ from app.config import (
     read_settings,
 )
 from app.gateways import GATEWAYS
-from app.main import inquirers_of, links_of, meaning_of, plan_of, subscriptions_of
 from app.models.duration import duration
 from app.services.keys import SCOPES
 from app.services.simulate import Item, Line, Simulated
+from app.wiring import parts_of
 from tests.conftest import Service
 
 ROOT = Path(__file__).parents[1]
@@ -160,13 +160,6 @@ def test_the_readmes_settings_file_is_taken(tmp_path: Path) -> None:
     assert settings.sender_modes() == {"12345": "strict"}
 
 
-def begun(settings: Settings) -> None:
-    """What a start reads of its settings, without a start. Raises SettingsError."""
-    meaning_of(settings)
-    for read in (links_of, plan_of, inquirers_of, subscriptions_of):
-        read(settings)
-
-
 OF_THEIR_OWN = {"adding-a-gateway.md", "custom.md", "policy.md"}
 """Their examples build on one another, or are no settings: tests of their own read them."""
 WITH_SETTINGS = [page for page in PAGES if "```toml\n" in page.read_text() and page.name not in OF_THEIR_OWN]
@@ -178,7 +171,7 @@ def test_every_example_of_settings_is_taken_as_it_stands(page: Path, tmp_path: P
     written, file = [block for language, block in blocks(page) if language == "toml"], tmp_path / "sendable.toml"
     for block in written:
         file.write_text(block if block.startswith("[") else written[0] + block)
-        begun(read_settings({"SENDABLE_CONFIG": str(file)}))
+        parts_of(read_settings({"SENDABLE_CONFIG": str(file)}))
 
 
 # What is there -----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from app.services import feed
+from app.services import feed, keys
 from tests.conftest import Service, Start
 from tests.running import CALM
 
@@ -307,6 +307,20 @@ async def test_a_stream_outlives_the_connection_that_listens(service: Service, m
                 pass  # it does not listen yet
         await post(service, 1)
         assert (await events.change())[1]["number"] == "+14155550001"
+
+
+async def test_a_stream_ends_with_its_key(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(keys, "KNOWN_FOR", 0.0)
+    async with start(auth="on") as service:
+        key, token = await keys.create(service.app.state.engine, "shop", ["numbers:read"])
+        async with stream(service, authorization=f"Bearer {token}") as events:
+            assert [await events.next() for _ in range(3)] == [": still here"] * 3
+            await keys.revoke(service.app.state.engine, key.id)
+            for _ in range(100):
+                if await events.next() is None:
+                    break
+            assert events.ended
 
 
 async def test_stop_ends_every_stream(service: Service) -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from app.feeds import FEEDS, known_by, read
 from app.models.feed import Ask, Deactivated, Feed, Layout, NotYet, Refused, Save, Source, TooOld, Wanted, Write
-from app.models.lookup import HttpAnswer
+from app.models.http import HttpAnswer
 from app.services.deactivations.unpack import NotAFile, Unpacked
 
 RECORDED = Path(__file__).parent / "feeds"

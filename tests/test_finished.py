@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from app.gateways import answered, prove, read
-from app.models.lookup import Call, HttpAnswer
+from app.models.http import Call, HttpAnswer
 from app.models.receipt import Broken, Callback, Gateway, Inquiry, Link, Missed, Receipt, Reply, Status
 
 HERE = Link("acme", "shop")

@@ -64,6 +64,18 @@ def test_the_names_of_smpp_answers_are_codes_of_the_catalogue() -> None:
     assert codes_of(STAT_SPACE).keys() >= CAUSES
 
 
+def test_the_page_on_codes_tells_which_spaces_a_gateway_names() -> None:
+    """Those of its cases, but for what only the settings of a link say."""
+    cases = [(one, case.code_space) for one in CASES for case in one.receipts if case.code_space != one.link.code_space]
+    named = {(one.gateway.name, space) for one, space in cases if space and not one.gateway.name.startswith("custom/")}
+    page = (REPOSITORY / "docs" / "codes.md").read_text()
+    lines = [re.split(r" *\| *", line)[1:3] for line in page.splitlines() if line.startswith("| ")]
+    told = {
+        (name, space) for names, cell in lines for name in names.split(", ") for space in re.findall(r"`(\w+)`", cell)
+    }
+    assert {pair for pair in told if pair[0] in GATEWAYS} == named
+
+
 # -- nothing missing ---------------------------------------------------------------------------------------------------
 
 

@@ -125,6 +125,21 @@ async def test_a_gzipped_body_is_read_and_a_bomb_is_refused(service: Service) ->
     assert await service.sql("SELECT body FROM unread") == [(b"\x1f\x8bnot really",)]
 
 
+async def test_gzip_in_several_members_is_read_to_its_end(service: Service) -> None:
+    """As `cat a.gz b.gz` makes it (RFC 1952, 2.2)."""
+    lines = [gzip.compress(json.dumps(receipt(message_id=f"m{n}")).encode() + b"\n") for n in range(3)]
+
+    async def send(body: bytes) -> Any:
+        return await service.client.post("/v1/receipts/native", content=body, headers={"content-encoding": "gzip"})
+
+    assert "sendable-unread" not in (await send(b"".join(lines))).headers
+    assert await service.sql("SELECT message_id FROM receipts ORDER BY 1") == [("m0",), ("m1",), ("m2",)]
+    for broken in (lines[0] + b"and more", lines[0] + lines[1][:-4], gzip.compress(b"") * 9_000):
+        assert (await send(broken)).headers["sendable-unread"] == "1"
+    half = json.dumps(receipt()).encode().ljust(5 * 1024 * 1024)
+    assert (await send(gzip.compress(half) * 2)).status_code == 413
+
+
 async def test_receipts_may_come_to_8_mib_and_not_to_a_byte_more(service: Service) -> None:
     body, most = json.dumps(receipt()).encode(), 8 * 1024 * 1024
     for size, status in ((most, 200), (most + 1, 413)):

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from app.lookups import LARGEST_RAW, LONGEST_NAME, read
 from app.lookups._http import wait
-from app.models.lookup import ANSWERS, Failed, Failure, Found, HttpAnswer, LineType, Provider
+from app.models.http import HttpAnswer
+from app.models.lookup import ANSWERS, Failed, Failure, Found, LineType, Provider
 from tests.bent import bent
 from tests.lookup_cases import CASES, GOOD, NUMBER, Case, each_case, each_provider, each_that_sends, told
 

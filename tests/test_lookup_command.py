@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from app.config import Settings, SettingsError
-from app.main import plan_of
 from app.services.connection import connect, transaction
+from app.wiring import plan_of
 from tests.provider import Provider, Reply, answering, telnyx
 from tests.running import WITHIN, environment, sendable
 
@@ -145,13 +145,13 @@ async def test_a_terminal_sees_how_far_a_file_is_and_the_price_before(tmp_path: 
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=theirs,
         )  # fmt: skip
         os.close(theirs)
-        reading = asyncio.create_task(asyncio.to_thread(seen_on, ours, "97%", go.set, asyncio.get_running_loop()))
+        reading = asyncio.create_task(asyncio.to_thread(seen_on, ours, "29/30", go.set, asyncio.get_running_loop()))
         out, _ = await asyncio.wait_for(running.communicate(), WITHIN)
         screen = await reading
         assert running.returncode == 0, screen
         assert json.loads(out)["ok"] == 30
     price = screen.index("30 of 30 numbers to ask, for about 0.30; at most 1 is spent")
-    assert price < screen.index("lookups") < screen.index("97%") < screen.index("100%")
+    assert price < screen.index("lookups") < screen.index("29/30") < screen.index("30/30")
 
 
 def seen_on(terminal: int, until: str, then: Callable[[], object], loop: asyncio.AbstractEventLoop) -> str:
@@ -226,9 +226,18 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
                                       r"`lookup.telnyx.base_url` must be an absolute URL"),
     "twice": ({"providers": ["demo", "demo"]}, r"names a provider twice"),
     "no table": ({"providers": ["telnyx"], "telnyx": "key"}, r"`lookup.telnyx` must be a table"),
-    "a price that is none": ({"providers": ["demo"], "demo": {"price": "cheap"}}, r"`lookup.demo` has a price"),
-    "a negative price": ({"providers": ["demo"], "demo": {"price": "-1"}}, r"`lookup.demo` has a price"),
-    "no pace": ({"providers": ["demo"], "demo": {"per_second": 0}}, r"`lookup.demo` has a price, per_second"),
+    "a price that is none": ({"providers": ["demo"], "demo": {"price": "cheap"}}, r"`lookup.demo.price` must be"),
+    "a negative price": ({"providers": ["demo"], "demo": {"price": "-1"}}, r"`lookup.demo.price` must be"),
+    "no pace": ({"providers": ["demo"], "demo": {"per_second": 0}}, r"`lookup.demo.per_second` must be a number"),
+    "a pace that is none": ({"providers": ["demo"], "demo": {"per_second": [1]}}, r"`lookup.demo.per_second` must be"),
+    "no time": ({"providers": ["demo"], "demo": {"timeout": "0s"}}, r"`lookup.demo.timeout` must be more than 0s"),
+    "a time that is none": ({"providers": ["demo"], "demo": {"timeout": 8}}, r'`lookup.demo.timeout` "8" is not a dur'),
+    "a key that no header carries": ({"providers": ["telnyx"], "telnyx": {"api_key": "…"}},
+                                     r"`lookup.telnyx.api_key` is nothing that a request can carry: write it in ASCII"),
+    "a key with a line break": ({"providers": ["hlr-lookups"], "hlr-lookups": {"api_secret": "x", "api_key": "x\n"}},
+                                r"`lookup.hlr-lookups.api_key` is nothing that a request can carry"),
+    "a header of its own": ({"providers": ["http"], "http": HTTP | {"headers": {"x-key": "schlüssel"}}},
+                            r"`lookup.http.headers` is nothing that a request can carry"),
     "a key that is no PEM": ({"providers": ["vonage"], "vonage": {"application_id": "x", "private_key": "no-pem"}},
                              r"`lookup.vonage` makes no request"),
     "a field nobody knows": ({"providers": ["http"], "http": {"url": "http://x/{number}", "fields": {"colour": "a"}}},

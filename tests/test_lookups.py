@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from app import lookups
 from app.lookups import PROVIDERS, read
-from app.models.lookup import Call, Failed, Found, HttpAnswer, Provider
+from app.models.http import Call, HttpAnswer
+from app.models.lookup import Failed, Found, Provider
 from tests.lookup_cases import (
     CASES,
     GOOD,

@@ -132,6 +132,17 @@ async def test_times_are_utc_with_z_even_when_the_gateway_wrote_another_zone(ser
     assert told["evidence"]["occurred_at"] == told["carrier"]["as_of"] == "2026-03-01T06:30:00Z"
 
 
+@pytest.mark.parametrize(("written", "told"), [
+    ("2026-11-01T10:00:00.120000Z", "2026-11-01T10:00:00.120000Z"), ("2026-11-01T10:00:00Z", "2026-11-01T10:00:00Z"),
+])  # fmt: skip
+async def test_a_time_is_written_in_one_way_by_every_call(service: Service, written: str, told: str) -> None:
+    path = "/v1/senders/12345/lists/spring/subscribers"
+    given = await service.client.put(f"{path}/{WHO}", json={"consented_at": written, "source": "web form"})
+    listed = (await service.client.get(path)).json()["items"][0]
+    one = (await status(service, sender="12345"))["lists"][0]
+    assert (given.json()["at"], listed["at"], one["at"]) == (told, told, told)
+
+
 async def test_the_decision_answers_exactly_what_was_asked(service: Service) -> None:
     await opt_in(service, name="spring")
     await opt_in(service, name="summer")

@@ -20,10 +20,11 @@ import pytest
 
 from app.config import Settings, SettingsError
 from app.gateways import GATEWAYS, answered
-from app.main import create_app, inquirers_of
-from app.models.lookup import HttpAnswer
+from app.main import create_app
+from app.models.http import HttpAnswer
 from app.models.receipt import Broken, Link, Missed, Status
 from app.services.reconcile import FAILURES_MOST, Reconciled, reconcile
+from app.wiring import inquirers_of
 from tests.conftest import Service, Start
 from tests.running import environment, sendable
 

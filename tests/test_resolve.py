@@ -355,8 +355,9 @@ def test_an_answer_ends_a_hold_that_a_vendors_fast_clock_has_dated_after_it() ->
     assert state(held) == "active"
 
 
-def test_a_disconnection_with_a_date_ends_only_older_consent() -> None:
-    held = subscriber(LOOKUPS, STORED, failed("carrier_unknown"), opted_in(SIGNED_UP + 60 * DAY))
+@pytest.mark.parametrize("agreed", [30, 60])
+def test_a_disconnection_with_a_date_ends_only_older_consent(agreed: int) -> None:
+    held = subscriber(LOOKUPS, STORED, failed("carrier_unknown"), opted_in(SIGNED_UP + agreed * DAY))
     held, _ = looked_up(held, found("AT&T Mobility", active=False, deactivated_at=SIGNED_UP + 30 * DAY))
     assert ended(held) == EVERYBODY - {(HERE, "spring")}
     assert state(held) == "deactivated"

@@ -13,7 +13,7 @@ import pytest
 
 from app.config import Settings, SettingsError, read_settings
 from app.lookups import rnd
-from app.models.lookup import HttpAnswer
+from app.models.http import HttpAnswer
 from tests.conftest import Service
 from tests.running import sendable
 

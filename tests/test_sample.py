@@ -185,7 +185,7 @@ BREAKS: dict[str, tuple[str, Callable[[Passed], Any], str]] = {
 
 async def found(way: Way, gateway: str, account: str = "") -> list[Finding]:
     link = read_settings({"SENDABLE_CONFIG": str(way.config)}).links()[gateway, account]
-    return [finding async for finding in of_gateway(GATEWAYS[gateway], account, link, way.own, auth=True)]
+    return [finding async for finding in of_gateway(GATEWAYS[gateway], link, way.own, auth=True)]
 
 
 async def test_every_way_to_break_a_signature_is_named_and_the_right_way_is_fine(way: Way) -> None:
@@ -268,12 +268,12 @@ async def test_the_command_ends_with_1_when_something_must_be_mended(way: Way, d
 
 
 async def test_a_signature_over_the_address_needs_a_public_url() -> None:
-    findings = [one async for one in of_gateway(GATEWAYS["twilio"], "", Link("twilio", secrets=("s",)), "http://127.0.0.1:1",
+    findings = [one async for one in of_gateway(GATEWAYS["twilio"], Link("twilio", secrets=("s",)), "http://127.0.0.1:1",
                                                 auth=True)]  # fmt: skip
     says = [finding.says for finding in findings if finding.level == "wrong"]
     assert says[0] == "its signature covers the address, and `public_url` is not set"
     assert says[1].startswith("nothing answers at http://127.0.0.1:1/v1/receipts/twilio")
-    kannel = [one async for one in of_gateway(GATEWAYS["kannel"], "", Link("kannel", secrets=("s",)), "http://127.0.0.1:1",
+    kannel = [one async for one in of_gateway(GATEWAYS["kannel"], Link("kannel", secrets=("s",)), "http://127.0.0.1:1",
                                               auth=True)]  # fmt: skip
     assert not any("covers the address" in finding.says for finding in kannel)
 
@@ -283,7 +283,7 @@ async def test_a_signature_over_the_address_needs_a_public_url() -> None:
     ("kannel", {"code_space": "openmarket"}, None),
     ("clickatell", {"code_space": "clickatell_status"}, None),
     ("jasmin", {"code_space": "openmarket"}, "receipts carry no number: post what you send to /v1/messages"),
-    ("bird", {"public_url": "http://127.0.0.1:1"}, "the secret is the signing key of the webhook subscription"),
+    ("bird", {"public_url": "http://127.0.0.1:1"}, GATEWAYS["bird"].hint.partition("; ")[0]),
     ("twilio", {"public_url": "http://127.0.0.1:1"}, None),
     ("custom/acme", {"code_space": "openmarket"}, None),
 ])  # fmt: skip
@@ -294,7 +294,7 @@ async def test_the_doctor_asks_for_no_setting_that_is_there(
     acme = custom.described("acme", Description.model_validate({"reads": "json", "fields": fields}))
     one = (GATEWAYS | {acme.name: acme})[gateway]
     link = replace(Link(gateway, secrets=("s",)), **given)
-    findings = [found async for found in of_gateway(one, "", link, "http://127.0.0.1:1", auth=True)]
+    findings = [found async for found in of_gateway(one, link, "http://127.0.0.1:1", auth=True)]
     assert [found.mend for found in findings if found.says == "for its console"] == ([told] if told else [])
 
 
@@ -339,6 +339,7 @@ SIGNERS = [gateway for gateway in GATEWAYS.values() if gateway.sign and gateway.
 A_MORNING = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
 SECRETS = {
     "telesign": ("a2V5IG9mIHRlc3Rz", "customer-1:a2V5IG9mIHRlc3Rz"),  # an API key is base64
+    "bird": ("a secret/&=é", "whsec_a2V5IG9mIHRlc3Rz"),
     "plivo": ("a secret/&=é", "v3:secret"),
     "vonage-sms": ("a secret/&=é", "md5:s", "sha1:s", "sha256:s", "sha512:s", "md5hash:s"),
 }
@@ -371,11 +372,16 @@ def test_what_a_gateway_signs_it_proves_with_this_secret_alone(gateway: Any, sec
 
 @pytest.mark.parametrize(
     ("gateway", "secret"),
-    [("telnyx", "KEY0123456789ABCDEF_anApiKey"), ("telesign", "no base64"), ("telesign", "customer-1:no base64")],
+    [
+        ("telnyx", "KEY0123456789ABCDEF_anApiKey"),
+        ("telesign", "no base64"),
+        ("telesign", "customer-1:no base64"),
+        ("bird", "whsec_no base64"),
+    ],
 )
 @pytest.mark.parametrize("auth", ["on", "off"])
 def test_a_secret_that_cannot_be_one_of_the_vendor_stops_the_start(gateway: str, secret: str, auth: str) -> None:
-    good = {"telnyx": "ZXpjU08ifSfa/qMFdJOCCWnj56OJZAbcPsBMZ3TZzaw=", "telesign": "a2V5IG9mIHRlc3Rz"}[gateway]
+    good = {"telnyx": "ZXpjU08ifSfa/qMFdJOCCWnj56OJZAbcPsBMZ3TZzaw="}.get(gateway) or SECRETS[gateway][-1]
     tables = {"secrets": [good], "accounts": {"eu": {"secrets": [good, secret]}}}
     with pytest.raises(SettingsError) as stopped:
         create_app(Settings.model_validate({"auth": auth, "gateways": {gateway: tables}}))

@@ -42,6 +42,7 @@ WRONG = {
     "SENDABLE_DATABASE_URL=postgresql://": "SENDABLE_DATABASE_URL (or `database_url`) must be a PostgreSQL URL",
     f"SENDABLE_FIRST_KEY=short{' ' * 24}": "SENDABLE_FIRST_KEY (or `first_key`) is too short to be a key",
     "SENDABLE_FIRST_KEY=short": "SENDABLE_FIRST_KEY (or `first_key`) is too short to be a key: use at least 24",
+    f"SENDABLE_FIRST_KEY={'ü' * 24}": "SENDABLE_FIRST_KEY (or `first_key`) is nothing that a request can carry",
     "SENDABLE_REGION=usa": "SENDABLE_REGION (or `region`) is no region that has phone numbers",
     "SENDABLE_REGION=XX": "SENDABLE_REGION (or `region`) is no region that has phone numbers",
     "SENDABLE_LOG_LEVEL=loud": "SENDABLE_LOG_LEVEL (or `log_level`) Input should be 'debug', 'info'",
@@ -93,6 +94,9 @@ WRONG_FILES = {
     "[gateways.twilio]\nwindow = 5": '`gateways.twilio.window` in {file} "5" is not a duration: write a number',
     "receipts_kept = 90": 'SENDABLE_RECEIPTS_KEPT (or `receipts_kept`) "90" is not a duration',
     "[gateways.twilio]\npublic_url = 'https://h/?a=b'": "`gateways.twilio.public_url` in {file} must be an absolute",
+    "[gateways.twilio]\npublic_url = 'https://h '": "`gateways.twilio.public_url` in {file} must be an absolute URL",
+    "[gateways.twilio]\npublic_url = 'https://h/dlr/v1/receipts/twilio'": "`gateways.twilio.public_url` in {file} "
+    "must end before `/v1/receipts/",
     "[gateways.twilio.accounts.'']": "`gateways.twilio.accounts` in {file} must have names that can stand in an",
     "[gateways.twilio.accounts.'a/b']": "`gateways.twilio.accounts` in {file} must have names that can stand in an",
     "[senders.ACME]\n[senders.acme]": "`senders` in {file} names one sender twice",

@@ -13,12 +13,12 @@ import pytest
 from msgspec.structs import replace
 
 from app.config import Settings
-from app.main import meaning_of
 from app.models.number import Cause, Change
 from app.models.receipt import Status
 from app.services.connection import connect
 from app.services.past import Dated, Past, past
 from app.services.simulate import Between, beginning, simulate
+from app.wiring import meaning_of
 from tests.conftest import Service, Start
 from tests.provider import Reply, answering, telnyx, today
 from tests.rows import contents

@@ -12,8 +12,8 @@ from typing import Any, get_args, get_type_hints
 
 from app.models.catalogue import REASONS
 from app.models.duration import duration
-from app.models.number import PRECEDENCE, Scope
-from app.models.policy import Breaker, Ladder, LadderName, Mode, Policy, Rule
+from app.models.number import PRECEDENCE, LadderName, Scope
+from app.models.policy import Breaker, Ladder, Mode, Policy, Rule
 
 STRIKES_MOST = 30
 """What a ladder may ask for: facts keep the strikes of not many more days."""

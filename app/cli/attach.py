@@ -10,16 +10,16 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeGuard, TypeVar
 
-from asyncpg import ClientConfigurationError, DataError
+from asyncpg import ClientConfigurationError, DataError, ProtocolViolationError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cli.show import Refused
 from app.config import Settings, read_settings
-from app.main import gateways_of, url_of
 from app.services import migrate
 from app.services.connection import connect
 from app.services.embedded.home import is_made
+from app.wiring import gateways_of, url_of
 
 T = TypeVar("T")
 POOL = 3
@@ -79,8 +79,14 @@ _OWN_IT = (
 )
 _START_IT = "start the database, or mend SENDABLE_DATABASE_URL"
 _MEND_IT = "mend SENDABLE_DATABASE_URL"
+_POOLED = (
+    "a pooler of transactions stands before the database",
+    "let it pool sessions, or name the database itself in SENDABLE_DATABASE_URL",
+)
 _SAID = {
     "25006": ("the database takes no writes", "name the primary in SENDABLE_DATABASE_URL"),
+    "26000": _POOLED,
+    "42P05": _POOLED,
     "53100": ("the disk of the database is full", "make room there"),
     "53300": ("the database has no connection left for us", "raise max_connections, or the limit of our role"),
     "57P03": ("the database is starting or stopping", "try again"),
@@ -104,6 +110,8 @@ def why_not(error: BaseException) -> tuple[str, str]:
         return f"{cause.filename or 'what is written'} cannot be used ({cause.strerror})", "mend it, or name another"
     if is_refusal(error):
         return f"the database refuses us: {_root(cause)}", _OWN_IT if _state(error) == _NO_RIGHT else _MEND_IT
+    if isinstance(_root(cause), ProtocolViolationError):  # PgBouncer's, of what it does not pass on, or of its mode
+        return f"the database refuses us: {_root(cause)}", f"{_MEND_IT}; docs/operating.md tells which poolers do"
     unknown = f"the database does not answer ({type(cause).__name__})", _START_IT
     return _SAID.get(_state(error)) or _of_the_line(_root(cause)) or unknown
 

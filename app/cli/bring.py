@@ -20,10 +20,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.cli.attach import with_database
 from app.cli.show import Json, Refused, as_json, as_table, console, say
 from app.config import Settings, read_settings
-from app.main import meaning_of
 from app.models.phone import sender_id
 from app.services.roster import NotARoster, Roster, Usual, Wrong
 from app.services.subscribers import Elsewhere, Told, Watch, drop, judge, take
+from app.wiring import meaning_of
 
 imports = typer.Typer(no_args_is_help=True, help="Files brought in: each may be stopped, and goes on where it was.")
 PART = 256 * 1024

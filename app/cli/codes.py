@@ -14,15 +14,15 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 from typer.core import TyperGroup
 
-from app.catalogue import CODES, FOLDER, load
+from app.catalogue import CODES, FOLDER
 from app.cli.attach import a_gateway, with_database
 from app.cli.show import Json, Refused, as_json, as_table, say, visible
 from app.config import Settings, read_settings
-from app.main import meaning_of
-from app.models.catalogue import Code
+from app.models.catalogue import Catalogue, Code
 from app.models.duration import written
 from app.models.policy import Policy, Rule
 from app.services import reading
+from app.wiring import meaning_of
 
 
 class _CodeFirst(TyperGroup):
@@ -49,8 +49,8 @@ def show_codes(
     json: Json = False,
 ) -> None:
     """What the vendors' codes mean, and what follows from each."""
-    rules = meaning_of(read_settings()).policy
-    found = [_code(one, rules) for one in _codes(code, space)]
+    meaning = meaning_of(read_settings())
+    found = [_code(one, meaning.policy) for one in _codes(meaning.catalogue, code, space)]
     if json:
         as_json(found)
     else:
@@ -58,8 +58,7 @@ def show_codes(
         as_table(columns, ([row[name] for name in columns] for row in found))
 
 
-def _codes(code: str | None, space: str | None) -> list[Code]:
-    catalogue = load()
+def _codes(catalogue: Catalogue, code: str | None, space: str | None) -> list[Code]:
     spaces = catalogue.spaces()
     if space is not None and space not in spaces:
         raise Refused(f"{space!r} is no code space; there are {', '.join(spaces)}")

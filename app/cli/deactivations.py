@@ -18,13 +18,13 @@ from app.cli.bring import imports
 from app.cli.show import Json, Refused, as_json, as_table, console, say
 from app.config import Settings, read_settings
 from app.feeds import FEEDS, known_by
-from app.main import guard_of, meaning_of, subscriptions_of
 from app.models.feed import Feed, Layout
 from app.services.deactivations.columns import WrongColumns, columns_of
 from app.services.deactivations.fetching import Elsewhere, Fetched, Fetcher
 from app.services.deactivations.importing import Order, Outcome, Tell, TooMuch, UnderWay, take_in
 from app.services.deactivations.transport import Transport
 from app.services.deactivations.unpack import NotAFile
+from app.wiring import guard_of, meaning_of, subscriptions_of
 
 fetching = typer.Typer(no_args_is_help=True, help="Get files from those who keep them for us.")
 

@@ -15,11 +15,11 @@ from app.catalogue.policy import load_policy
 from app.cli.attach import with_database
 from app.cli.show import Json, Refused, as_json, as_table, refusing, say
 from app.config import Settings, read_settings
-from app.main import meaning_of
 from app.models.duration import written
 from app.models.phone import e164, sender_id
 from app.models.policy import Breaker, Ladder, Policy, Rule
 from app.services.status import Asked, read_many, told
+from app.wiring import meaning_of
 
 policy = typer.Typer(no_args_is_help=True, help="What each reason does.")
 numbers = typer.Typer(no_args_is_help=True, help="What is known of a number.")

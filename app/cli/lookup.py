@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -14,21 +12,20 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from rich.progress import Progress
 from sqlalchemy.ext.asyncio import AsyncEngine
 from typer.core import TyperGroup
 
 from app.cli.attach import with_database
-from app.cli.show import Json, Refused, as_json, as_table, console, refusing, say
+from app.cli.show import Json, Refused, as_json, as_table, progress, refusing, say
 from app.config import Settings, read_settings
 from app.lookups import PROVIDERS
-from app.main import meaning_of, plan_of
 from app.models.duration import duration
 from app.models.phone import e164
 from app.services import reading, status
 from app.services.lookup import stops
 from app.services.lookup.outcome import Outcome
 from app.services.lookup.service import Lookups
+from app.wiring import meaning_of, plan_of
 
 AT_ONCE = 16
 TOLD = 1_000
@@ -165,7 +162,7 @@ async def _look_up(lookups: Lookups, numbers: Sequence[str], price: Decimal, mos
     """Some at once, until all are asked or the next one might cost too much."""
     outcomes: list[Outcome] = []
     spent, left = Decimal(0), iter(numbers)
-    with _progress(len(numbers)) as advance:
+    with progress("lookups", len(numbers)) as tell:
 
         async def worker() -> None:
             nonlocal spent
@@ -176,23 +173,12 @@ async def _look_up(lookups: Lookups, numbers: Sequence[str], price: Decimal, mos
                 outcome = await lookups.look_up(number)
                 spent += outcome.price - price
                 outcomes.append(outcome)
-                advance()
+                tell(len(outcomes))
                 if outcome.waiting_for == "budget":
                     return
 
         await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
     return outcomes
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    """A bar where there is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    with Progress(console=console(error=True)) as bar:
-        task = bar.add_task("lookups", total=total)
-        yield lambda: bar.advance(task)
 
 
 def _wanted(file: Path, region: str) -> Wanted:

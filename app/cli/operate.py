@@ -16,7 +16,6 @@ from app.catalogue.policy import PolicyError
 from app.cli.attach import attached, is_refusal, why_not, with_database
 from app.cli.show import Json, Refused, as_json, as_table, busy, refusing, say, visible
 from app.config import Settings, SettingsError, read_settings
-from app.main import every_link, inquirers_of, links_of, meaning_of, plan_of, subscriptions_of, url_of
 from app.models.database_url import as_role, without_password
 from app.models.duration import duration
 from app.services import database
@@ -29,6 +28,7 @@ from app.services.embedded.home import ROLE, is_made, locate
 from app.services.finding import Finding
 from app.services.keys import Key
 from app.services.sample import of_gateway
+from app.wiring import every_link, links_of, meaning_of, parts_of, url_of
 
 keys = typer.Typer(no_args_is_help=True, help="Keys of internal services.")
 PATIENCE = 30
@@ -74,11 +74,7 @@ def doctor(
 async def _examined() -> list[Finding]:
     try:
         settings = read_settings()
-        meaning_of(settings)
-        links_of(settings)
-        plan_of(settings)
-        inquirers_of(settings)
-        subscriptions_of(settings)
+        parts_of(settings)
     except (SettingsError, PolicyError, CatalogueError) as error:
         return [Finding("wrong", "settings", str(error))]
     fine = Finding("ok", "settings", "as they should be")
@@ -97,9 +93,7 @@ async def _tried(gateway: str, account: str) -> list[Finding]:
         raise Refused(f"{gateway} has no account {account!r}; there are {', '.join(known) or 'none'}")
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - it is compared
     address = f"http://{host}:{settings.port}"
-    return [
-        finding async for finding in of_gateway(gateways[gateway], account, link, address, auth=settings.auth == "on")
-    ]
+    return [finding async for finding in of_gateway(gateways[gateway], link, address, auth=settings.auth == "on")]
 
 
 async def _of_database(settings: Settings) -> list[Finding]:

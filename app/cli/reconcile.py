@@ -13,11 +13,11 @@ from app.cli.attach import a_gateway, with_database
 from app.cli.show import Json, Refused, as_json, as_table, progress, refusing, say
 from app.config import Settings
 from app.gateways import GATEWAYS
-from app.main import inquirers_of, meaning_of
 from app.models.duration import duration
 from app.services import reconcile as missed
 from app.services.intake import Intake
 from app.services.reconcile import Inquirer, Reconciled
+from app.wiring import inquirers_of, meaning_of
 
 
 def reconcile(

@@ -12,10 +12,10 @@ from app.cli.attach import with_database
 from app.cli.show import Json, Refused, as_json, progress, refusing, say
 from app.cli.simulate import span
 from app.config import Settings, read_settings
-from app.main import meaning_of
 from app.models.phone import e164
 from app.services.replay import Difference, Which
 from app.services.replay import replay as derived
+from app.wiring import meaning_of
 
 
 def replay(

@@ -16,9 +16,9 @@ from app.cli.attach import with_database
 from app.cli.show import Json, Refused, as_json, as_table, busy, refusing, say
 from app.config import Settings, read_settings
 from app.lookups import rnd as database
-from app.main import meaning_of
 from app.models.phone import e164, sender_id
 from app.services import rnd as checks
+from app.wiring import meaning_of
 
 rnd = typer.Typer(no_args_is_help=True, help="The FCC's Reassigned Numbers Database: has a number changed hands?")
 Sender = Annotated[str | None, typer.Option(help="Whose list, where several senders have one of this name.")]

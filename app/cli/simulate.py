@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.cli.attach import with_database
 from app.cli.show import Json, Refused, as_json, as_table, progress, say
 from app.config import Settings, read_settings
-from app.main import meaning_of
 from app.models.duration import duration
 from app.services.lookup.outcome import TIMETABLE
 from app.services.simulate import Between, Simulated
 from app.services.simulate import simulate as replayed
+from app.wiring import meaning_of
 
 Since = Annotated[str, typer.Option(help="How far back, for example 30d: receipts are kept 90 days.")]
 File = Annotated[Path, typer.Option("--policy", help="The override file that is to be tried.")]

@@ -5,16 +5,11 @@ from __future__ import annotations
 import base64
 
 from app.models.feed import NotYet, Refused
-from app.models.lookup import HttpAnswer, Options
+from app.models.http import HttpAnswer
 
 OK = 200
 _UNREADY = frozenset({404, 202, 204})
 _KEY = frozenset({401, 403})
-
-
-def at(options: Options, default: str, path: str) -> str:
-    """The whole address: `base_url` of the settings stands for the feed's own."""
-    return str(options.get("base_url") or default).rstrip("/") + path
 
 
 def refused(answer: HttpAnswer, code: str | None = None) -> None:

@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 import orjson
 
-from app.feeds._fetch import at, refused
+from app.feeds._fetch import refused
 from app.feeds._fields import CANNOT_READ, Unreadable, kind_of, moment, why
 from app.models.feed import Ask, Deactivated, Download, Feed, Layout, Listing, RowReader, Source, Wanted, Write
-from app.models.lookup import Call, HttpAnswer, Options
+from app.models.http import Call, HttpAnswer, Options, address
 
 BASE = "https://api.infobip.com"
 PATH = "/number-activation-state/1/network-reports"
@@ -131,7 +131,7 @@ def download(wanted: Wanted, options: Options) -> Download:
 
 def _call(options: Options, path: str, params: Sequence[tuple[str, str]] = ()) -> Call:
     headers = {"authorization": f"App {options['api_key']}", "accept": "application/json"}
-    return Call("GET", at(options, BASE, path), params=params, headers=headers)
+    return Call("GET", address(options, BASE, path), params=params, headers=headers)
 
 
 feed = Feed(

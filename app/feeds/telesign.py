@@ -9,23 +9,23 @@ from urllib.parse import quote
 import orjson
 
 from app.feeds._carriers import NAMES
-from app.feeds._fetch import at, refused
+from app.feeds._fetch import refused
 from app.feeds._fields import Unreadable, table
 from app.models.feed import Ask, Download, Feed, Listing, Save, Source, Wanted
-from app.models.lookup import Call, Options
+from app.models.http import Call, Options, address
 
 BASE = "https://deact-api.telesign.com"
 
 
 def listing(day: date, options: Options) -> Listing:
-    answer = yield Ask(Call("GET", at(options, BASE, "/files"), basic=_key(options)))
+    answer = yield Ask(Call("GET", address(options, BASE, "/files"), basic=_key(options)))
     refused(answer)
     names = sorted({*_names(orjson.loads(answer.body))})
     return [Wanted(name, day, name) for name in names if f"{day:%Y%m%d}" in name]
 
 
 def download(wanted: Wanted, options: Options) -> Download:
-    yield Save(Call("GET", at(options, BASE, f"/download/{quote(wanted.key, safe='')}"), basic=_key(options)))
+    yield Save(Call("GET", address(options, BASE, f"/download/{quote(wanted.key, safe='')}"), basic=_key(options)))
 
 
 def _key(options: Options) -> tuple[str, str]:

@@ -7,10 +7,10 @@ from urllib.parse import urljoin
 
 import orjson
 
-from app.feeds._fetch import at, refused
+from app.feeds._fetch import refused
 from app.feeds._fields import Unreadable, numbers
 from app.models.feed import Ask, Download, Feed, Listing, NotYet, Save, Source, TooOld, Wanted
-from app.models.lookup import Call, HttpAnswer, Options
+from app.models.http import Call, HttpAnswer, Options, address
 
 BASE = "https://messaging.twilio.com"
 TOO_OLD, NOT_READY = "30113", "30114"
@@ -24,7 +24,7 @@ def listing(day: date, _: Options) -> Listing:
 
 def download(wanted: Wanted, options: Options) -> Download:
     call = Call(
-        "GET", at(options, BASE, "/v1/Deactivations"), params=(("Date", wanted.day.isoformat()),),
+        "GET", address(options, BASE, "/v1/Deactivations"), params=(("Date", wanted.day.isoformat()),),
         basic=(options["account_sid"], options["auth_token"]),
     )  # fmt: skip
     answer = yield Ask(call)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from datetime import date
 
-from app.feeds._fetch import at
 from app.feeds._fields import table
 from app.models.feed import Download, Feed, Listing, Save, Source, Wanted
-from app.models.lookup import Call, Options
+from app.models.http import Call, Options, address
 
 BASE = "https://api.nexmo.com"
 
@@ -19,7 +18,7 @@ def listing(day: date, _: Options) -> Listing:
 
 def download(wanted: Wanted, options: Options) -> Download:
     yield Save(Call(
-        "GET", at(options, BASE, "/v1/numbers/deactivations"), params=(("date", wanted.day.isoformat()),),
+        "GET", address(options, BASE, "/v1/numbers/deactivations"), params=(("date", wanted.day.isoformat()),),
         basic=(options["api_key"], options["api_secret"]),
     ))  # fmt: skip
 

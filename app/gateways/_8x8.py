@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from app.gateways import _fields, _verify
-from app.gateways._fields import Said, Unreadable, apart, batch, count, first, moment, need, part, plus
+from app.gateways._fields import Said, Unreadable, apart, bare, batch, count, first, moment, need, part, plus
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
 
 # developer.8x8.com, message status references
@@ -26,7 +26,7 @@ CHATS = "ChatApps"
 
 
 def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
-    body = callback.body.removeprefix(b"\xef\xbb\xbf").lstrip()
+    body = bare(callback)
     return batch(_fields.said_by(_fields.xml(body)) if body[:1] == b"<" else _fields.json(body), receipt)
 
 

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from app.gateways._fields import CANNOT_READ, Unreadable, why
 from app.gateways._words import cut
-from app.models.lookup import HttpAnswer
+from app.models.http import HttpAnswer
 from app.models.phone import e164, sender_id
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Missed, Receipt, Status
 

@@ -141,6 +141,15 @@ def form(callback: Callback) -> dict[str, str]:
     return callback.params() | callback.form() if callback.body else callback.params()
 
 
+def bare(callback: Callback) -> bytes:
+    """The body from its first letter on, which tells JSON from XML."""
+    return callback.body.removeprefix(MARK).lstrip()
+
+
+def is_xml(callback: Callback) -> bool:
+    return bare(callback)[:1] == b"<"
+
+
 def json(body: bytes) -> object:
     """Any JSON value. Raises Unreadable, without the library's message: that one quotes the place."""
     try:
@@ -170,7 +179,7 @@ def batch(said: object, one: Callable[[Said], Heard]) -> list[Heard | Broken]:
 
 def apart(callback: Callback) -> list[bytes]:
     """The elements of a JSON array, each as a body of its own; none of what is no array. For `split`."""
-    body = callback.body.removeprefix(MARK).lstrip()
+    body = bare(callback)
     return [orjson.dumps(one) for one in orjson.loads(body)] if body[:1] == b"[" else []
 
 

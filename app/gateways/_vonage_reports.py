@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from app.gateways._fields import Said, Unreadable, an_object, each, first, json, moment, need, plus
 from app.gateways._smpp import error
-from app.models.lookup import Call, HttpAnswer, Options
+from app.models.http import Call, HttpAnswer, Options, address
 from app.models.receipt import Broken, Inquiry, Missed, Receipt, Status
 
 SPACE = "vonage_dlr"
@@ -29,7 +29,7 @@ def ask(messages: Sequence[Missed], options: Options) -> Call:
     key = str(options["api_key"])
     return Call(
         "GET",
-        f"{str(options.get('base_url') or BASE).rstrip('/')}/v2/reports/records",
+        address(options, BASE, "/v2/reports/records"),
         params=(
             ("account_id", str(options.get("account_id") or key)),
             ("product", "SMS"),

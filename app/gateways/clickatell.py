@@ -6,8 +6,10 @@ word is believed before its number, and a number alone means what the settings s
 
 from __future__ import annotations
 
+import orjson
+
 from app.gateways import _fields, _verify
-from app.gateways._fields import Said, Unreadable, apart, batch, first, form, moment, need, plus
+from app.gateways._fields import Said, Unreadable, an_object, apart, bare, batch, first, form, moment, need, part, plus
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
 
 ONE_API, CLASSIC = "clickatell_one_api", "clickatell_status"
@@ -32,6 +34,8 @@ WORDS = {
     "RECIPIENT_DOES_NOT_EXIST": ("29", Status.UNDELIVERABLE),
     "ROUTING_ERROR": ("100", Status.UNDELIVERABLE),
 }
+SMS, UPDATES = "sms", "messageStatusUpdate"
+"""The One API's callbacks hold an event with an array of these, or of what people wrote, on any channel."""
 REFUSED = {str(number): Status.REJECTED for number in (60, 61, *range(80, 86))}  # encryption, media
 # archive.clickatell.com, "push status and cost notification"
 OLD = {
@@ -52,13 +56,23 @@ OLD = {
 
 
 def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
-    body = callback.body.removeprefix(b"\xef\xbb\xbf").lstrip()
+    body = bare(callback)
     if body[:1] in (b"{", b"["):
-        return batch(_fields.json(body), receipt)
+        said = _fields.json(body)
+        event = part(said, "event") if isinstance(said, dict) else {}
+        if event and UPDATES not in event:
+            return [Inbound()]
+        return batch(event[UPDATES] or _none() if event else said, receipt)
     return [receipt(_fields.said_by(_fields.xml(body)) if body[:1] == b"<" else form(callback))]
 
 
+def _none() -> object:
+    raise Unreadable(f"no {UPDATES}")
+
+
 def receipt(said: Said) -> Receipt | Inbound:
+    if (first(said, "channel") or SMS).lower() != SMS:
+        return Inbound()
     number, word = first(said, "statusCode"), first(said, "status") or ""
     if word.isdecimal():  # the older product writes the number there
         number, word = number or word, ""
@@ -84,6 +98,14 @@ def inbound(said: Said) -> Inbound:
     raise Unreadable("no status")
 
 
+def split(callback: Callback) -> list[bytes]:
+    body = callback.body.removeprefix(b"\xef\xbb\xbf").lstrip()
+    updates = part(an_object(_fields.json(body)), "event").get(UPDATES) if body[:1] == b"{" else None
+    if not isinstance(updates, list):
+        return apart(callback)
+    return [orjson.dumps({"event": {UPDATES: [one]}}) for one in updates]
+
+
 gateway = Gateway(
     name="clickatell",
     docs="https://docs.clickatell.com/channels/sms-channels/sms-api-reference/",
@@ -92,7 +114,7 @@ gateway = Gateway(
     sign=_verify.sign_token,
     reply=lambda _: Reply(),
     hint='set code_space: "clickatell_one_api", or for Communicator and Connect "clickatell_status"',
-    split=apart,
+    split=split,
     statuses={ONE_API: dict(WORDS.values()) | REFUSED, CLASSIC: OLD},
-    words=frozenset({"text"}),
+    words=frozenset({"text", "content"}),
 )

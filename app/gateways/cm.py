@@ -8,7 +8,7 @@ from __future__ import annotations
 import orjson
 
 from app.gateways import _fields, _verify
-from app.gateways._fields import Said, Unreadable, an_object, each, first, form, moment, need, part, plus
+from app.gateways._fields import Said, Unreadable, an_object, bare, each, first, form, moment, need, part, plus
 from app.models.receipt import Broken, Callback, Gateway, Receipt, Reply, Status
 
 # From memory of the vendor's list: unverified
@@ -28,7 +28,7 @@ def parse(callback: Callback) -> list[Receipt | Broken]:
 
 def _messages(callback: Callback) -> list[object]:
     """One a request, says the page; several are read too."""
-    body = callback.body.removeprefix(b"\xef\xbb\xbf").lstrip()
+    body = bare(callback)
     if body[:1] == b"<":
         found = _fields.outermost(_fields.xml(body), "msg", "MSG")
         return [lowered(_fields.said_by(one)) for one in found] or _none()
@@ -67,7 +67,7 @@ def report(said: Said) -> Receipt:
 
 def split(callback: Callback) -> list[bytes]:
     """None where the query may be a part of it: what is kept of that leaves out our token."""
-    whole = callback.body.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] not in (b"<", b"{", b"[")
+    whole = bare(callback)[:1] not in (b"<", b"{", b"[")
     return [] if whole else [orjson.dumps({"messages": {"msg": one}}) for one in _messages(callback)]
 
 

@@ -13,7 +13,7 @@ import orjson
 from lxml import etree
 
 from app.gateways import _fields, _verify
-from app.gateways._fields import Said, Unreadable, batch, count, each, first, moment, part, plus
+from app.gateways._fields import Said, Unreadable, batch, count, each, first, is_xml, moment, part, plus
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
 
 ERRORS, STATUSES = "infobip_error", "infobip_status"
@@ -43,7 +43,7 @@ SIGNED_IN = ("x-infobip-signature", "x-hub-signature-256", "x-hub-signature", "x
 
 
 def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
-    if _is_xml(callback):
+    if is_xml(callback):
         return each(map(_fields.said_by, _results(callback)), report)
     said = _fields.json(callback.body)
     return batch(said.get("results", said) if isinstance(said, dict) else said, report)
@@ -102,10 +102,6 @@ def cause(became: Status, status: Said, error: Said) -> tuple[str | None, str | 
     return None, None
 
 
-def _is_xml(callback: Callback) -> bool:
-    return callback.body.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<"
-
-
 def _results(callback: Callback) -> list[etree._Element]:
     found = _fields.outermost(_fields.xml(callback.body), "result")
     if not found:
@@ -114,7 +110,7 @@ def _results(callback: Callback) -> list[etree._Element]:
 
 
 def split(callback: Callback) -> list[bytes]:
-    if _is_xml(callback):
+    if is_xml(callback):
         return [etree.tostring(one, with_tail=False) for one in _results(callback)]
     said = _fields.loads(callback.body)
     said = said.get("results", said) if isinstance(said, dict) else said

@@ -7,7 +7,7 @@ be verified, so one tolerant reader serves all three.
 from __future__ import annotations
 
 from app.gateways import _fields, _verify
-from app.gateways._fields import Said, Unreadable, batch, count, first, moment, part, plus, text
+from app.gateways._fields import Said, Unreadable, bare, batch, count, first, moment, part, plus, text
 from app.models.receipt import Broken, Callback, Gateway, Receipt, Reply, Status
 
 SPACE = "openmarket"
@@ -38,7 +38,7 @@ NOT_REJECTED = ABOUT_THE_NUMBER | ABOUT_THE_NETWORK
 
 
 def parse(callback: Callback) -> list[Receipt | Broken]:
-    body = callback.body.removeprefix(b"\xef\xbb\xbf").lstrip()
+    body = bare(callback)
     is_json = body[:1] in (b"{", b"[")
     return batch(_fields.json(body) if is_json else _fields.said_by(_fields.xml(body)), receipt)
 

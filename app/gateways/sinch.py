@@ -9,6 +9,7 @@ import base64
 import hmac
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import orjson
 
@@ -82,8 +83,16 @@ def report(element: object) -> Receipt:
         mcc=operator[:3] if _is_network(operator) else None,
         mnc=operator[3:] if _is_network(operator) else None,
         segments=count(said.get("number_of_message_parts")),
-        occurred_at=moment(said.get("at")),  # Sinch's clock: `operator_status_at` is the carrier's, and not all have it
+        occurred_at=_occurred(said),
     )
+
+
+def _occurred(said: Said) -> datetime | None:
+    """By Sinch's clock, which its own library takes for UTC where no zone is named. `operator_status_at` is the
+    carrier's, and not all have it.
+    """
+    at = moment(said.get("at"))
+    return at.replace(tzinfo=UTC) if at and at.tzinfo is None else at
 
 
 def _recipient(said: Said) -> str | None:

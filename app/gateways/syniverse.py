@@ -9,7 +9,7 @@ from __future__ import annotations
 from lxml import etree
 
 from app.gateways import _fields, _verify
-from app.gateways._fields import Said, Unreadable, apart, batch, count, each, first, moment, need, part, plus
+from app.gateways._fields import Said, Unreadable, apart, batch, count, each, first, is_xml, moment, need, part, plus
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
 
 STATES = {
@@ -30,7 +30,7 @@ CODES = {
 
 
 def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
-    if _is_xml(callback):
+    if is_xml(callback):
         return each(map(_fields.said_by, _events(callback)), event)
     return batch(_fields.json(callback.body), event)
 
@@ -63,10 +63,6 @@ def _code(fields: Said) -> str | None:
     return f"smpp:{code}" if code and code.isdecimal() and int(code[:4]) < 1000 else code  # noqa: PLR2004
 
 
-def _is_xml(callback: Callback) -> bool:
-    return callback.body.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<"
-
-
 def _events(callback: Callback) -> list[etree._Element]:
     root = _fields.xml(callback.body)
     lists = [one.getparent() for one in _fields.outermost(root, "fld-val-list")]
@@ -74,7 +70,7 @@ def _events(callback: Callback) -> list[etree._Element]:
 
 
 def split(callback: Callback) -> list[bytes]:
-    if _is_xml(callback):
+    if is_xml(callback):
         return [etree.tostring(one, with_tail=False) for one in _events(callback)]
     return apart(callback)
 

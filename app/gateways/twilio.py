@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, parse_qsl, quote, urlsplit
 
 from app.gateways._fields import LONGEST_FORM, Said, Unreadable, an_object, first, form, json, mail_date, need
 from app.gateways._smpp import local_time
-from app.models.lookup import Call, HttpAnswer, Options
+from app.models.http import Call, HttpAnswer, Options, address
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Inquiry, Link, Missed, Receipt, Reply, Status
 
 SPACE = "twilio"
@@ -80,10 +80,10 @@ def verify(callback: Callback, secret: str, _: Link) -> bool:
 
 def ask(messages: Sequence[Missed], options: Options) -> Call:
     (message,) = messages
-    base, account = options.get("base_url") or BASE, quote(str(options["account_sid"]), safe="")
+    account, message_id = quote(str(options["account_sid"]), safe=""), quote(message.message_id, safe="")
     return Call(
         "GET",
-        f"{str(base).rstrip('/')}/2010-04-01/Accounts/{account}/Messages/{quote(message.message_id, safe='')}.json",
+        address(options, BASE, f"/2010-04-01/Accounts/{account}/Messages/{message_id}.json"),
         headers={"accept": "application/json"},
         basic=(str(options["account_sid"]), str(options["auth_token"])),
     )

@@ -15,10 +15,10 @@ from app.gateways import _verify, _vonage_reports
 from app.gateways._fields import (
     CANNOT_READ,
     LONGEST_FORM,
-    MARK,
     Said,
     Unreadable,
     an_object,
+    bare,
     first,
     json,
     moment,
@@ -73,7 +73,7 @@ def _said(callback: Callback) -> Said:
     """The body where there is one, else the query: never both, since the signature covers one."""
     if not callback.body:
         return callback.params()
-    if callback.body.removeprefix(MARK).lstrip()[:1] == b"{":
+    if bare(callback)[:1] == b"{":
         return an_object(json(callback.body))
     if len(callback.body) > LONGEST_FORM:
         raise Unreadable(f"a form of more than {LONGEST_FORM} bytes")
@@ -112,7 +112,7 @@ def _is_signed(callback: Callback, name: str, secret: str, link: Link) -> bool:
 
 def _values(callback: Callback) -> Said:
     """As they are signed: to the byte, and with the NULs that nothing else is read with."""
-    if callback.body.removeprefix(MARK).lstrip()[:1] == b"{":
+    if bare(callback)[:1] == b"{":
         return an_object(json(callback.body))
     text = callback.body.decode("latin-1") if callback.body else callback.query
     if len(text) > LONGEST_FORM:

@@ -16,7 +16,8 @@ import orjson
 from app.lookups import _rnd as rnd
 from app.lookups._fields import CANNOT_READ, why
 from app.lookups._http import Refused
-from app.models.lookup import Failed, Found, HttpAnswer, Options, Provider
+from app.models.http import HttpAnswer, Options
+from app.models.lookup import Failed, Found, Provider
 
 __all__ = ["PROVIDERS", "read", "rnd"]
 

@@ -12,7 +12,8 @@ from urllib.parse import quote
 import orjson
 
 from app.lookups._fields import CANNOT_READ, Said, Unreadable, label, text, why
-from app.models.lookup import Failed, Failure, Found, HttpAnswer, Options
+from app.models.http import HttpAnswer, Options
+from app.models.lookup import Failed, Failure, Found
 
 Meaning: TypeAlias = Callable[[int, Said], tuple[Failure, object] | None]
 """What a provider's own error means, by status and body ({} if that is no JSON), and its code. None: as HTTP has it."""
@@ -173,11 +174,6 @@ def about(number: str, told: object) -> None:
 
 
 # What is sent -------------------------------------------------------------------------------------------------------
-
-
-def at(options: Options, default: str, path: str) -> str:
-    """The whole address: `base_url` of the settings stands for the provider's own."""
-    return str(options.get("base_url") or default).rstrip("/") + path
 
 
 def quoted(value: object) -> str:

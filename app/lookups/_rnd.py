@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from app.models.lookup import Call, HttpAnswer, Options
+from app.models.http import Call, HttpAnswer, Options, address
 
 BASE = "https://api.reassigned.us"
 AT_ONCE = 1_000
@@ -56,7 +56,8 @@ def covers(number: str) -> bool:
 
 
 def sign_in(options: Options) -> Call:
-    return Call("POST", _at(options, "/b/public/api/idToken"), json={"refreshToken": options["refresh_token"]})
+    url = address(options, BASE, "/b/public/api/idToken")
+    return Call("POST", url, json={"refreshToken": options["refresh_token"]})
 
 
 def id_token(answer: HttpAnswer) -> str:
@@ -70,7 +71,7 @@ def id_token(answer: HttpAnswer) -> str:
 def build(asked: Sequence[Asked], token: str, options: Options) -> Call:
     company = options["company_id"]
     pairs = [{"tn": one.number[2:], "date": one.consented_on.isoformat(), "companyId": company} for one in asked]
-    return Call("POST", _at(options, "/api/tn"), headers={"Authorization": token}, json={"tnList": pairs})
+    return Call("POST", address(options, BASE, "/api/tn"), headers={"Authorization": token}, json={"tnList": pairs})
 
 
 def read(answer: HttpAnswer, asked: Sequence[Asked]) -> dict[Asked, Told]:
@@ -102,10 +103,6 @@ def _said(answer: HttpAnswer, what: str) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise Unclear(f"{what}: the answer is no object")
     return said
-
-
-def _at(options: Options, path: str) -> str:
-    return str(options.get("base_url") or BASE).rstrip("/") + path
 
 
 def _word(said: object) -> Told | None:

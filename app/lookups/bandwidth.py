@@ -11,8 +11,9 @@ from decimal import Decimal
 import orjson
 
 from app.lookups._fields import Said, day, label, line_type, name, part, text
-from app.lookups._http import Refused, at, each, objects, quoted, said
-from app.models.lookup import Call, Failed, Failure, Found, HttpAnswer, Options, Provider
+from app.lookups._http import Refused, each, objects, quoted, said
+from app.models.http import Call, HttpAnswer, Options, address
+from app.models.lookup import Failed, Failure, Found, Provider
 
 BASE = "https://api.bandwidth.com"
 ERRORS: dict[str, Failure] = {"no-match": "not_found", "rate-limiting": "rate_limited"}
@@ -22,7 +23,7 @@ LIVE = {"ACTIVE": True, "DEACTIVATED": False}
 def build(numbers: Sequence[str], options: Options) -> Call:
     return Call(
         "POST",
-        at(options, BASE, f"/v2/accounts/{quoted(options['account_id'])}/phoneNumberLookup"),
+        address(options, BASE, f"/v2/accounts/{quoted(options['account_id'])}/phoneNumberLookup"),
         basic=(options["username"], options["password"]),
         json={"phoneNumbers": list(numbers)},
     )

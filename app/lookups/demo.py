@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from app.models.lookup import Call, Failed, Found, HttpAnswer, Options, Provider
+from app.models.http import Call, HttpAnswer, Options
+from app.models.lookup import Failed, Found, Provider
 
 SCHEME = "demo:"
 

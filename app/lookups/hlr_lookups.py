@@ -14,8 +14,9 @@ from decimal import Decimal
 import orjson
 
 from app.lookups._fields import Said, flag, label, name, network, text, word
-from app.lookups._http import Refused, about, at, now, single
-from app.models.lookup import Call, Found, Options, Provider
+from app.lookups._http import Refused, about, now, single
+from app.models.http import Call, Options, address
+from app.models.lookup import Found, Provider
 
 BASE = "https://www.hlr-lookups.com/api/v2"
 PATH = "/mnp-lookup"
@@ -29,7 +30,7 @@ def build(numbers: Sequence[str], options: Options) -> Call:
     message = PATH.encode() + signed_at.encode() + b"POST" + body
     return Call(
         "POST",
-        at(options, BASE, PATH),
+        address(options, BASE, PATH),
         headers={
             "content-type": "application/json",
             "x-digest-key": options["api_key"],

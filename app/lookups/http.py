@@ -15,7 +15,8 @@ from app.lookups import _fields
 from app.lookups._fields import Said, label, text, word
 from app.lookups._http import Refused, about, quoted, said
 from app.lookups._template import filled, leaf
-from app.models.lookup import ANSWERS, Call, Failed, Failure, Found, HttpAnswer, Options, Provider
+from app.models.http import Call, HttpAnswer, Options
+from app.models.lookup import ANSWERS, Failed, Failure, Found, Provider
 from app.models.path import lies_at
 
 READERS: dict[str, Callable[[object], object]] = {

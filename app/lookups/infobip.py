@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from app.lookups._fields import Said, flag, joined, label, name, part, text
-from app.lookups._http import Refused, at, each, objects, said
-from app.models.lookup import Call, Failed, Failure, Found, HttpAnswer, Options, Provider
+from app.lookups._http import Refused, each, objects, said
+from app.models.http import Call, HttpAnswer, Options, address
+from app.models.lookup import Failed, Failure, Found, Provider
 
 BASE = "https://api.infobip.com"
 PENDING, DELIVERED, REJECTED = 1, 3, 5
@@ -33,7 +34,7 @@ REFUSALS: dict[object, Failure] = {
 def build(numbers: Sequence[str], options: Options) -> Call:
     return Call(
         "POST",
-        at(options, BASE, "/number/1/query"),
+        address(options, BASE, "/number/1/query"),
         headers={"authorization": f"App {options['api_key']}", "accept": "application/json"},
         json={"to": [number.removeprefix("+") for number in numbers]},
     )

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from app.lookups._fields import Said, flag, line_type, name, network, part, text
-from app.lookups._http import about, at, quoted, single
-from app.models.lookup import Call, Failure, Found, Options, Provider
+from app.lookups._http import about, quoted, single
+from app.models.http import Call, Options, address
+from app.models.lookup import Failure, Found, Provider
 
 BASE = "https://lookup.plivo.com"
 INVALID = "20404"
@@ -17,7 +18,7 @@ def build(numbers: Sequence[str], options: Options) -> Call:
     (number,) = numbers
     return Call(
         "GET",
-        at(options, BASE, f"/v1/Number/{quoted(number)}"),
+        address(options, BASE, f"/v1/Number/{quoted(number)}"),
         params=(("type", "carrier"),),
         basic=(options["auth_id"], options["auth_token"]),
     )

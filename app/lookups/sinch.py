@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from app.lookups._fields import Said, Unreadable, day, flag, label, line_type, name, network, part, text
-from app.lookups._http import Refused, about, at, quoted, single
-from app.models.lookup import Call, Failure, Found, Options, Provider
+from app.lookups._http import Refused, about, quoted, single
+from app.models.http import Call, Options, address
+from app.models.lookup import Failure, Found, Provider
 
 BASE = "https://lookup.api.sinch.com"
 
@@ -27,7 +28,7 @@ def build(numbers: Sequence[str], options: Options) -> Call:
     (number,) = numbers
     return Call(
         "POST",
-        at(options, BASE, f"/v2/projects/{quoted(options['project_id'])}/lookups"),
+        address(options, BASE, f"/v2/projects/{quoted(options['project_id'])}/lookups"),
         basic=(options["key_id"], options["key_secret"]),
         json={"number": number, "features": ["LineType"]},
     )

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from app.lookups._fields import Said, day, flag, line_type, name, network, part, text, word
-from app.lookups._http import Refused, about, at, single
-from app.models.lookup import Call, Failure, Found, Options, Provider
+from app.lookups._http import Refused, about, single
+from app.models.http import Call, Options, address
+from app.models.lookup import Failure, Found, Provider
 
 BASE = "https://api.syniverse.com"
 NESTED = ("SucessResponse", "SuccessResponse", "numberidentity")
@@ -31,7 +32,7 @@ def build(numbers: Sequence[str], options: Options) -> Call:
     (number,) = numbers
     return Call(
         "POST",
-        at(options, BASE, "/numberidentity/v3/lookup"),
+        address(options, BASE, "/numberidentity/v3/lookup"),
         headers={"authorization": f"Bearer {options['token']}", "accept": "application/json"},
         json={"phone_number": number, "feature": options.get("feature") or "fs5"},
     )

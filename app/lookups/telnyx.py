@@ -11,8 +11,9 @@ from decimal import Decimal
 import orjson
 
 from app.lookups._fields import Said, day, flag, line_type, name, network, part, text
-from app.lookups._http import Refused, about, an_object, at, quoted, single
-from app.models.lookup import Call, Failure, Found, Options, Provider
+from app.lookups._http import Refused, about, an_object, quoted, single
+from app.models.http import Call, Options, address
+from app.models.lookup import Failure, Found, Provider
 
 BASE = "https://api.telnyx.com"
 
@@ -34,7 +35,7 @@ def build(numbers: Sequence[str], options: Options) -> Call:
     (number,) = numbers
     return Call(
         "GET",
-        at(options, BASE, f"/v2/number_lookup/{quoted(number)}"),
+        address(options, BASE, f"/v2/number_lookup/{quoted(number)}"),
         params=(("type", "carrier"),),
         headers={"authorization": f"Bearer {options['api_key']}", "accept": "application/json"},
     )

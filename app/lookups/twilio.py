@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from app.lookups._fields import Said, label, line_type, name, network, part
-from app.lookups._http import Refused, about, at, quoted, single
-from app.models.lookup import Call, Failure, Found, Options, Provider
+from app.lookups._http import Refused, about, quoted, single
+from app.models.http import Call, Options, address
+from app.models.lookup import Failure, Found, Provider
 
 BASE = "https://lookups.twilio.com"
 PACKAGES = "line_type_intelligence"
@@ -41,7 +42,7 @@ def build(numbers: Sequence[str], options: Options) -> Call:
     (number,) = numbers
     return Call(
         "GET",
-        at(options, BASE, f"/v2/PhoneNumbers/{quoted(number)}"),
+        address(options, BASE, f"/v2/PhoneNumbers/{quoted(number)}"),
         params=(("Fields", options.get("fields") or PACKAGES),),
         basic=(options["account_sid"], options["auth_token"]),
     )

@@ -13,8 +13,9 @@ from uuid import NAMESPACE_URL, uuid5
 import jwt
 
 from app.lookups._fields import Said, Unreadable, joined, label, line_type, name, part, text
-from app.lookups._http import Refused, about, an_object, at, now, single
-from app.models.lookup import Call, Failure, Found, LineType, Options, Provider
+from app.lookups._http import Refused, about, an_object, now, single
+from app.models.http import Call, Options, address
+from app.models.lookup import Failure, Found, LineType, Provider
 
 BASE = "https://api-us.vonage.com"
 LIFETIME = timedelta(minutes=5)
@@ -37,7 +38,7 @@ def build(numbers: Sequence[str], options: Options) -> Call:
     (number,) = numbers
     return Call(
         "POST",
-        at(options, BASE, "/identity-insights/v1/requests"),
+        address(options, BASE, "/identity-insights/v1/requests"),
         headers={"authorization": f"Bearer {_token(number, options)}", "accept": "application/json"},
         json={
             "phone_number": number.removeprefix("+"),

@@ -59,8 +59,9 @@ def without_password(url: str) -> tuple[str, str]:
     who, at, hosts = parts.netloc.rpartition("@")
     user, _, password = who.partition(":")
     bare = _written([pair for pair in options if pair[0] != "password"])
+    behind = parts._replace(scheme="", netloc="", query=bare).geturl()
     return (
-        parts._replace(netloc=f"{user}{at}{hosts}", query=bare).geturl(),
+        f"{parts.scheme}://{user}{at}{hosts}{behind}",  # of no host and no user `geturl` leaves the slashes away
         dict(options).get("password") or unquote(password),
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Literal, NamedTuple, TypeAlias
 
-from app.models.lookup import Call, HttpAnswer, Options
+from app.models.http import Call, HttpAnswer, Options
 
 Kind = Literal["DEACT", "TRANSFER", "SUSPEND", "RESUME", "ACTIVATION", "PORT"]
 GONE: frozenset[Kind] = frozenset({"DEACT", "TRANSFER"})

@@ -1,4 +1,4 @@
-"""What is asked of a lookup provider and what it answers: HTTP as plain values, and one neutral record."""
+"""What a lookup provider is, and what it tells of a number: one neutral record."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
+
+from app.models.http import Call, HttpAnswer, Options
 
 LineType = Literal[
     "mobile", "landline", "voip", "toll_free", "premium", "shared_cost", "personal", "pager", "uan", "voicemail",
@@ -22,29 +24,6 @@ ANSWERS: frozenset[Failure] = frozenset({"invalid_number", "not_found", "no_cove
 RETRIED: frozenset[Failure] = frozenset({"rate_limited", "provider_error", "malformed"})
 STOPPING: frozenset[Failure] = frozenset({"auth", "quota"})
 """Failures that stop the whole provider until a person or a restart."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One HTTP request, ready to be sent. `json` and `content` exclude each other. Never logged: it holds secrets."""
-
-    method: Literal["GET", "POST"]
-    url: str
-    params: Sequence[tuple[str, str]] = ()
-    headers: Mapping[str, str] = field(default_factory=dict)
-    basic: tuple[str, str] | None = None
-    json: Any = None
-    content: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HttpAnswer:
-    """What came back. `headers` have lower-case names; `cut` says that the body ended before its announced length."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +66,6 @@ class Failed:
     error: Failure
     detail: str = ""
     retry_after: float | None = None
-
-
-Options = Mapping[str, Any]
-"""`[lookup.NAME]` of the settings, secrets as plain text."""
 
 
 @dataclass(frozen=True, slots=True)

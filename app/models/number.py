@@ -17,6 +17,7 @@ State = Literal[
 Waiting = Literal["lookup", "no_lookup_provider", "budget", "person", "sender"]
 Consent = Literal["opted_in", "opted_out"]
 Scope = Literal["list", "sender", "all"]
+LadderName = Literal["unknown_subscriber", "soft", "no_detail"]
 
 PRECEDENCE: tuple[State, ...] = (
     "reassigned", "deactivated", "disconnected", "invalid", "not_sms_capable",
@@ -118,7 +119,7 @@ class Number(Struct, frozen=True, gc=False, omit_defaults=True):
     conditions: dict[str, Fact] = field(default_factory=dict)
     cleared: dict[str, datetime] = field(default_factory=dict)
     strikes: dict[str, tuple[datetime, ...]] = field(default_factory=dict)
-    ladders: dict[str, tuple[Strike, ...]] = field(default_factory=dict)
+    ladders: dict[LadderName, tuple[Strike, ...]] = field(default_factory=dict)
     unknown: tuple[Fact, ...] = ()
     deliveries: tuple[int, ...] = ()
     senders: dict[str, Reach] = field(default_factory=dict)
@@ -203,7 +204,7 @@ class Verdict(Struct, frozen=True, gc=False, omit_defaults=True):
     released: bool = False
     received_at: datetime | None = None
     stalled: Stalled | None = None
-    ladder: str | None = None
+    ladder: LadderName | None = None
     rung: Fact | None = None
     rungs: int = 2
     apart: str | None = None

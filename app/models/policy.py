@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
-from app.models.number import Scope, State
+from app.models.number import LadderName, Scope, State
 
 Mode = Literal["lookup_first", "strict"]
 Ends = Literal["keep", "sender", "everyone"]
-LadderName = Literal["unknown_subscriber", "soft", "no_detail"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl
 
 from msgspec import Struct
 
-from app.models.lookup import Call, HttpAnswer, LineType, Options
+from app.models.http import Call, HttpAnswer, Options
+from app.models.lookup import LineType
 
 
 class Status(StrEnum):
@@ -137,6 +138,12 @@ class Link:
     code_space: str | None = None
     codes: Mapping[str, str] = field(default_factory=dict)
     region: str = "US"
+
+    @property
+    def table(self) -> str:
+        """Where the settings speak of it: `gateways.twilio.accounts.eu`."""
+        own = f"gateways.{self.gateway.replace('/', '.')}"
+        return f"{own}.accounts.{self.account}" if self.account else own
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -28,6 +28,12 @@ COMING_MOST = 256 * MIB
 """Bytes of all bodies that are being read: a thousand connections with 8 MiB each would take all memory there is."""
 SMALL = 64 * 1024
 """Bytes up to which a body has room whatever else is being read."""
+PART_MOST = 64 * 1024
+"""Bytes that are decompressed at a time."""
+MEMBERS_MOST = 1_000
+"""Gzips one behind the other in a body: 8 MiB have room for 400,000 empty ones, which would take seconds."""
+WBITS = {"gzip": 47, "x-gzip": 47, "deflate": 15}
+"""How zlib is asked for a Content-Encoding."""
 
 
 class SmallBody(KnownQuery):
@@ -67,16 +73,14 @@ class NotCompressed(ValueError):
 
 async def read_body(request: Request, most: int) -> bytes:
     """The body, decompressed. Raises Problem 413 beyond `most` bytes, 408 when it takes too long, NotCompressed."""
-    encoding = _encoding(request)
     try:
         raw = await _reading.within(WITHIN, _stream(request, most))
     except TimeoutError as error:
         raise Problem(408, f"the body did not arrive within {WITHIN:.0f} s") from error
     except ClientDisconnect as error:
         raise Problem(400, "the connection was closed before the body was complete") from error
-    if encoding in {"identity", ""}:
-        return raw
-    return _inflate(raw, encoding, most)
+    encoding = _encoding(request)
+    return raw if encoding in _PLAIN else _inflate(raw, encoding, most)
 
 
 def _encoding(request: Request) -> str:
@@ -162,19 +166,77 @@ async def _stream(request: Request, most: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+# What is packed ------------------------------------------------------------------------------------------------------
+
+_PLAIN = frozenset({"identity", ""})
+
+
+class Inflating:
+    """What is decompressed part by part. Of gzip several may stand one behind the other (RFC 1952, 2.2); whatever else
+    follows on the end is an error. A stream that has ended must not be asked again: it hands back what it was given.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        self._wbits = WBITS[encoding]
+        self._stream = zlib.decompressobj(self._wbits)
+        self._members = 1
+
+    @property
+    def ended(self) -> bool:
+        return self._stream.eof
+
+    def parts(self, raw: bytes) -> Iterator[bytes]:
+        """Of at most PART_MOST bytes. Raises zlib.error."""
+        while raw:
+            if self._stream.eof:
+                self._next()
+            yield self._stream.decompress(raw, PART_MOST)
+            raw = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
+
+    def _next(self) -> None:
+        self._members += 1
+        if self._members > MEMBERS_MOST:
+            raise zlib.error("too many members")
+        self._stream = zlib.decompressobj(self._wbits)
+
+
 def _inflate(raw: bytes, encoding: str, most: int) -> bytes:
-    if encoding not in {"gzip", "x-gzip", "deflate"}:
+    if encoding not in WBITS:
         raise NotCompressed(raw)
-    stream = zlib.decompressobj(wbits=47 if encoding != "deflate" else 15)
+    inflating, parts, size = Inflating(encoding), [], 0
     try:
-        body = stream.decompress(raw, most + 1)
+        for start in range(0, len(raw), PART_MOST):  # each member copies what is behind it
+            for part in inflating.parts(raw[start : start + PART_MOST]):
+                parts.append(part)
+                size += len(part)
+                if size > most:
+                    raise too_large(most)
     except zlib.error as error:
         raise NotCompressed(raw) from error
-    if len(body) > most:
-        raise too_large(most)
-    if not stream.eof:
+    if not inflating.ended:
         raise NotCompressed(raw)
-    return body
+    return b"".join(parts)
+
+
+async def unpacked(request: Request) -> AsyncIterator[bytes]:
+    """The body in parts of bounded size, decompressed. Raises TimeoutError when nothing comes, NotCompressed."""
+    encoding = _encoding(request)
+    if encoding not in _PLAIN and encoding not in WBITS:
+        raise NotCompressed(b"")
+    inflating = None if encoding in _PLAIN else Inflating(encoding)
+    stream = aiter(request.stream())
+    while True:
+        async with asyncio.timeout(WITHIN):
+            part = await anext(stream, None)
+        if part is None:
+            if inflating and not inflating.ended:
+                raise NotCompressed(b"")
+            return
+        try:
+            for one in inflating.parts(part) if inflating else (part,):
+                yield one
+        except zlib.error as error:
+            raise NotCompressed(b"") from error
 
 
 def too_large(most: int) -> Problem:

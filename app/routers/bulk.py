@@ -6,7 +6,6 @@ While one part is shaped, the query of the next one runs.
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from app.models import api
 from app.models.phone import e164
 from app.routers.answers import JSON, NDJSON, asked_of, dumps
-from app.routers.body import MARK, RECEIPTS_MOST, WITHIN, NotCompressed, read_body
+from app.routers.body import MARK, RECEIPTS_MOST, NotCompressed, read_body, unpacked
 from app.routers.problems import Problem
 from app.services import status
 from app.services.connection import is_lost
@@ -30,7 +29,6 @@ from app.services.status import AT_ONCE, Asked
 
 LINE_MOST = 8 * 1024
 """Bytes of one line: a number, a sender and a list are a few hundred."""
-PART_MOST = 64 * 1024
 
 _LINE = {"anyOf": [{"type": "string"}, {"$ref": "#/components/schemas/LineQuestion"}]}
 QUESTIONS = {JSON: {"schema": {"$ref": "#/components/schemas/BulkQuestion"}}, NDJSON: {"itemSchema": _LINE}}
@@ -118,7 +116,17 @@ Rows = dict[str, Any]
 
 def _ask(engine: AsyncEngine, parts: Iterator[list[Entry]]) -> tuple[list[Entry], asyncio.Task[Rows] | None]:
     part = next(parts, None)
-    return (part, asyncio.create_task(_read(engine, part))) if part else ([], None)
+    if not part:
+        return [], None
+    reading = asyncio.create_task(_read(engine, part))
+    reading.add_done_callback(_heard)
+    return part, reading
+
+
+def _heard(reading: asyncio.Task[Rows]) -> None:
+    """A part that fails after the one before it, or after its caller has gone, is nobody's error any more."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 async def _read(engine: AsyncEngine, part: Sequence[Entry]) -> Rows:
@@ -206,31 +214,6 @@ async def _lines(request: Request) -> AsyncIterator[list[bytes | None]]:
             yield [line for line in found if line is None or line.strip()]
     if too_long or rest.strip():
         yield [None if too_long else rest]
-
-
-async def unpacked(request: Request) -> AsyncIterator[bytes]:
-    """The body in parts of bounded size, decompressed. Raises TimeoutError when nothing comes, NotCompressed."""
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in {"identity", "gzip", "x-gzip", "deflate"}:
-        raise NotCompressed(b"")
-    inflate = None if encoding == "identity" else zlib.decompressobj(wbits=47 if encoding != "deflate" else 15)
-    stream = aiter(request.stream())
-    while True:
-        async with asyncio.timeout(WITHIN):
-            part = await anext(stream, None)
-        if part is None:
-            if inflate and not inflate.eof:
-                raise NotCompressed(b"")
-            return
-        if inflate is None:
-            yield part
-            continue
-        while part:
-            try:
-                yield inflate.decompress(part, PART_MOST)
-            except zlib.error as error:
-                raise NotCompressed(b"") from error
-            part = inflate.unconsumed_tail
 
 
 def _line_entry(line: bytes | None, region: str) -> Entry:

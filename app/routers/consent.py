@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Security
-from pydantic import BaseModel
 from starlette.responses import Response
 
-from app.models.number import Cause, Fact, OptIn, Scope
+from app.models import api
+from app.models.number import OptIn, Scope
 from app.models.opt_in import InQuery, Moment, OptInCall
 from app.routers.answers import ListName, PhoneNumber, Sender, answer, list_of, number_of, sender_of
 from app.routers.auth import scope
@@ -23,19 +23,7 @@ router = APIRouter(tags=["consent"], route_class=SmallBody)
 PATH = "/v1/senders/{sender:path}/lists/{list:path}/subscribers/{number}"
 
 
-class Subscribed(BaseModel):
-    """Consent on one list as it now stands."""
-
-    number: str
-    sender: str
-    list: str
-    consent: Literal["opted_in", "opted_out"]
-    at: datetime
-    reason: str | None = None
-    was_blocked: bool = False
-
-
-@router.put(PATH, operation_id="optIn", summary="Opt a number in to a list", response_model=Subscribed,
+@router.put(PATH, operation_id="optIn", summary="Opt a number in to a list", response_model=api.Subscribed,
             responses={409: {"description": "A newer opt-out stands, and the list stands as opted out"}})  # fmt: skip
 async def opt_in(request: Request, sender: Sender, list: ListName, number: PhoneNumber, call: OptInCall,  # noqa: A002
                  _: Annotated[None, Security(scope("consent:write"))] = None) -> Response:  # fmt: skip
@@ -52,7 +40,7 @@ async def opt_in(request: Request, sender: Sender, list: ListName, number: Phone
     return _answer(who, stands)
 
 
-@router.delete(PATH, operation_id="optOut", summary="Opt a number out", response_model=Subscribed)
+@router.delete(PATH, operation_id="optOut", summary="Opt a number out", response_model=api.Subscribed)
 async def opt_out(request: Request, sender: Sender, list: ListName, number: PhoneNumber,  # noqa: A002, PLR0917
                   scope: Annotated[Scope | None, Query(description="As the settings say unless given")] = None,
                   reason: Annotated[str, Query(pattern="^[a-z][a-z0-9_]{0,63}$")] = "unsubscribed",
@@ -61,17 +49,15 @@ async def opt_out(request: Request, sender: Sender, list: ListName, number: Phon
     """Of this list, of all lists of the sender, or of everything. It is remembered where no list exists yet.
 
     Without `scope` it reaches as far as `revocation_scope` of the sender or the policy says, and without that, this
-    list alone.
+    list alone. Without `at` it counts from now, and after every opt-in told of before.
     """
     who = _who(request, sender, list, number)
-    now = datetime.now(UTC)
-    if at and at > now + AHEAD:
+    if at and at > datetime.now(UTC) + AHEAD:
         raise Problem(422, "at lies more than 5 minutes ahead: leave it out, or give the moment of the opt-out")
     state = request.app.state
-    fact = Fact(at or now, at or now, reason, Cause("call", source="api"))
     policy = state.meaning.policy
     reach: Scope = scope or policy.revoked(who.sender) or "list"
-    return _answer(who, await consent.opt_out(state.engine, who, fact, reach, policy))
+    return _answer(who, await consent.opt_out(state.engine, who, reason, reach, policy, at=at))
 
 
 def _who(request: Request, sender: str, list_: str, number: str) -> Place:

@@ -24,7 +24,7 @@ from app.routers.body import WITHIN
 from app.routers.problems import Problem
 from app.routers.query import KnownQuery
 from app.services.deactivations.columns import WrongColumns, columns_of
-from app.services.deactivations.importing import Guard, Order, TooMuch, UnderWay, take_in
+from app.services.deactivations.importing import Order, TooMuch, UnderWay, take_in
 from app.services.deactivations.unpack import NotAFile
 
 router = APIRouter(tags=["deactivations"], route_class=KnownQuery)
@@ -73,14 +73,13 @@ async def take(
     interrupted goes on when it is sent again.
     """
     state = request.app.state
-    guard = Guard(state.settings.feeds.guard, state.settings.feeds.guard_at_least)
     order_of = _described(_feed(feed), date, name, columns, state.settings.region)
     with tempfile.TemporaryFile(prefix="sendable-feed-") as raw:
         file = cast("BinaryIO", raw)
         await _spool(request, file)
         order = Order(file=file, dry_run=dry_run, sure=yes, **order_of)
         try:
-            outcome = await take_in(state.engine, state.meaning, order, guard)
+            outcome = await take_in(state.engine, state.meaning, order, state.guard)
         except TooMuch as error:
             lists = [one._asdict() for one in error.lists]
             raise Problem(409, f"{error}: add `yes=true` if it is meant", lists=lists) from error

@@ -10,7 +10,8 @@ from starlette.responses import Response, StreamingResponse
 
 from app.models import api
 from app.routers.answers import EVENTS, JSON, answer, dumps, wanted, wrong
-from app.routers.auth import Reads
+from app.routers.auth import Reads, require
+from app.routers.problems import Problem
 from app.routers.query import KnownQuery
 from app.services import feed
 from app.services.feed import Changes, Feed
@@ -45,10 +46,10 @@ async def changes(
     """The feed. Whoever goes on from `next` sees every change exactly once, however many processes write.
 
     With `Accept: text/event-stream` it stays open: an event a change, its `id` the cursor, a comment now and then to
-    show that the stream lives. `EventSource` resumes by itself.
+    show that the stream lives. `EventSource` resumes by itself. It ends with its key.
     """
     if wanted(request, JSON, EVENTS) == EVENTS:
-        return await _stream(request.app.state.feed, after if last_event_id is None else _event_id(last_event_id))
+        return await _stream(request, after if last_event_id is None else _event_id(last_event_id))
     rows = await feed.page(request.app.state.reads, after, limit)
     return answer({"items": [*map(feed.shape, rows)], "next": rows[-1].seq if rows else after})
 
@@ -59,16 +60,21 @@ def _event_id(text: str) -> int:
     raise wrong("Last-Event-ID", "not the id of an event of this stream: send the last one back as it came")
 
 
-async def _stream(stream: Feed, after: int) -> Response:
+async def _stream(request: Request, after: int) -> Response:
     """Our own few lines and not sse-starlette: that one writes every event, and so phone numbers, to its debug log."""
+    stream: Feed = request.app.state.feed
     pages = stream.follow(after)
     first = await anext(pages, ())  # a database that is away is said before the answer has begun
-    return StreamingResponse(_events(first, pages), media_type=EVENTS, headers=_NOT_BUFFERED)
+    return StreamingResponse(_events(request, first, pages), media_type=EVENTS, headers=_NOT_BUFFERED)
 
 
-async def _events(first: Changes, pages: AsyncIterator[Changes]) -> AsyncIterator[bytes]:
+async def _events(request: Request, first: Changes, pages: AsyncIterator[Changes]) -> AsyncIterator[bytes]:
     yield _written(first)
     async for page in pages:
+        try:
+            await require(request, "numbers:read")
+        except Problem:
+            return  # whoever comes back hears why
         yield _written(page)
 
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
+from app.models import api
 from app.routers.answers import answer, number_of
 from app.routers.auth import Admin, Reads
 from app.routers.body import SmallBody
@@ -38,7 +39,7 @@ class Choice(BaseModel):
         return self
 
 
-@router.get("/v1/held", operation_id="listHeld", summary="List held numbers")
+@router.get("/v1/held", operation_id="listHeld", summary="List held numbers", response_model=api.HeldPage)
 async def list_held(request: Request, code: Word | None = None, code_space: Word | None = None,  # noqa: PLR0917
                     reason: Word | None = None, waiting_for: Word | None = None, after: Word = "",
                     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -53,14 +54,15 @@ async def list_held(request: Request, code: Word | None = None, code_space: Word
     return answer(body)
 
 
-@router.post("/v1/held/release", operation_id="releaseHeld", summary="Let held numbers be texted again")
+@router.post("/v1/held/release", operation_id="releaseHeld", summary="Let held numbers be texted again",
+             response_model=api.Decided)  # fmt: skip
 async def release(request: Request, choice: Choice, _: Admin = None) -> Response:
     """A person's decision: the hold ends, consent is untouched."""
     state = request.app.state
     return _count(await held.release(state.engine, _which(request, choice), state.meaning.policy, "api"))
 
 
-@router.post("/v1/held/opt-out", operation_id="optOutHeld", summary="Give held numbers up")
+@router.post("/v1/held/opt-out", operation_id="optOutHeld", summary="Give held numbers up", response_model=api.Decided)
 async def opt_out(request: Request, choice: Choice, _: Admin = None) -> Response:
     """A person's decision: the hold ends, and with it the number's consent on every list."""
     state = request.app.state

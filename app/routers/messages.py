@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Security
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
+from app.models import api
 from app.models.opt_in import OLDEST, clean
 from app.models.phone import e164, sender_id
 from app.routers.answers import answer
@@ -45,7 +46,8 @@ class SentMessage(BaseModel):
     sent_at: datetime
 
 
-@router.post("/v1/messages", operation_id="registerMessages", summary="Register sent messages")
+@router.post("/v1/messages", operation_id="registerMessages", summary="Register sent messages",
+             response_model=api.Registered)  # fmt: skip
 async def messages(request: Request, _: Annotated[None, Security(scope("messages:write"))] = None) -> Response:
     """Receipts that carry only an id find their number and sender here, whichever of the two comes first.
 

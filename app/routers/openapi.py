@@ -99,8 +99,7 @@ def _errors(path: str, operation: Document) -> Iterator[int]:
 
 _BY_HAND: tuple[type[BaseModel], ...] = (
     api.NumberStatus, api.BulkQuestion, api.BadNumber, api.LineQuestion, api.Change, api.Subscriber, api.Problem,
-    api.Registered, api.HeldPage, api.Decided, api.QuarantinePage, api.Alive, api.Ready, SentMessage,
-    SubscriberLine,
+    SentMessage, SubscriberLine,
 )  # fmt: skip
 
 
@@ -218,11 +217,6 @@ _SENT = {
     }]},
     NDJSON: {"itemSchema": _ref(SentMessage)},
 }  # fmt: skip
-_ANSWERS: dict[str, type[BaseModel]] = {
-    "registerMessages": api.Registered, "listHeld": api.HeldPage, "releaseHeld": api.Decided, "optOutHeld": api.Decided,
-    "listQuarantines": api.QuarantinePage, "releaseQuarantine": api.Decided, "discardQuarantine": api.Decided,
-    "livez": api.Alive, "readyz": api.Ready,
-}  # fmt: skip
 
 
 # The whole document ------------------------------------------------------------------------------------------------
@@ -279,8 +273,6 @@ def _document(app: FastAPI) -> Document:
 
 def _complete(path: str, operation: Document) -> None:
     responses = operation["responses"]
-    if model := _ANSWERS.get(operation["operationId"]):
-        responses["200"]["content"] = {JSON: {"schema": _ref(model)}}
     declared = {int(status) for status in responses if int(status) >= HTTPStatus.BAD_REQUEST}
     for status in sorted(declared | set(_errors(path, operation))):
         said = responses.get(str(status), {}).get("description") if status != _BY_FASTAPI else None

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.responses import Response
 
+from app.models import api
 from app.routers.auth import scope
 from app.routers.problems import Problem
 from app.services import migrate
@@ -34,14 +35,15 @@ _head = cache(migrate.head)
 
 
 @router.head("/livez", include_in_schema=False)
-@router.get("/livez", operation_id="livez", summary="Is the process alive?")
+@router.get("/livez", operation_id="livez", summary="Is the process alive?", response_model=api.Alive)
 async def livez() -> Response:
     """Asks nobody else: a process whose database is away must not be restarted for it. Open without a key."""
     return _json({"alive": True})
 
 
 @router.head("/readyz", include_in_schema=False)
-@router.get("/readyz", operation_id="readyz", summary="May requests be sent here?", responses={503: _PROBLEM})
+@router.get("/readyz", operation_id="readyz", summary="May requests be sent here?", response_model=api.Ready,
+            responses={503: _PROBLEM})  # fmt: skip
 async def readyz(request: Request) -> Response:
     """Whether the database answers and takes writes, its schema is this code's, and receipts have room. Open, too."""
     state = request.app.state

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
+from app.models import api
 from app.routers.answers import answer
 from app.routers.auth import Admin, Reads
 from app.routers.problems import Problem
@@ -18,7 +19,8 @@ router = APIRouter(tags=["held"], route_class=KnownQuery)
 Id = Annotated[int, Path(ge=1, le=NEWEST, description="As the list tells it", examples=[1])]
 
 
-@router.get("/v1/quarantine", operation_id="listQuarantines", summary="List mass events and what was decided")
+@router.get("/v1/quarantine", operation_id="listQuarantines", summary="List mass events and what was decided",
+            response_model=api.QuarantinePage)  # fmt: skip
 async def list_quarantines(request: Request, open_: Annotated[bool | None, Query(alias="open")] = None,
                            after: Annotated[int, Query(ge=1, le=NEWEST)] = NEWEST,
                            limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -29,13 +31,15 @@ async def list_quarantines(request: Request, open_: Annotated[bool | None, Query
     return answer({"items": items, "next": items[-1]["id"] if len(rows) > limit else None})
 
 
-@router.post("/v1/quarantine/{id}/release", operation_id="releaseQuarantine", summary="Let a mass event happen")
+@router.post("/v1/quarantine/{id}/release", operation_id="releaseQuarantine", summary="Let a mass event happen",
+             response_model=api.Decided)  # fmt: skip
 async def release(request: Request, id: Id, _: Admin = None) -> Response:  # noqa: A002
     """A person's decision: the receipts were right. What they do happens, with their own dates."""
     return await _decided(request, id, "release")
 
 
-@router.post("/v1/quarantine/{id}/discard", operation_id="discardQuarantine", summary="Undo a mass event")
+@router.post("/v1/quarantine/{id}/discard", operation_id="discardQuarantine", summary="Undo a mass event",
+             response_model=api.Decided)  # fmt: skip
 async def discard(request: Request, id: Id, _: Admin = None) -> Response:  # noqa: A002
     """A person's decision: the receipts were wrong. It is as if they had not acted, and the numbers are free."""
     return await _decided(request, id, "discard")

@@ -14,8 +14,7 @@ from starlette.responses import Response
 from app.models import api
 from app.routers.answers import CSV, NDJSON, ListName, Sender, answer, list_of, sender_of
 from app.routers.auth import scope
-from app.routers.body import MIB, NotCompressed, too_large
-from app.routers.bulk import unpacked
+from app.routers.body import MIB, NotCompressed, too_large, unpacked
 from app.routers.problems import Problem
 from app.routers.query import KnownQuery
 from app.services import subscribers

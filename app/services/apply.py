@@ -26,6 +26,11 @@ class Applied(NamedTuple):
     held: dict[str, Held]
     changes: list[list[Change]]
 
+    @property
+    def every_change(self) -> list[Change]:
+        """All of them in order, as they are published."""
+        return [change for changed in self.changes for change in changed]
+
 
 async def apply(db: Connection, verdicts: Sequence[Verdict], policy: Policy, now: datetime,
                 *, lacking: set[str] | None = None) -> Applied:  # fmt: skip

@@ -272,6 +272,5 @@ def _fact(at: datetime, cause: Cause) -> Told:
 
 
 def _z(at: datetime) -> str:
-    """As PostgreSQL writes a time: without zeros at its end."""
-    whole, point, part = at.astimezone(UTC).isoformat().removesuffix("+00:00").partition(".")
-    return f"{whole}{point}{part.rstrip('0')}Z"
+    """As a time is written in answers."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -11,18 +11,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from app.models.catalogue import Carriers
-from app.models.number import Cause, Change, Verdict
+from app.models.number import Cause, Verdict
 from app.models.policy import Breaker, Policy
 from app.services.connection import Connection
 from app.services.decide import Registered
-from app.services.settle import Held
-from app.services.shown import network_of
-from app.services.store import OPTED_OUT, Arrival, CountKey, columns
+from app.services.store import Arrival, columns
 
 ALARM = "quarantine"
 PROCESSES = 8
@@ -128,42 +126,6 @@ def _weighs(verdict: Verdict) -> bool:
         return False
     holds = any(fact.lookup or key.startswith("held/") for key, fact in verdict.conditions)
     return bool(holds or verdict.out or (verdict.block and verdict.block.lookup))
-
-
-# What was counted --------------------------------------------------------------------------------------------------
-
-
-class Source(Protocol):
-    """Whose carrier and sender a count stands under."""
-
-    @property
-    def sender(self) -> str: ...
-    @property
-    def carrier(self) -> str: ...
-
-
-def served_by(key: Source, held: Held) -> str:
-    """The carrier under which an opt-out of a key is counted, as the intake does it."""
-    return key.carrier or (network_of(held.shown.carrier) if key.sender else None) or ""
-
-
-def left(changes: Iterable[Change], carrier: str) -> Counter[CountKey]:
-    """Opt-outs of one number, by sender, carrier and hour of the event."""
-    gone = {change.sender: change for change in changes if change.kind == "list.opted_out"}
-    return _hourly(gone.values(), carrier)
-
-
-def taken_back(changes: Iterable[Change], carrier: str) -> Counter[CountKey]:
-    """The same of opt-outs that did not happen after all, less than nothing each."""
-    back = {change.sender: change for change in changes if change.kind == "list.opted_in" and change.reason}
-    return Counter({key: -many for key, many in _hourly(back.values(), carrier).items()})
-
-
-def _hourly(changes: Iterable[Change], carrier: str) -> Counter[CountKey]:
-    return Counter(
-        (change.occurred_at.replace(minute=0, second=0, microsecond=0), change.sender or "", carrier, OPTED_OUT)
-        for change in changes
-    )
 
 
 # One statement each ------------------------------------------------------------------------------------------------

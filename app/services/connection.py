@@ -14,7 +14,7 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import InterfaceError as SQLInterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 RETRY_AFTER = 2
 """Seconds after which a caller should come back."""
@@ -30,8 +30,9 @@ class Busy(Exception):
     """Nothing durable can be written, or nothing read, just now. At the edge: 503 and Retry-After."""
 
 
-# 25006: a demoted primary still answers but takes no writes (seen to last for days after a failover).
-_GONE_STATES = ("08", "57P01", "57P02", "57P03", "25006")
+# 25006: a demoted primary still answers but takes no writes (seen to last for days after a failover). 26000 and 42P05:
+# behind a pooler of transactions the session is another's, which lacks our prepared statements or has others.
+_GONE_STATES = ("08", "57P01", "57P02", "57P03", "25006", "26000", "42P05")
 # Deadlocks, full disks, too many connections, locks and statements given up, files that cannot be read, a password or a
 # database that is being changed: another connection would hear the same.
 _AGAIN_STATES = ("40", "53", "55P03", "57014", "58", "28", "3D")
@@ -109,8 +110,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 async def transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
     """One transaction on one of the engine's connections: committed when the block ends, undone when it raises."""
     async with engine.connect() as pooled:
-        raw = (await pooled.get_raw_connection()).driver_connection
-        assert isinstance(raw, asyncpg.Connection)  # noqa: S101 - the engine has no other driver
+        raw = await driver_of(pooled)
         try:
             async with raw.transaction():
                 yield raw
@@ -120,6 +120,18 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
             if _is_gone(error) and not isinstance(error, TimeoutError):
                 await engine.dispose()  # the pool's other connections led to the same server
             raise
+
+
+async def driver_of(pooled: AsyncConnection) -> Connection:
+    """The driver's connection behind one of the engine's."""
+    raw = (await pooled.get_raw_connection()).driver_connection
+    assert isinstance(raw, asyncpg.Connection)  # noqa: S101 - the engine has no other driver
+    return raw
+
+
+def touched(tag: str) -> int:
+    """How many rows a statement has touched, by the tag that it ended with: `DELETE 3`, `INSERT 0 3`."""
+    return int(tag.rpartition(" ")[2])
 
 
 def _as_text(json: str) -> str:

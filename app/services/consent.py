@@ -11,7 +11,7 @@ from app.models.number import Cause, Consent, Fact, OptIn, Scope, Verdict
 from app.models.policy import Policy
 from app.services import store
 from app.services.apply import apply
-from app.services.connection import transaction
+from app.services.connection import Connection, transaction
 from app.services.shown import consent
 
 
@@ -34,7 +34,8 @@ class Place(NamedTuple):
 
 async def opt_in(engine: AsyncEngine, place: Place, given: OptIn, policy: Policy) -> Stands:
     """Keep an opt-in. An opt-out that is as new or newer stands all the same: the list then stands as opted out."""
-    return await _call(engine, place, agreed(place, given), policy)
+    async with transaction(engine) as db:
+        return await _keep(db, place, agreed(place, given), policy)
 
 
 def agreed(place: Place, given: OptIn) -> Verdict:
@@ -43,18 +44,34 @@ def agreed(place: Place, given: OptIn) -> Verdict:
     return Verdict(place.number, given.at, cause, sender=place.sender, list=place.list, opted_in=given)
 
 
-async def opt_out(engine: AsyncEngine, place: Place, fact: Fact, scope: Scope, policy: Policy) -> Stands:
-    """Keep an opt-out. It outlives every opt-in that is not newer, also on lists that do not exist yet."""
+async def opt_out(engine: AsyncEngine, place: Place, reason: str, scope: Scope, policy: Policy,
+                  *, at: datetime | None) -> Stands:  # fmt: skip
+    """Keep an opt-out. It outlives every opt-in that is not newer, also on lists that do not exist yet. Without `at`
+    it is newer than all that were heard of.
+    """
     number, sender, name = place
-    verdict = Verdict(number, fact.at, fact.cause, sender=sender, list=name, out=fact, scope=scope)
-    return await _call(engine, place, verdict, policy)
-
-
-async def _call(engine: AsyncEngine, place: Place, verdict: Verdict, policy: Policy) -> Stands:
-    now = datetime.now(UTC)
     async with transaction(engine) as db:
-        applied = await apply(db, [verdict], policy, now)
-        await store.publish(db, applied.changes[0])
+        at = at or await _after_all(db, place, scope)
+        fact = Fact(at, at, reason, Cause("call", source="api"))
+        verdict = Verdict(number, at, fact.cause, sender=sender, list=name, out=fact, scope=scope)
+        return await _keep(db, place, verdict, policy)
+
+
+_NEWEST = """
+SELECT max(opted_in_at) FROM subscriptions
+WHERE number = $1 AND ($4 = 'all' OR sender = $2 AND ($4 = 'sender' OR list = $3))
+"""
+
+
+async def _after_all(db: Connection, place: Place, scope: Scope) -> datetime:
+    """Now, or when the clock of whoever told of an opt-in ran ahead of ours, as late as that one."""
+    now, newest = datetime.now(UTC), await db.fetchval(_NEWEST, *place, scope)
+    return max(now, newest) if newest else now
+
+
+async def _keep(db: Connection, place: Place, verdict: Verdict, policy: Policy) -> Stands:
+    applied = await apply(db, [verdict], policy, datetime.now(UTC))
+    await store.publish(db, applied.changes[0])
     before, held = applied.before[place.number], applied.held[place.number]
     subscription = held.lists[place.sender, place.list]
     stands, out = consent(held.number, subscription)

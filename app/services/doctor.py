@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alembic.script import ScriptDirectory
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.gateways import GATEWAYS
 from app.models.tables import metadata
-from app.services import migrate
+from app.services import migrate, partitions
+from app.services.connection import driver_of
 from app.services.finding import Finding, age
 from app.services.lookup import doctor as lookups
 from app.services.lookup import stops
@@ -36,8 +36,8 @@ def of_settings(settings: Settings) -> Iterator[Finding]:
         yield Finding("note", "auth", "off: whoever reaches this address may do everything", "set SENDABLE_AUTH=on")
     links = settings.links()
     for (name, account), link in links.items():
-        about = "gateways." + ".accounts.".join(filter(None, (name.replace("/", "."), account)))
         for_accounts = not account and any(of == name and other.secrets for (of, _), other in links.items())
+        about = link.table
         if settings.auth == "on" and not link.secrets and not for_accounts:
             yield Finding("wrong", about, "has no secret, so it is answered 404", f"give it `secrets` under [{about}]")
         if link.code_space is None and name in GATEWAYS and "code_space" in GATEWAYS[name].hint:
@@ -79,7 +79,7 @@ async def of_database(engine: AsyncEngine, settings: Settings) -> AsyncIterator[
             return
         for finding in await _rights(db):
             yield finding
-        yield await _partitions(db)
+        yield _partitions(await partitions.days(await driver_of(db)))
     async for finding in _waiting(engine, settings):
         yield finding
 
@@ -164,10 +164,9 @@ def _schema(found: str | None) -> Finding:
         return Finding("ok", "schema", f"version {found}")
     if found is None:
         return Finding("wrong", "schema", "not there yet", "run `sendable migrate`")
-    known = {script.revision for script in ScriptDirectory(str(migrate.MIGRATIONS)).walk_revisions()}
     if not migrate.is_ours(found):
         return Finding("wrong", "schema", f"at {found!r}, which is another program's", migrate.OWN_DATABASE)
-    if found not in known:
+    if found not in migrate.versions():
         return Finding("wrong", "schema", f"version {found} is newer than this code ({head})", "start a newer Sendable")
     return Finding("wrong", "schema", f"version {found}; this code needs {head}", "run `sendable migrate`")
 
@@ -225,18 +224,11 @@ def _reader(row: Row[Any]) -> Finding:
     return Finding("ok", "reader", f"{READER} reads the views, and nothing else")
 
 
-_LAST_DAY = text("""
-SELECT max(right(c.relname, 8)) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-WHERE i.inhparent = 'receipts'::regclass AND c.relname ~ '^receipts_[0-9]{8}$'
-""")
-
-
-async def _partitions(db: AsyncConnection) -> Finding:
-    last = (await db.execute(_LAST_DAY)).scalar_one()
-    if last is None:
+def _partitions(days: Sequence[date]) -> Finding:
+    if not days:
         return Finding("note", "partitions", "none yet: the first `sendable serve` makes them")
-    ahead = (datetime.strptime(last, "%Y%m%d").replace(tzinfo=UTC).date() - datetime.now(UTC).date()).days
-    says = f"receipts have room for {ahead} more days" if ahead > 0 else f"receipts have room until {last} only"
+    ahead = (days[-1] - datetime.now(UTC).date()).days
+    says = f"receipts have room for {ahead} more days" if ahead > 0 else f"receipts have room until {days[-1]} only"
     if ahead < 1:
         return Finding("wrong", "partitions", says, "start `sendable serve`; its log says why it makes none")
     return Finding("ok", "partitions", says)

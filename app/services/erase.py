@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.tables import metadata
 from app.services import decide, store
-from app.services.connection import Connection, transaction
+from app.services.connection import Connection, touched, transaction
 from app.services.deactivations import files
 
 BLOCK = 64
@@ -69,7 +69,7 @@ def tables() -> Iterator[str]:
 
 async def _delete(db: Connection, table: str, number: str) -> int:
     done = await db.execute(f"DELETE FROM {table} WHERE number = $1", number, timeout=WITHIN)  # noqa: S608 - our tables
-    return int(done.rpartition(" ")[2])
+    return touched(done)
 
 
 _ADD_NUMBER = "INSERT INTO numbers (number) VALUES ($1) ON CONFLICT DO NOTHING"
@@ -82,7 +82,7 @@ async def _lock(db: Connection, number: str) -> int:
     """
     added = await db.execute(_ADD_NUMBER, number, timeout=WITHIN)
     await db.execute(_LOCK_NUMBER, number, timeout=WITHIN)
-    return int(added.rpartition(" ")[2])
+    return touched(added)
 
 
 _UNNAMED = "DELETE FROM unnamed WHERE strpos(receipt::text, $1) > 0"
@@ -98,7 +98,7 @@ DELETE FROM refused WHERE encode(body, 'escape') ~ $1 OR query ~ $1 OR headers::
 async def _search(db: Connection, statement: str, said: str) -> int:
     """What holds the number somewhere inside: receipts that wait for a name, callbacks that nobody could read."""
     done = await db.execute(statement, said, timeout=WITHIN)
-    return int(done.rpartition(" ")[2])
+    return touched(done)
 
 
 def written(number: str) -> str:
@@ -159,7 +159,7 @@ async def _forget_hints(engine: AsyncEngine, number: str) -> int:
             await db.execute(_IN_NUMBERS, hinted, hint, nothing, timeout=WITHIN)
             await db.execute(_IN_LOOKUPS, hinted, hint, nothing, timeout=WITHIN)
         done = await db.execute(_IN_CHANGES, hint, nothing, timeout=WITHIN)
-    return len(hinted) + int(done.rpartition(" ")[2])
+    return len(hinted) + touched(done)
 
 
 # The key -----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.services.connection import connect, is_lost
+from app.services.connection import Connection, connect, driver_of, is_lost
 from app.services.store import CHANNEL
 
 log = structlog.get_logger(__name__)
@@ -90,8 +90,7 @@ class Feed:
         """A connection that wakes the streams. The event is set when it has gone, or does not answer any more."""
         lost = asyncio.Event()
         async with engine.connect() as db:
-            raw = (await db.get_raw_connection()).driver_connection
-            assert raw is not None  # noqa: S101 - an open connection has one
+            raw = await driver_of(db)
             raw.add_termination_listener(lambda _: lost.set())
             await raw.add_listener(CHANNEL, lambda *_: self.wake())
             probing = asyncio.create_task(_probe(raw, lost))
@@ -152,7 +151,7 @@ async def _within(event: asyncio.Event, seconds: float) -> bool:
         return False
 
 
-async def _probe(raw: Any, lost: asyncio.Event) -> None:  # noqa: ANN401 - asyncpg ships no types
+async def _probe(raw: Connection, lost: asyncio.Event) -> None:
     """Ask the listening connection now and then whether it lives."""
     while not lost.is_set():
         await asyncio.sleep(PROBE)

@@ -70,6 +70,6 @@ async def _decide(engine: AsyncEngine, which: Which, policy: Policy, cause: Caus
         ]
         async with transaction(engine) as db:
             applied = await apply(db, verdicts, policy, now)
-            await store.publish(db, [change for changed in applied.changes for change in changed])
+            await store.publish(db, applied.every_change)
         after, total = rows[-1].number, total + len(rows)
     return total

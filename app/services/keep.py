@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from app.models.number import Change, Verdict
 from app.models.policy import Policy
 from app.models.receipt import FINAL, Receipt
-from app.services import breaker, store
+from app.services import breaker, opt_outs, store
 from app.services.apply import Applied, apply
 from app.services.aside import UNDATED
 from app.services.breaker import Guard
@@ -84,7 +84,7 @@ async def act(db: Connection, pairs: Sequence[Pair], meaning: Meaning, now: date
     others, recounted = applied.changes[len(pairs) :], Counter[CountKey]()
     for verdict, changes in zip(watched.undoing, others[len(besides) :], strict=True):
         key = watched.keys[verdict.apart or ""]
-        recounted.update(breaker.taken_back(changes, breaker.served_by(key, applied.held[verdict.number])))
+        recounted.update(opt_outs.taken_back(changes, opt_outs.served_by(key, applied.held[verdict.number])))
     return Acted(told, [change for changed in others for change in changed], watched.alarms, recounted)
 
 
@@ -186,8 +186,8 @@ def corrected(told: Sequence[Told]) -> Counter[CountKey]:
     counts = Counter[CountKey]()
     for one in told:
         if one.changes:
-            counts.update(breaker.left(one.changes, one.carrier))
-            counts.update(breaker.taken_back(one.changes, one.carrier))
+            counts.update(opt_outs.left(one.changes, one.carrier))
+            counts.update(opt_outs.taken_back(one.changes, one.carrier))
     return counts
 
 

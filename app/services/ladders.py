@@ -12,8 +12,8 @@ from itertools import groupby
 
 from msgspec.structs import replace
 
-from app.models.number import Cause, Fact, Number, Reach, Strike, Verdict
-from app.models.policy import Ladder, LadderName, Policy
+from app.models.number import Cause, Fact, LadderName, Number, Reach, Strike, Verdict
+from app.models.policy import Ladder, Policy
 
 TO_UNREACHABLE = frozenset({"soft", "no_detail"})
 """Ladders whose top makes a number unreachable: until then its failures are kept, and not in force."""
@@ -77,12 +77,13 @@ def asks(number: Number, policy: Policy) -> list[LadderName]:
     """The ladders on which a lookup is to be made: once in a row of strikes."""
     wanted = []
     for name in number.ladders:
-        ladder = policy.ladders.get(name)  # type: ignore[call-overload]
-        strikes = row(number, name) if ladder and ladder.lookup else []  # type: ignore[arg-type]
-        answered = number.cleared.get(asked(name))  # type: ignore[arg-type]
-        if strikes and len(strikes) >= ladder.lookup and (answered is None or answered < strikes[0].at):
+        ladder = policy.ladders.get(name)
+        if ladder is None or ladder.lookup is None:
+            continue
+        strikes, answered = row(number, name), number.cleared.get(asked(name))
+        if len(strikes) >= ladder.lookup and (answered is None or answered < strikes[0].at):
             wanted.append(name)
-    return wanted  # type: ignore[return-value]
+    return wanted
 
 
 # The one that ends consent -----------------------------------------------------------------------------------------

@@ -23,8 +23,7 @@ LOCK_TIMEOUT = "2s"
 PATIENCE = 60
 """Seconds for which a migration that could not get its locks is tried again."""
 _LOCK = 7_316_001
-LOCK_NOT_AVAILABLE = "55P03"
-_LOCKED = {LOCK_NOT_AVAILABLE, "40P01"}
+_LOCKED = {"55P03", "40P01"}
 """A lock that does not come in time, or that is waited for in a ring with those who write meanwhile."""
 _THERE_ALREADY = {"42P06", "42P07", "42710"}
 """A schema, a table, a type of that name."""
@@ -75,12 +74,21 @@ async def version(engine: AsyncEngine) -> str | None:
 
 def head() -> str:
     """The version of this code."""
-    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+    return _scripts().get_current_head() or ""
+
+
+def versions() -> set[str]:
+    """The versions that this code knows: its own and all before."""
+    return {script.revision for script in _scripts().walk_revisions()}
 
 
 def is_ours(version: str) -> bool:
     """Whether it is one of Sendable's, of whatever release; else another program migrates there."""
     return _OURS.fullmatch(version) is not None
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
 
 
 def _config() -> Config:
@@ -100,10 +108,9 @@ def _upgrade(connection: Connection) -> None:
     if connection.execute(text("SELECT current_schema()")).scalar() is None:
         raise SchemaError(NO_SCHEMA)
     found = _version(connection)
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if found and not is_ours(found):
         raise SchemaError(f"the database is another program's: its schema is at {found!r}; {OWN_DATABASE}")
-    if found and found not in known:
+    if found and found not in versions():
         raise SchemaError(
             f"the database is at version {found}, newer than this code ({head()}): start a newer Sendable"
         )

@@ -5,12 +5,10 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 
 import structlog
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from asyncpg import LockNotAvailableError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.services import migrate
-from app.services.connection import transaction
+from app.services.connection import Connection, transaction
 
 log = structlog.get_logger(__name__)
 
@@ -18,52 +16,50 @@ DAYS_AHEAD = 7
 DROP_WITHIN = "200ms"
 LOCK = 7_316_003
 
-_PARTITIONS = text("""
-SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+_DAYS = """
+SELECT right(c.relname, 8) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = 'receipts'::regclass AND c.relname ~ '^receipts_[0-9]{8}$' ORDER BY 1
-""")
+"""
+
+
+async def days(db: Connection) -> list[date]:
+    """The days that have a partition, oldest first. A receipt of any other day of arrival is not taken."""
+    return [date.fromisoformat(row[0]) for row in await db.fetch(_DAYS)]
 
 
 async def make_room(engine: AsyncEngine, kept: timedelta) -> None:
     """Make the coming days' partitions, drop those that are older than `kept`."""
     now = datetime.now(UTC)
-    async with engine.begin() as db:
-        await db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-        await db.execute(text("SET LOCAL lock_timeout = '5s'"))
+    async with transaction(engine) as db:
+        await db.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+        await db.execute("SET LOCAL lock_timeout = '5s'")
         await _make_days(db, now.date())
     await _drop_days(engine, (now - kept).date())
 
 
-async def _make_days(db: AsyncConnection, today: date) -> None:
+async def _make_days(db: Connection, today: date) -> None:
     """Attached, and not made as parts: that would lock out whoever reads receipts, and wait for a `pg_dump` to end."""
-    there = set((await db.execute(_PARTITIONS)).scalars())
+    there = await days(db)
     for day in (today + timedelta(days=ahead) for ahead in range(-1, DAYS_AHEAD + 1)):
-        if (name := _name(day)) not in there:
-            until = day + timedelta(days=1)
-            await db.execute(text(f"CREATE TABLE {name} (LIKE receipts)"))
+        if day not in there:
+            name, until = _name(day), day + timedelta(days=1)
+            await db.execute(f"CREATE TABLE {name} (LIKE receipts)")
             # Receipts have no key of their own; without this no publication of all tables lets one be named or erased.
-            await db.execute(text(f"ALTER TABLE {name} REPLICA IDENTITY FULL"))
-            await db.execute(
-                text(f"ALTER TABLE receipts ATTACH PARTITION {name} FOR VALUES FROM ('{day}Z') TO ('{until}Z')")
-            )
+            await db.execute(f"ALTER TABLE {name} REPLICA IDENTITY FULL")
+            await db.execute(f"ALTER TABLE receipts ATTACH PARTITION {name} FOR VALUES FROM ('{day}Z') TO ('{until}Z')")
 
 
 async def _drop_days(engine: AsyncEngine, oldest: date) -> None:
     """Whoever writes receipts waits as long as we do; while somebody reads them, the days stay until the next look."""
     try:
-        async with engine.begin() as db:
-            await db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-            await db.execute(text(f"SET LOCAL lock_timeout = '{DROP_WITHIN}'"))
-            for name in (await db.execute(_PARTITIONS)).scalars():
-                if name < _name(oldest):
-                    await db.execute(text(f"DROP TABLE {name}"))
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != migrate.LOCK_NOT_AVAILABLE:
-            raise
+        async with transaction(engine) as db:
+            await db.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+            await db.execute(f"SET LOCAL lock_timeout = '{DROP_WITHIN}'")
+            for day in await days(db):
+                if day < oldest:
+                    await db.execute(f"DROP TABLE {_name(day)}")
+    except LockNotAvailableError:
         log.info("old receipts are dropped later: somebody reads them")
-
-
-_THERE = "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL"
 
 
 async def has_room(engine: AsyncEngine) -> bool:
@@ -72,7 +68,7 @@ async def has_room(engine: AsyncEngine) -> bool:
     """
     today = datetime.now(UTC).date()
     async with transaction(engine) as db:
-        return bool(await db.fetchval(_THERE, _name(today), _name(today + timedelta(days=1))))
+        return {today, today + timedelta(days=1)} <= {*await days(db)}
 
 
 def _name(day: date) -> str:

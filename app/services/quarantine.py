@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Aside, Cause, Verdict
 from app.models.policy import Policy
-from app.services import breaker, store
+from app.services import breaker, opt_outs, store
 from app.services.apply import apply
 from app.services.breaker import ALARM
 from app.services.connection import Connection, transaction
@@ -49,7 +49,6 @@ _DECIDE = """
 UPDATE quarantines SET decision = $2, decided_at = $3, decided_by = $4 WHERE id = $1 AND decision IS NULL
 RETURNING key, sender, carrier
 """
-_CLEAR = "UPDATE alarms SET cleared_at = $3 WHERE kind = $1 AND key = $2 AND cleared_at IS NULL"
 
 
 async def decide(engine: AsyncEngine, id_: int, decision: Decision, policy: Policy, by: str) -> int | None:
@@ -61,7 +60,7 @@ async def decide(engine: AsyncEngine, id_: int, decision: Decision, policy: Poli
         row = await db.fetchrow(_DECIDE, id_, decision, now, by)
         if row is None:
             return None
-        await db.execute(_CLEAR, ALARM, row["key"], now)
+        await store.clear_alarms(db, [ALARM], now, [row["key"]])
     return await _carry_out(engine, _Closing(id_, row["key"], row["sender"], row["carrier"], decision, by), policy)
 
 
@@ -104,9 +103,9 @@ async def _let_go(db: Connection, numbers: Sequence[str], closing: _Closing, pol
     applied = await apply(db, verdicts, policy, now)
     counts: Counter[CountKey] = Counter()
     for verdict, changes in zip(verdicts, applied.changes, strict=True):
-        counts.update(breaker.left(changes, breaker.served_by(closing, applied.held[verdict.number])))
+        counts.update(opt_outs.left(changes, opt_outs.served_by(closing, applied.held[verdict.number])))
     await store.count(db, counts)
-    await store.publish(db, [change for changed in applied.changes for change in changed])
+    await store.publish(db, applied.every_change)
 
 
 # Upkeep ------------------------------------------------------------------------------------------------------------
@@ -156,10 +155,10 @@ async def _catch(engine: AsyncEngine, policy: Policy) -> None:
             applied = await apply(db, undoing, policy, now)
             counts: Counter[CountKey] = Counter()
             for verdict, changes in zip(undoing, applied.changes, strict=True):
-                carrier = breaker.served_by(keys[verdict.apart or ""], applied.held[verdict.number])
-                counts.update(breaker.taken_back(changes, carrier))
+                carrier = opt_outs.served_by(keys[verdict.apart or ""], applied.held[verdict.number])
+                counts.update(opt_outs.taken_back(changes, carrier))
             await store.count(db, counts)
-            await store.publish(db, [change for changed in applied.changes for change in changed])
+            await store.publish(db, applied.every_change)
 
 
 async def _age(engine: AsyncEngine, policy: Policy) -> int:

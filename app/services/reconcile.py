@@ -18,13 +18,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
 
 from app.gateways import answered
-from app.models.lookup import HttpAnswer, Options
+from app.models.http import HttpAnswer, Options
 from app.models.receipt import FINAL, Gateway, Link, Missed, Receipt
+from app.services import register
 from app.services.connection import Busy, transaction
 from app.services.intake import Intake
 from app.services.lookup.breaker import Pace
 from app.services.lookup.transport import Transport, Unreached
-from app.services.upkeep import REGISTER_KEPT
 
 TRIES = 3
 WITHIN = 15.0
@@ -86,7 +86,7 @@ _ASKED = "UPDATE messages SET asked_at = $4 WHERE gateway = $1 AND account = $2 
 
 def _due(link: Link, after: str, older: timedelta, now: datetime) -> tuple[object, ...]:
     final = [status.value for status in FINAL]
-    return (link.gateway, link.account, after, now - older, now - AGAIN, final, now - 2 * REGISTER_KEPT)
+    return (link.gateway, link.account, after, now - older, now - AGAIN, final, now - 2 * register.KEPT)
 
 
 async def waiting(engine: AsyncEngine, link: Link, older: timedelta) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,6 +19,8 @@ from app.services.store import Arrival
 
 AT_ONCE = 5_000
 """Messages in one transaction: the feed's order is the order of commits, so none may last long."""
+KEPT = timedelta(days=14)
+"""For which a message's number is found by its id, and a receipt waits for it."""
 
 
 class Sent(NamedTuple):

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Number, Step, Subscription, Verdict
 from app.models.policy import Policy
-from app.services import aside, store
+from app.services import aside, register, store
 from app.services import past as kept
 from app.services.connection import Connection
 from app.services.decide import Registered, decide
@@ -26,7 +26,6 @@ from app.services.past import Past, looking
 from app.services.shown import show
 from app.services.store import Arrival
 from app.services.taken_out import TakenOut, taken_out
-from app.services.upkeep import REGISTER_KEPT
 
 Tell = Callable[[int, int], None]
 EVER = datetime(2000, 1, 1, tzinfo=UTC)
@@ -211,7 +210,7 @@ def _verdicts(arrival: Arrival, known: Registered | None, number: Number, rules:
     """
     entries: list[Registered | None] = [known, None] if known else [None]
     forgotten = known is None and arrival.receipt.sent_at is None and arrival.receipt.message_id is not None
-    if forgotten and arrival.arrived < rules.now - REGISTER_KEPT + timedelta(days=1):
+    if forgotten and arrival.arrived < rules.now - register.KEPT + timedelta(days=1):
         entries.append(Registered(number.number, arrival.receipt.sender or "", EVER, carrier=""))
     for entry in entries:
         verdict = decide(arrival.receipt, arrival.reason, arrival.arrived, rules.policy, entry, brand=arrival.brand)

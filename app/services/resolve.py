@@ -109,7 +109,7 @@ def _of_the_number(follows: _Follows, kind: Kind, found: Found | None, cause: Ca
     at = follows.moment.at
     if kind == "gone" and found:
         since = min(found.deactivated_at or at, at)
-        fact = Fact(at, since, "disconnected", cause)
+        fact = Fact(at, since - INSTANT, "disconnected", cause)  # only what is older ends: days begin at midnight
         follows.conditions["deactivated/disconnected"] = fact
         follows.outs.append((None, fact))
         follows.clear("held", "porting")

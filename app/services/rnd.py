@@ -17,7 +17,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.lookups import rnd
-from app.models.lookup import Options
+from app.models.http import Options
 from app.models.number import Cause, Fact, Verdict
 from app.models.policy import Policy
 from app.services import store
@@ -168,7 +168,7 @@ async def _act(db: Connection, checked: Iterable[Checked], policy: Policy, now: 
     verdicts = [verdict(one, now) for one in sorted(checked, key=lambda one: one.asked) if one.told == "yes"]
     if verdicts:
         applied = await apply(db, verdicts, policy, now)
-        await store.publish(db, [change for changed in applied.changes for change in changed])
+        await store.publish(db, applied.every_change)
 
 
 def verdict(checked: Checked, now: datetime) -> Verdict:

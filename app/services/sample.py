@@ -98,12 +98,9 @@ def covers_url(gateway: Gateway, link: Link, secret: str) -> bool:
 # What the doctor finds ---------------------------------------------------------------------------------------------
 
 
-async def of_gateway(
-    gateway: Gateway, account: str, link: Link, own_address: str, *, auth: bool
-) -> AsyncIterator[Finding]:
+async def of_gateway(gateway: Gateway, link: Link, own_address: str, *, auth: bool) -> AsyncIterator[Finding]:
     """The settings of one link, then a sample for each of its live secrets."""
-    about = "gateways." + ".accounts.".join(filter(None, (gateway.name.replace("/", "."), account)))
-    wrong = False
+    about, wrong = link.table, False
     for finding in _settings(gateway, link, about, auth=auth):
         wrong = wrong or finding.level == "wrong"
         yield finding

@@ -91,7 +91,9 @@ def _changes(number: Number, before: Shown, after: Shown, verdict: Verdict) -> I
 
 def _consent_changes(held: Held, acting: Number, lists: Mapping[tuple[str, str], Subscription],
                      verdict: Verdict) -> Iterator[Change]:  # fmt: skip
-    """An opt-out that the breaker takes back is told with its own reason and date: who counts can undo it."""
+    """An opt-out that the breaker takes back is told with its own reason and date: who counts can undo it. One that was
+    remembered and stands against an older opt-in is told with its own cause and date: the opt-in ended nothing.
+    """
     for key, subscription in sorted(lists.items()):
         known = held.lists.get(key)
         was, had = consent(held.acting, known) if known else (None, None)
@@ -100,8 +102,11 @@ def _consent_changes(held: Held, acting: Number, lists: Mapping[tuple[str, str],
             kind = "list.opted_in" if now == "opted_in" else "list.opted_out"
             about = out.reason if out else None
             change = _change(acting, kind, verdict, (was, now), about, sender=key[0], list=key[1])
-            undone = had if verdict.apart and now == "opted_in" else None
-            yield replace(change, reason=undone.reason, occurred_at=undone.at) if undone else change
+            if had and verdict.apart and now == "opted_in":
+                change = replace(change, reason=had.reason, occurred_at=had.at)
+            if out and verdict.opted_in:
+                change = replace(change, cause=out.cause, occurred_at=out.at)
+            yield change
 
 
 def _change(number: Number, kind: str, verdict: Verdict, step: tuple[str | None, str | None], reason: str | None,

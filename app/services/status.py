@@ -19,13 +19,13 @@ AT_ONCE = 1_000
 
 # PostgreSQL writes a number's carrier and lists as they are answered: it does so while Python shapes the rows before,
 # and most of it goes out unread. Each list is judged by its own consent alone; the rest is for the functions below.
-# Our connections are in UTC: a time as JSON ends in `+00:00` there, which is cut off for the `Z`.
+# A time is written as Python writes those beside it: our connections are in UTC, and whole seconds have no fraction.
 _STATUS = text("""
 SELECT w.number, n.state, n.reason, n.waiting_for, n.until,
        -- A number that only a deactivation file has spoken of has no steps: its evidence is that file's record.
        CASE WHEN n.noted_by IS NULL THEN n.steps ELSE jsonb_build_array(jsonb_build_object(
            'state', n.state, 'reason', n.reason, 'fact', jsonb_build_object(
-           'at', left(to_json(n.dead_since) #>> '{}', -6) || 'Z', 'cause',
+           'at', replace(to_char(n.dead_since, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), '.000000Z', 'Z'), 'cause',
            jsonb_build_object('code_space', 'deactivation_feed', 'code',
                               CASE n.reason WHEN 'number_changed' THEN 'TRANSFER' ELSE 'DEACT' END)))) END AS steps,
        n.changed_at, n.last_receipt_at,
@@ -42,7 +42,8 @@ SELECT w.number, n.state, n.reason, n.waiting_for, n.until,
                 'reason', CASE WHEN s.consent = 'opted_out' THEN s.reason
                     -- The number came back by an opt-in to another list: this one is older than its last deactivation.
                     WHEN s.opted_in_at <= n.dead_since THEN 'deactivated' END,
-                'at', left(to_json(s.at) #>> '{}', -6) || 'Z') ORDER BY s.sender, s.list)
+                'at', replace(to_char(s.at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), '.000000Z', 'Z'))
+                ORDER BY s.sender, s.list)
         FROM subscriptions s WHERE s.number = w.number) AS lists
 FROM unnest(CAST(:numbers AS text[])) AS w (number) LEFT JOIN numbers n USING (number)
 """)

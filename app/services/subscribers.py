@@ -169,7 +169,7 @@ async def _apply_group(engine: AsyncEngine, import_: UUID, policy: Policy) -> in
         if group:
             applied = await apply(db, [agreed(one.place, one.opt_in) for one in group], policy, now)
             await _tell(db, import_, group, applied)
-            await store.publish(db, [change for changed in applied.changes for change in changed])
+            await store.publish(db, applied.every_change)
     return len(group)
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.gateways import cut, read
 from app.models.receipt import Broken, Callback, Gateway, Link, Receipt
-from app.services import metrics, store
+from app.services import metrics, partitions, store
 from app.services.arrival import arrival
 from app.services.connection import transaction
 from app.services.intake import GROUP_MOST
@@ -175,9 +175,9 @@ async def commit(engine: AsyncEngine, meaning: Meaning, tried: Iterable[Again], 
         now = datetime.now(UTC)
         ids = [one.id for one in group if one.id is not None]
         async with transaction(engine) as db:
-            days = {row[0] for row in await db.fetch(_DAYS)}
+            days = {*await partitions.days(db)}  # one that is gone takes no more
             arrivals = [
-                arrival(receipt, one.arrived if f"{one.arrived:%Y%m%d}" in days else now, meaning)
+                arrival(receipt, one.arrived if one.arrived.date() in days else now, meaning)
                 for one in group
                 for receipt in one.receipts
             ]
@@ -187,13 +187,6 @@ async def commit(engine: AsyncEngine, meaning: Meaning, tried: Iterable[Again], 
         metrics.taken(taken, len(arrivals) - len(taken))
         gone, receipts = gone + dropped, receipts + len(taken)
     return gone, receipts
-
-
-_DAYS = r"""
-SELECT right(c.relname, 8) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-WHERE i.inhparent = 'receipts'::regclass AND c.relname ~ '^receipts_[0-9]{8}$'
-"""
-"""Receipts are kept by day of arrival; a day that is gone takes no more."""
 
 
 def _groups(tried: Iterable[Again]) -> list[list[Again]]:

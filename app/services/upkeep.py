@@ -19,9 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.models.catalogue import Code
 from app.models.number import Cause, Verdict
 from app.models.policy import Policy, Rule
-from app.services import breaker, partitions, quarantine, store
+from app.services import breaker, partitions, quarantine, register, store
 from app.services.apply import apply
-from app.services.connection import Connection, is_lost, transaction
+from app.services.connection import Connection, is_lost, touched, transaction
 from app.services.lookup import stops
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ HOUSE_EVERY = 3_600.0
 HOUSE_FIRST = 60.0
 """Seconds after a start, which would wait for minutes where much came past its time while nobody ran."""
 KEYS_KEPT = timedelta(days=8)
-REGISTER_KEPT = timedelta(days=14)
 WORDS_KEPT = timedelta(days=90)
 SPEND_KEPT = timedelta(days=31)
 IMPORTS_KEPT = timedelta(days=7)
@@ -142,7 +141,7 @@ def _lapses_alone(rule: Rule) -> bool:
 async def _settle_again(db: Connection, numbers: Sequence[str], policy: Policy, cause: Cause) -> None:
     now = datetime.now(UTC)
     applied = await apply(db, [Verdict(number, now, cause) for number in numbers], policy, now)
-    await store.publish(db, [change for changed in applied.changes for change in changed])
+    await store.publish(db, applied.every_change)
 
 
 # Retention -----------------------------------------------------------------------------------------------------------
@@ -166,8 +165,8 @@ async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
     history = now - settings.changes_kept
     for table, column, oldest in (
         ("receipt_keys", "arrived_at", now - KEYS_KEPT),
-        ("messages", "registered_at", now - REGISTER_KEPT),
-        ("unnamed", "received_at", now - REGISTER_KEPT),
+        ("messages", "registered_at", now - register.KEPT),
+        ("unnamed", "received_at", now - register.KEPT),
         ("changes", "committed_at", history),
         ("unknown_words", "last_at", now - WORDS_KEPT),
         ("lookup_answers", "asked_at", history),
@@ -187,20 +186,19 @@ async def _delete(engine: AsyncEngine, statement: str, oldest: date) -> None:
     """In parts: a day's worth at once would hold its locks, and its connection, for longer than we wait for any."""
     while True:
         async with transaction(engine) as db:
-            deleted = await db.execute(statement, oldest)
-        if deleted != f"DELETE {_PRUNED_AT_ONCE}":
+            deleted = touched(await db.execute(statement, oldest))
+        if deleted < _PRUNED_AT_ONCE:
             return
 
 
 # Alarms ------------------------------------------------------------------------------------------------------------
 
-_END = """
+_END_QUIET = """
 UPDATE alarms a SET cleared_at = $1
-FROM (SELECT kind, key FROM alarms WHERE cleared_at IS NULL AND {which} ORDER BY kind, key FOR UPDATE) AS over
+FROM (SELECT kind, key FROM alarms WHERE cleared_at IS NULL AND last_at < $2 AND kind <> ALL($3::text[])
+      ORDER BY kind, key FOR UPDATE) AS over
 WHERE (a.kind, a.key) = (over.kind, over.key)
 """
-_END_QUIET = _END.format(which="last_at < $2 AND kind <> ALL($3::text[])")
-_END_KNOWN = _END.format(which="kind = 'unknown_code' AND key = ANY($2::text[])")
 _UNKNOWN = "SELECT key FROM alarms WHERE kind = 'unknown_code' AND cleared_at IS NULL"
 
 
@@ -209,7 +207,7 @@ async def end_known(engine: AsyncEngine, meaning: Meaning) -> None:
     async with transaction(engine) as db:
         keys = [row["key"] for row in await db.fetch(_UNKNOWN)]
         known = [key for key in keys if meaning.catalogue.find(*["", *key.split("/")][-2:])]
-        await db.execute(_END_KNOWN, datetime.now(UTC), known)
+        await store.clear_alarms(db, ["unknown_code"], datetime.now(UTC), known)
 
 
 # The catalogue -----------------------------------------------------------------------------------------------------

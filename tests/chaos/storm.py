@@ -12,8 +12,8 @@ from random import Random
 from time import monotonic
 
 from app.config import Settings
-from app.main import meaning_of
 from app.services.meaning import Meaning
+from app.wiring import meaning_of
 from tests.chaos.facts import World
 from tests.chaos.ground import STARTS, Postgres, Served
 from tests.chaos.load import RESUMES, Follower, Load, Log, Stream, until, until_so

@@ -11,6 +11,7 @@ import hmac
 import json
 import warnings
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import jwt
@@ -22,6 +23,7 @@ from messagebird.signed_request import SignedRequest
 from plivo.utils import validate_signature as plivo_takes_v2
 from plivo.utils.signature_v3 import construct_get_url, construct_post_url, get_signature_v3
 from sinch.domains.authentication.sinch_events.v1 import authentication_validation as sinch
+from standardwebhooks import Webhook
 from twilio.request_validator import HMAC_SHA1, HMAC_SHA256, RequestValidator, add_port, remove_port
 from vonage_http_client.auth import Auth
 from vonage_jwt.verify_jwt import verify_signature as vonage_takes
@@ -146,6 +148,16 @@ def sinch_events(asked: Asked) -> Signed:
     return {"url": asked["url"], "headers": JSON | headers, "body": body}
 
 
+def bird(asked: Asked) -> Signed:
+    """Bird names the specification that it signs by, and its own library only checks."""
+    body, name = as_json(asked), asked["nonce"]
+    secret = f"whsec_{_base64(asked['secret'].encode())}"
+    made = Webhook(secret).sign(name, datetime.fromtimestamp(asked["at"], UTC), body)
+    headers = {"webhook-id": name, "webhook-timestamp": str(asked["at"]), "webhook-signature": made}
+    Webhook(secret).verify(body, headers)
+    return {"url": asked["url"], "headers": JSON | headers, "body": body, "secret": secret}
+
+
 def telnyx(asked: Asked) -> Signed:
     """The key is made of the secret; what we are configured with is its public half."""
     body, at = as_json(asked), str(asked["at"])
@@ -172,7 +184,7 @@ WAYS: Ways = {
     "twilio": twilio, "twilio, a shared key": twilio_shared_key, "twilio, a JSON body": twilio_json,
     "vonage-sms": vonage_sms, "vonage-messages": vonage_messages, "plivo, V3": plivo_v3, "plivo, V2": plivo_v2,
     "messagebird, a token": messagebird_token, "messagebird, an HMAC": messagebird_hmac, "sinch": sinch_events,
-    "telnyx": telnyx,
+    "bird": bird, "telnyx": telnyx,
 }  # fmt: skip
 
 

@@ -191,6 +191,7 @@ WAYS = {
         "body", "x-sinch-webhook-signature", "x-sinch-webhook-signature-nonce", "x-sinch-webhook-signature-timestamp",
         "x-sinch-webhook-signature-algorithm",
     )),
+    "bird": Way("bird", ("body", "webhook-id", "webhook-timestamp", "webhook-signature")),
     "vonage-sms, MD5 and the secret": Way(
         "vonage-sms", ("query", "body"), by_vonage, by_parameters, "{named}{secret}", "older_signer"
     ),

@@ -8,6 +8,18 @@ from app.models.api.fields import Next, Number, Reason, Sender, When
 from app.models.number import Consent, State
 
 
+class Subscribed(BaseModel):
+    """Consent on one list as it now stands."""
+
+    number: Number
+    sender: Sender
+    list: str = Field(examples=["spring"])
+    consent: Consent
+    at: When = Field(description="Of the opt-out that stands, else of the opt-in")
+    reason: str | None = Field(description="Of the opt-out that stands", examples=["unsubscribed"])
+    was_blocked: bool = Field(description="Whether this opt-in has lifted the sender's block")
+
+
 class Subscriber(BaseModel):
     """One number on a list: what the person wants, and whether a message may be sent now."""
 

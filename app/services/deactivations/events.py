@@ -10,7 +10,8 @@ from app.models.policy import Policy
 from app.services.decide import OLDEST, believed
 from app.services.meaning import Meaning
 
-LAST = timedelta(days=1) - timedelta(microseconds=1)
+INSTANT = timedelta(microseconds=1)
+LAST = timedelta(days=1) - INSTANT
 PASSING: frozenset[Kind] = frozenset({"SUSPEND", "RESUME", "PORT"})
 
 
@@ -18,18 +19,20 @@ PASSING: frozenset[Kind] = frozenset({"SUSPEND", "RESUME", "PORT"})
 def when(told: date | datetime | None, kind: Kind, arrived: datetime) -> tuple[datetime, datetime]:
     """The moment of an event, and the one that an opt-in must be newer than to survive it.
 
-    A moment with its zone is both. Of a day the end is the event (whoever agreed during it may not have the number any
-    more: nothing is sent) and the beginning the guard (but may: nobody is opted out). What lies ahead is the arrival.
+    Only an opt-in that is older ends: whoever agreed at that very moment stays, and lists that know days alone write
+    midnight. Of a day the end is the event (whoever agreed during it may not have the number any more: nothing is
+    sent), and what lies before its beginning ends (whoever agreed during it may: nobody is opted out). What lies ahead
+    is the arrival.
     """
     if isinstance(told, datetime):
         at = believed(told, arrived) or arrived
-        return at, at
+        return at, at if kind in PASSING else at - INSTANT
     if told is None:
         return arrived, arrived
     start = datetime.combine(told, time(), UTC)
     if not OLDEST < start <= arrived:
         return arrived, arrived
-    return (start, start) if kind in PASSING else (min(start + LAST, arrived), start)
+    return (start, start) if kind in PASSING else (min(start + LAST, arrived), start - INSTANT)
 
 
 def reason_of(kind: Kind, meaning: Meaning) -> str:

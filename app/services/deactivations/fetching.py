@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.feeds import CANNOT_READ, known_by, why
 from app.models.feed import Ask, Download, Feed, Layout, Listing, NotYet, Refused, Save, TooOld, Wanted, Write
-from app.models.lookup import Options
+from app.models.http import Options
 from app.services import store
-from app.services.connection import Connection, is_lost, transaction
+from app.services.connection import Connection, driver_of, is_lost, transaction
 from app.services.deactivations.importing import Guard, Order, Outcome, Tell, TooMuch, UnderWay, take_in
 from app.services.deactivations.transport import Transport, Unreached
 from app.services.deactivations.unpack import NotAFile
@@ -97,7 +97,7 @@ class Fetcher:
     async def fetch(self, today: date, tell: Tell = lambda _what, _done, _total: None) -> list[Fetched]:
         """Everything there is up to yesterday and not taken in yet. Raises Elsewhere."""
         async with self.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as pooled:
-            db: Any = (await pooled.get_raw_connection()).driver_connection
+            db = await driver_of(pooled)
             if not await db.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
                 raise Elsewhere("another process fetches deactivation files just now: wait for it")
             try:
@@ -192,14 +192,10 @@ class Fetcher:
     async def _alarm(self, feed: str, told: Sequence[Fetched]) -> None:
         """Alarms stand as long as the newest look ends with what they tell."""
         kinds = {one.alarm for one in told if one.error}
+        now = datetime.now(UTC)
         async with transaction(self.engine) as db:
-            await db.execute(_CLEAR, [*({FAILED, STOPPED} - kinds)], feed)
-            await store.alarm(db, {(kind, feed): 1 for kind in sorted(kinds)}, datetime.now(UTC))
-
-
-_CLEAR = """
-UPDATE alarms SET cleared_at = clock_timestamp() WHERE kind = ANY($1::text[]) AND key = $2 AND cleared_at IS NULL
-"""
+            await store.clear_alarms(db, [*({FAILED, STOPPED} - kinds)], now, [feed])
+            await store.alarm(db, {(kind, feed): 1 for kind in sorted(kinds)}, now)
 
 
 def _layout(wanted: Wanted) -> Layout:

@@ -15,7 +15,7 @@ import orjson
 from asyncpg import UndefinedTableError
 
 from app.services import store
-from app.services.connection import Connection
+from app.services.connection import Connection, touched
 
 LONG = 600.0
 """Seconds that a statement over a whole file may take."""
@@ -249,7 +249,7 @@ async def erase(db: Connection, number: str) -> int:
                     done = await db.execute(statement.format(row["relname"]), number, timeout=LONG)
             except UndefinedTableError:
                 continue
-            lines += int(done.rpartition(" ")[2])
+            lines += touched(done)
     return lines
 
 

@@ -20,7 +20,7 @@ from app.models.catalogue import Carriers
 from app.models.feed import TAKES, Deactivated, Event, Feed, Layout
 from app.services import store
 from app.services.apply import apply
-from app.services.connection import Connection, transaction
+from app.services.connection import Connection, driver_of, transaction
 from app.services.deactivations import files
 from app.services.deactivations.events import noted_kinds, reason_of, when
 from app.services.deactivations.files import File, Given, Judged
@@ -135,9 +135,8 @@ async def take_in(engine: AsyncEngine, meaning: Meaning, order: Order, guard: Gu
 async def _own_connection(engine: AsyncEngine) -> AsyncIterator[Connection]:
     """One connection for the whole file: it holds the file's lock, and stages its lines."""
     async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as pooled:
-        raw: Any = (await pooled.get_raw_connection()).driver_connection
         try:
-            yield raw
+            yield await driver_of(pooled)
         except BaseException:
             await pooled.invalidate()  # in the middle of a COPY, perhaps, and the lock goes with it
             raise
@@ -259,7 +258,7 @@ class _Taking:
                 kept = await self._not_erased(db, file, group)
                 verdicts = [reported(self._event(file, row), self.meaning.policy) for row in kept]
                 applied = await apply(db, verdicts, self.meaning.policy, now)
-                changes = [change for changed in applied.changes for change in changed]
+                changes = applied.every_change
                 await store.count(db, opted_out(applied, changes))
                 outs = sum(change.kind == "list.opted_out" for change in changes)
                 await files.acted(db, file.id, first + files.BLOCKS if place >= len(groups) else None,

@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from tenacity.wait import wait_base
 
 from app.feeds import refused
-from app.models.lookup import Call, HttpAnswer
+from app.models.http import Call, HttpAnswer
 
 LARGEST = 8 << 20
 """Bytes of an answer that is kept in memory: a list of files, a page of records, an error."""

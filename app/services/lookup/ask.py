@@ -15,7 +15,8 @@ from typing import NamedTuple
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, stop_after_delay
 
 from app import lookups
-from app.models.lookup import RETRIED, Failed, Failure, Found, Options, Provider
+from app.models.http import Options
+from app.models.lookup import RETRIED, Failed, Failure, Found, Provider
 from app.services import metrics
 from app.services.lookup import stops
 from app.services.lookup.breaker import Breaker, Pace

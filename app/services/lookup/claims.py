@@ -178,10 +178,3 @@ async def kept(db: Connection, numbers: Sequence[str]) -> dict[str, list[Answer]
         said = found_of(record) if record else Failed(number, outcome, detail)
         found.setdefault(number, []).append(Answer(provider, said, NOTHING, at, config))
     return found
-
-
-_CLEAR = "UPDATE alarms SET cleared_at = $2 WHERE kind = ANY($1::text[]) AND cleared_at IS NULL"
-
-
-async def clear_alarms(db: Connection, kinds: Sequence[str], now: datetime) -> None:
-    await db.execute(_CLEAR, [*kinds], now)

@@ -106,4 +106,4 @@ class Commits:
             await store.alarm(db, dict(sorted(raised.items())), now)
         elif self._alarmed and any(one.waits is None for one in settled):
             self._alarmed = False
-            await claims.clear_alarms(db, ALARMS, now)
+            await store.clear_alarms(db, ALARMS, now)

@@ -59,7 +59,6 @@ async def stop(engine: AsyncEngine, provider: str, config: str, error: Failure) 
 
 
 _LIFT = "DELETE FROM lookup_stops WHERE provider = ANY($1::text[]) RETURNING provider, config, error, since"
-_CLEAR = "UPDATE alarms SET cleared_at = $3 WHERE kind = $1 AND key = ANY($2::text[]) AND cleared_at IS NULL"
 _WAKE = """
 UPDATE lookups SET due_at = clock_timestamp()
 WHERE number IN (SELECT number FROM lookups WHERE waiting_for = 'lookup' AND lease_until IS NULL
@@ -73,5 +72,5 @@ async def lift(engine: AsyncEngine, *providers: str) -> list[Stop]:
         lifted = [Stop(*row) for row in await db.fetch(_LIFT, [*providers])]
         if lifted:
             await db.execute(_WAKE)
-            await db.execute(_CLEAR, ALARM, [*providers], datetime.now(UTC))
+            await store.clear_alarms(db, [ALARM], datetime.now(UTC), providers)
     return lifted

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from app.models.lookup import Call, HttpAnswer
+from app.models.http import Call, HttpAnswer
 
 LARGEST = 4 << 20
 """Bytes of an answer that are read: a batch of a thousand has some 1,500,000."""

@@ -6,7 +6,7 @@ the feed; within each by key. So processes cannot deadlock.
 
 from app.services.store.changes import CHANNEL, FEED_LOCK, publish
 from app.services.store.consents import list_row, lists, save_lists
-from app.services.store.counts import OPTED_OUT, CountKey, alarm, count, note_unknown
+from app.services.store.counts import OPTED_OUT, CountKey, alarm, clear_alarms, count, note_unknown
 from app.services.store.messages import add_unnamed, find_messages, name_receipts, register, take_unnamed, undated
 from app.services.store.numbers import erased, facts, lock_numbers, look, save_lookups, save_numbers
 from app.services.store.receipts import (
@@ -37,6 +37,7 @@ __all__ = [
     "carrier_of",
     "cause_json",
     "cause_of",
+    "clear_alarms",
     "columns",
     "count",
     "drop_refused",

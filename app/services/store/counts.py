@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import structlog
@@ -47,6 +47,20 @@ async def alarm(db: Connection, alarms: Mapping[tuple[str, str], int], now: date
     for row in rows:
         if row["raised"]:
             log.warning("alarm", kind=row["kind"], key=masked(row["key"]))
+
+
+_CLEAR = """
+UPDATE alarms a SET cleared_at = $3
+FROM (SELECT kind, key FROM alarms
+      WHERE cleared_at IS NULL AND kind = ANY($1::text[]) AND ($2::text[] IS NULL OR key = ANY($2))
+      ORDER BY kind, key FOR UPDATE) AS over
+WHERE (a.kind, a.key) = (over.kind, over.key)
+"""
+
+
+async def clear_alarms(db: Connection, kinds: Sequence[str], now: datetime, keys: Sequence[str] | None = None) -> None:
+    """End the alarms that stand of these kinds; with `keys`, those of them alone."""
+    await db.execute(_CLEAR, kinds, keys, now)
 
 
 _UNKNOWN = """

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from app.services.connection import Connection
+from app.services.connection import Connection, touched
 from app.services.store.rows import columns
 
 
@@ -58,4 +58,4 @@ async def drop_refused(db: Connection, ids: Sequence[int]) -> int:
 
 
 async def _dropped(db: Connection, statement: str, ids: Sequence[int]) -> int:
-    return int((await db.execute(statement, ids)).removeprefix("DELETE ")) if ids else 0
+    return touched(await db.execute(statement, ids)) if ids else 0
