@@ -350,11 +350,13 @@ def _counts(said: Iterable[Said], held: Kept, meaning: Meaning) -> Counter[tuple
 
 
 def _ended(held: Kept) -> set[tuple[tuple[Any, ...], str]]:
-    """Which receipts ended consent, on which senders' lists: only the feed knows which of several came first."""
+    """Which receipts ended consent, on which senders' lists: only the feed knows which of several came first. A list
+    that a remembered one keeps shut had no consent to end.
+    """
     ended = set()
     for row in held.changes:
         cause = _cause_of(row["cause"])
-        if row["kind"] == "list.opted_out" and cause.kind == "receipt":
+        if row["kind"] == "list.opted_out" and row["before"] and cause.kind == "receipt":
             ended.add((_event(row["number"], row["occurred_at"], cause), row["sender"]))
     return ended
 
