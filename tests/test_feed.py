@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from app.services import feed, keys
+from app.services.connection import Busy, connect
 from tests.conftest import Service, Start
 from tests.running import CALM
 
@@ -330,3 +332,27 @@ async def test_stop_ends_every_stream(service: Service) -> None:
         assert [await one.next(), await other.next()] == [None, None]
         assert one.ended
         assert other.ended
+
+
+async def test_a_look_that_fails_after_its_stream_has_gone_is_nobodys_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    began, goes_on, said = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def lost(*_asked: Any) -> Any:
+        began.set()
+        await goes_on.wait()
+        raise Busy
+
+    monkeypatch.setattr(feed, "page", lost)
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: said.append(context["message"]))
+    deaf = feed.Feed("", connect("postgresql+asyncpg://"))
+    looking = asyncio.create_task(anext(deaf.follow(0)))
+    await began.wait()
+    looking.cancel()
+    with suppress(asyncio.CancelledError):
+        await looking
+    del looking  # its traceback holds the look
+    goes_on.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    gc.collect()
+    assert said == []

@@ -349,7 +349,7 @@ async def test_imports_that_nobody_goes_on_with_are_forgotten(service: Service) 
     await service.sql(
         "INSERT INTO import_lines SELECT id, 2, '+14155550001', '1', 'x', now(), 'x' FROM imports RETURNING 1"
     )
-    await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
+    await upkeep.keep_house(service.app.state.engine, service.app.state.settings, datetime.now(UTC))
     assert await service.sql("SELECT (SELECT count(*) FROM imports), (SELECT count(*) FROM import_lines)") == [(0, 0)]
 
 
@@ -366,7 +366,7 @@ async def test_an_import_that_somebody_goes_on_with_is_not_forgotten_however_lon
             ((staged,),) = await service.sql("SELECT count(*) FROM import_lines")
             assert 0 < staged < 100
             await service.sql("UPDATE imports SET touched_at = now() - interval '8 days' RETURNING 1")
-    await upkeep.keep_house(engine, service.app.state.settings)
+    await upkeep.keep_house(engine, service.app.state.settings, datetime.now(UTC))
     assert await service.sql("SELECT count(*) FROM import_lines") == [(staged,)]
     told = await subscribers.take(engine, name, parts_of(body, 1_000), roster(), policy=policy)
     assert told.outcomes == {"opted_in": 100}

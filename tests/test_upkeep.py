@@ -189,9 +189,21 @@ async def test_what_only_serves_for_days_is_pruned_in_parts(service: Service, mo
     for insert, kept_days in ((KEYS, 8), (SENT, 14)):
         await service.sql(insert, days=kept_days + 1, rows=250)
         await service.sql(insert, days=kept_days - 1, rows=7)
-    await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
+    await upkeep.keep_house(service.app.state.engine, service.app.state.settings, datetime.now(UTC))
     counts = "SELECT (SELECT count(*) FROM receipt_keys), (SELECT count(*) FROM messages)"
     assert await service.sql(counts) == [(7, 7)]
+
+
+async def test_a_clock_that_is_years_ahead_of_the_databases_deletes_nothing(service: Service) -> None:
+    """Nor does it at a start, which drops days as this does."""
+    await service.sql(KEYS, days=1, rows=3)
+    await service.sql(SENT, days=1, rows=3)
+    yesterday = f"receipts_{datetime.now(UTC).date() - timedelta(days=1):%Y%m%d}"
+    ahead = datetime.now(UTC) + timedelta(days=3_000)
+    await upkeep.keep_house(service.app.state.engine, service.app.state.settings, ahead)
+    there = "SELECT (SELECT count(*) FROM receipt_keys), (SELECT count(*) FROM messages), to_regclass(:day)::text"
+    assert await service.sql(there, day=yesterday) == [(3, 3, yesterday)]
+    assert await service.sql("SELECT to_regclass(:day) IS NULL", day=f"receipts_{ahead:%Y%m%d}") == [(False,)]
 
 
 YEARS = 5 * 365
@@ -211,7 +223,7 @@ async def test_what_is_kept_for_a_time_goes_when_it_is_over_and_not_before(servi
     now = datetime.now(UTC)
     for age in (timedelta(days=days, hours=1), timedelta(days=days - 1)):
         await service.sql(f"INSERT INTO {table} ({columns}) VALUES ({row}, :at)", at=now - age)  # noqa: S608 - ours
-    await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
+    await upkeep.keep_house(service.app.state.engine, service.app.state.settings, datetime.now(UTC))
     assert await service.sql(f"SELECT count(*) FROM {table}") == [(1,)]  # noqa: S608
 
 
@@ -247,7 +259,7 @@ async def test_receipts_are_dropped_by_days_once_they_have_been_kept_as_long_as_
             since, until = (today + timedelta(days=ahead + more) for more in (0, 1))
             await service.sql(f"CREATE TABLE {day(ahead)} PARTITION OF receipts "
                               f"FOR VALUES FROM ('{since}Z') TO ('{until}Z')")  # fmt: skip
-        await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
+        await upkeep.keep_house(service.app.state.engine, service.app.state.settings, datetime.now(UTC))
         assert await days(service) == [day(-90), day(-89), *coming]
     async with start(receipts_kept="7d") as service:
         assert await days(service) == coming
@@ -277,9 +289,9 @@ async def test_a_long_reader_of_receipts_as_a_dump_is_keeps_no_day_from_being_ma
         await service.sql(f"CREATE TABLE {old} PARTITION OF receipts FOR VALUES FROM ('{since}') TO ('{until}')")
         async with transaction(service.app.state.engine) as dump:
             await dump.execute(f"LOCK TABLE receipts, {old} IN ACCESS SHARE MODE")
-            await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
+            await upkeep.keep_house(service.app.state.engine, service.app.state.settings, datetime.now(UTC))
             assert await service.sql(there, old=old, coming=coming) == [(True, True)]
-        await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
+        await upkeep.keep_house(service.app.state.engine, service.app.state.settings, datetime.now(UTC))
         assert await service.sql(there, old=old, coming=coming) == [(False, True)]
 
 
@@ -336,7 +348,7 @@ async def test_an_alarm_is_over_when_nothing_raised_it_for_a_week_but_where_it_w
 ) -> None:
     for kind, days in (("network_not_covered", 7), ("unknown_code", 6), ("quarantine", 70), ("lookup_stopped", 70)):
         await raised(service, kind, kind, days)
-    await upkeep.keep_house(service.app.state.engine, service.app.state.settings)
+    await upkeep.keep_house(service.app.state.engine, service.app.state.settings, datetime.now(UTC))
     assert await service.sql(STANDING) == [(kind, kind) for kind in ("lookup_stopped", "quarantine", "unknown_code")]
 
 

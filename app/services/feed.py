@@ -140,7 +140,14 @@ class Feed:
         if task is None:
             task = pages[after] = asyncio.create_task(page(self._reads, after, AT_ONCE))
             task.add_done_callback(lambda _: pages.pop(after))
+            task.add_done_callback(_heard)
         return await asyncio.shield(task)
+
+
+def _heard(page: asyncio.Task[Changes]) -> None:
+    """A look that fails after all who waited for it have gone is nobody's error any more."""
+    if not page.cancelled():
+        page.exception()
 
 
 async def _within(event: asyncio.Event, seconds: float) -> bool:

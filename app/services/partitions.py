@@ -27,14 +27,22 @@ async def days(db: Connection) -> list[date]:
     return [date.fromisoformat(row[0]) for row in await db.fetch(_DAYS)]
 
 
-async def make_room(engine: AsyncEngine, kept: timedelta) -> None:
+async def slower_clock(engine: AsyncEngine, ours: datetime) -> datetime:
+    """Ours or the database's, whichever is behind: what is deleted for good must be old by both. One that was years
+    ahead, after a reset or on one machine of several, would delete all there is.
+    """
+    async with transaction(engine) as db:
+        theirs: datetime = await db.fetchval("SELECT clock_timestamp()")
+    return min(ours, theirs)
+
+
+async def make_room(engine: AsyncEngine, kept: timedelta, now: datetime) -> None:
     """Make the coming days' partitions, drop those that are older than `kept`."""
-    now = datetime.now(UTC)
     async with transaction(engine) as db:
         await db.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
         await db.execute("SET LOCAL lock_timeout = '5s'")
         await _make_days(db, now.date())
-    await _drop_days(engine, (now - kept).date())
+    await _drop_days(engine, (await slower_clock(engine, now) - kept).date())
 
 
 async def _make_days(db: Connection, today: date) -> None:

@@ -49,7 +49,7 @@ WITHIN = 600.0
 
 async def prepare(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None:
     """Before the first request: today's partition must exist, and what is shown must follow the policy in force."""
-    await partitions.make_room(engine, settings.receipts_kept)
+    await partitions.make_room(engine, settings.receipts_kept, datetime.now(UTC))
     await show_codes(engine, meaning)
     await end_known(engine, meaning)
     await follow_policy(engine, meaning.policy)
@@ -67,7 +67,7 @@ async def run(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None
             await quarantine.keep(engine, meaning.policy)
         async with _going_on():
             if due <= 0 or not await partitions.has_room(engine):
-                await keep_house(engine, settings)
+                await keep_house(engine, settings, datetime.now(UTC))
                 due = HOUSE_EVERY
 
 
@@ -158,10 +158,10 @@ DELETE FROM {table} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {col
 _DROP_LINES = "DELETE FROM import_lines WHERE import NOT IN (SELECT id FROM imports)"
 
 
-async def keep_house(engine: AsyncEngine, settings: Settings) -> None:
+async def keep_house(engine: AsyncEngine, settings: Settings, now: datetime) -> None:
     """Partitions made and dropped, and what only serves for days pruned."""
-    await partitions.make_room(engine, settings.receipts_kept)
-    now = datetime.now(UTC)
+    await partitions.make_room(engine, settings.receipts_kept, now)
+    now = await partitions.slower_clock(engine, now)
     history = now - settings.changes_kept
     for table, column, oldest in (
         ("receipt_keys", "arrived_at", now - KEYS_KEPT),
