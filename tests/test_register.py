@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.services import upkeep
 from tests.conftest import Service, Start
 
 WHO = "+15555551234"
@@ -36,9 +37,9 @@ async def register(service: Service, *entries: Any) -> Any:
     return await service.client.post("/v1/messages", json=list(entries))
 
 
-async def post(service: Service, message_id: str = "m1", **said: Any) -> Any:
+async def post(service: Service, message_id: str = "m1", account: str = "", **said: Any) -> Any:
     body = {"message_id": message_id, "status": "undeliverable", "code": "560"} | said
-    answer = await service.client.post("/v1/receipts/native", json=body)
+    answer = await service.client.post(f"/v1/receipts/native{account}", json=body)
     assert answer.status_code == 200
     return answer
 
@@ -200,6 +201,28 @@ async def test_a_gateway_whose_setting_names_the_sender_never_waits(start: Start
     async with start(gateways={"native": {"sender": "12345"}}) as service:
         await post(service, number=WHO)
         assert (await status(service))["sender"]["blocked"]
+
+
+@pytest.mark.parametrize("account", ["", "/eu"])
+@pytest.mark.parametrize("code", [None, "345", "514", "560", "603", "629", "3041"])
+async def test_a_sender_that_is_set_later_names_what_waited_for_it(
+    start: Start, code: str | None, account: str
+) -> None:
+    said = {"number": WHO} | ({"code": code} if code else {"status": "delivered", "code": None})
+    links = {"accounts": {"eu": {}}}
+    ends, consented, occurred = [], ago(days=9), ago(minutes=1)
+    for late in (False, True):
+        async with start(gateways={"native": links if late else links | {"sender": "12345"}}) as service:
+            await subscribe(service, consented)
+            await post(service, account=account, occurred_at=occurred, **said)
+        async with start(gateways={"native": links | {"sender": "12345"}}) as service:
+            state = service.app.state
+            await upkeep.name_senders(state.engine, state.settings, state.meaning)
+            ends.append(await end_of(service))
+            assert await service.sql("SELECT count(*) FROM unnamed") == [(0,)]
+            assert (await register(service, sent(account=account[1:]))).json()["receipts_applied"] == 0
+            await service.sql(f"TRUNCATE {', '.join(EVERYTHING)}")
+    assert ends[0] == ends[1]
 
 
 async def test_the_sender_of_a_setting_is_read_in_the_region_of_the_settings(start: Start) -> None:

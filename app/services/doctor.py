@@ -274,6 +274,7 @@ _WAITS = {
     "no_lookup_provider": f"name a provider under [lookup], or {_BY_HAND}",
     "lookup": "the timetable goes on by itself; `lookups` above says when it does not",
     "budget": "raise the budget under [lookup]",
+    "sender": f"post what is sent to /v1/messages, set `sender` for the gateway, or {_BY_HAND}",
 }
 _MENDS = {
     "lookup_outage": "it ends when a provider answers; `lookups` above says which ones fail",

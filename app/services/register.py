@@ -9,11 +9,12 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Carrier, Cause, Verdict
+from app.models.receipt import NEVER
 from app.services import store
 from app.services.arrival import arrival
 from app.services.connection import Connection, transaction
 from app.services.decide import Registered
-from app.services.keep import act, corrected, totals
+from app.services.keep import NOTHING, act, corrected, totals
 from app.services.meaning import Meaning
 from app.services.store import Arrival
 
@@ -21,6 +22,8 @@ AT_ONCE = 5_000
 """Messages in one transaction: the feed's order is the order of commits, so none may last long."""
 KEPT = timedelta(days=14)
 """For which a message's number is found by its id, and a receipt waits for it."""
+UNTOLD = ""
+"""The carrier of a message of which the register says nothing: to have named none when sending would say something."""
 
 
 class Sent(NamedTuple):
@@ -57,6 +60,29 @@ async def _register(engine: AsyncEngine, sent: Sequence[Sent], meaning: Meaning)
         told, others, tripped, recounted = await act(db, heard, meaning, now, again=True, besides=carriers)
         recounted.update(corrected(told[len(waited) :]))
         await store.count(db, totals(told[: len(waited)], recounted, named=True))
+        await store.alarm(db, tripped, now)
+        await store.publish(db, [change for one in told for change in one.changes] + others)
+    return len(waited)
+
+
+async def name_senders(engine: AsyncEngine, gateway: str, account: str, sender: str, meaning: Meaning) -> int:
+    """Apply the receipts that were waiting for a sender, now that the settings of their link name one."""
+    applied = 0
+    while done := await _name_senders(engine, gateway, account, sender, meaning):
+        applied += done
+    return applied
+
+
+async def _name_senders(engine: AsyncEngine, gateway: str, account: str, sender: str, meaning: Meaning) -> int:
+    now = datetime.now(UTC)
+    async with transaction(engine) as db:
+        waited = [
+            (a, Registered(a.receipt.number or "", sender, NEVER, UNTOLD))
+            for a in await store.take_senderless(db, gateway, account, AT_ONCE)
+        ]
+        await store.name_receipts(db, waited)
+        told, others, tripped, recounted = await act(db, waited, meaning, now, again=True) if waited else NOTHING
+        await store.count(db, totals(told, recounted, named=True))
         await store.alarm(db, tripped, now)
         await store.publish(db, [change for one in told for change in one.changes] + others)
     return len(waited)

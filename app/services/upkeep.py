@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.catalogue import Code
 from app.models.number import Cause, Verdict
+from app.models.phone import sender_id
 from app.models.policy import Policy, Rule
 from app.services import breaker, partitions, quarantine, register, store
 from app.services.apply import apply
@@ -68,6 +69,7 @@ async def run(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None
         async with _going_on():
             if due <= 0 or not await partitions.has_room(engine):
                 await keep_house(engine, settings, datetime.now(UTC))
+                await name_senders(engine, settings, meaning)
                 due = HOUSE_EVERY
 
 
@@ -142,6 +144,18 @@ async def _settle_again(db: Connection, numbers: Sequence[str], policy: Policy, 
     now = datetime.now(UTC)
     applied = await apply(db, [Verdict(number, now, cause) for number in numbers], policy, now)
     await store.publish(db, applied.every_change)
+
+
+# Senders -----------------------------------------------------------------------------------------------------------
+
+
+async def name_senders(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None:
+    """What came while the settings of its link named no sender yet has one now."""
+    for (gateway, account), link in settings.links().items():
+        if link.sender:
+            sender = sender_id(link.sender, link.region)
+            if applied := await register.name_senders(engine, gateway, account, sender, meaning):
+                log.info("receipts that waited for a sender have one", gateway=gateway, receipts=applied)
 
 
 # Retention -----------------------------------------------------------------------------------------------------------

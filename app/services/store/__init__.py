@@ -7,7 +7,15 @@ the feed; within each by key. So processes cannot deadlock.
 from app.services.store.changes import CHANNEL, FEED_LOCK, publish
 from app.services.store.consents import list_row, lists, save_lists
 from app.services.store.counts import OPTED_OUT, CountKey, alarm, clear_alarms, count, note_unknown
-from app.services.store.messages import add_unnamed, find_messages, name_receipts, register, take_unnamed, undated
+from app.services.store.messages import (
+    add_unnamed,
+    find_messages,
+    name_receipts,
+    register,
+    take_senderless,
+    take_unnamed,
+    undated,
+)
 from app.services.store.numbers import erased, facts, lock_numbers, look, save_lookups, save_numbers
 from app.services.store.receipts import (
     Arrival,
@@ -62,6 +70,7 @@ __all__ = [
     "save_lookups",
     "save_numbers",
     "steps_of",
+    "take_senderless",
     "take_unnamed",
     "undated",
     "whole_messages",

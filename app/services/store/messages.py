@@ -106,6 +106,21 @@ async def take_unnamed(db: Connection, ids: Iterable[MessageId]) -> list[Arrival
     return sorted((arrival_of(row["receipt"]) for row in rows), key=lambda a: (a.arrived, a.key))
 
 
+_TAKE_SENDERLESS = """
+DELETE FROM unnamed WHERE (gateway, account, message_id, key) IN (
+    SELECT gateway, account, message_id, key FROM unnamed
+    WHERE gateway = $1 AND account = $2 AND receipt -> 0 ->> 'number' IS NOT NULL
+    LIMIT $3 FOR UPDATE SKIP LOCKED)
+RETURNING receipt
+"""
+
+
+async def take_senderless(db: Connection, gateway: str, account: str, most: int) -> list[Arrival]:
+    """Receipts of one link that waited for the name of their sender alone, in order of arrival."""
+    rows = await db.fetch(_TAKE_SENDERLESS, gateway, account, most)
+    return sorted((arrival_of(row["receipt"]) for row in rows), key=lambda a: (a.arrived, a.key))
+
+
 _NAME_RECEIPTS = """
 UPDATE receipts r SET number = v.number, sender = v.sender
 FROM unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[], $5::text[])
