@@ -55,6 +55,7 @@ async def test_the_feed_tells_a_lapse_once_dated_at_its_moment(service: Service)
     told = await service.sql("""SELECT kind, before, after, reason, cause ->> 'kind', occurred_at FROM changes
                                 WHERE before = 'suspended'""")  # fmt: skip
     assert told == [("number.state", "suspended", "active", "suspended", "lapse", now + timedelta(seconds=1))]
+    assert datetime.fromisoformat((await status(service))["changed_at"]) == now + timedelta(seconds=1)
 
 
 async def test_a_receipt_that_comes_between_a_lapse_and_its_telling_finds_it_told_first(service: Service) -> None:

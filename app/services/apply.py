@@ -4,7 +4,7 @@ and publishes the changes as its last statement.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -38,10 +38,20 @@ async def apply(db: Connection, verdicts: Sequence[Verdict], policy: Policy, now
     with_lists = {v.number for v in verdicts if v.out or v.opted_in or v.ladder == ENDS_CONSENT}
     before = await store.lock_numbers(db, (v.number for v in verdicts), with_lists, policy, now, lacking=lacking)
     applied = _settled(await _remembered(db, before, verdicts), verdicts, policy, now)
-    await store.save_numbers(db, before, applied.held, now)
+    await store.save_numbers(db, before, applied.held, _since(applied.changes, now))
     await store.save_lists(db, before, applied.held)
     await store.save_lookups(db, before, applied.held, now)
     return applied
+
+
+def _since(changes: Iterable[Sequence[Change]], now: datetime) -> dict[str, datetime]:
+    """When a number came to the state it is in: a lapse holds from its instant, as readers have seen it."""
+    return {
+        change.number: change.occurred_at if change.cause.kind == "lapse" else now
+        for changed in changes
+        for change in changed
+        if change.kind == "number.state"
+    }
 
 
 async def foresee(db: Connection, verdicts: Sequence[Verdict], policy: Policy, now: datetime) -> Applied:

@@ -110,9 +110,9 @@ def _noted(number: str, noted: str | None, policy: Policy) -> Number:
 _SAVE_NUMBERS = """
 UPDATE numbers n SET facts = v.facts, steps = v.steps, state = v.state, reason = v.reason, waiting_for = v.waiting_for,
     until = v.until, dead_since = v.dead_since, carrier = v.carrier, last_receipt_at = v.last_receipt_at,
-    changed_at = CASE WHEN v.moved THEN $2 ELSE n.changed_at END, noted_by = NULL, noted_guard = NULL
+    changed_at = coalesce(v.since, n.changed_at), noted_by = NULL, noted_guard = NULL
 FROM json_to_recordset($1::json) AS v (number text, facts json, steps jsonb, state text, reason text, waiting_for text,
-    until timestamptz, dead_since timestamptz, carrier jsonb, last_receipt_at timestamptz, moved boolean)
+    until timestamptz, dead_since timestamptz, carrier jsonb, last_receipt_at timestamptz, since timestamptz)
 WHERE n.number = v.number
 """
 _NO_STEPS = ((Step("active"),), (Step("unseen"),))
@@ -129,22 +129,23 @@ class _NumberRow(Struct, frozen=True, gc=False):
     dead_since: datetime | None
     carrier: Carrier | None
     last_receipt_at: datetime | None
-    moved: bool
+    since: datetime | None
 
 
-async def save_numbers(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held], now: datetime) -> None:
-    """Write back what changed, with the steps that the views show."""
+async def save_numbers(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held],
+                       since: Mapping[str, datetime]) -> None:  # fmt: skip
+    """Write back what changed, with the steps that the views show. `since`: when a number came to its state."""
     rows = [
-        _number_row(held, was)
+        _number_row(held, was, since.get(number))
         for number, held in after.items()
         if held.number != (was := before[number]).number or held.told != was.told
     ]
     if rows:
-        await db.execute(_SAVE_NUMBERS, objects(rows), now)
+        await db.execute(_SAVE_NUMBERS, objects(rows))
     await _save_blocks(db, before, after)
 
 
-def _number_row(held: Held, was: Held) -> _NumberRow:
+def _number_row(held: Held, was: Held, since: datetime | None) -> _NumberRow:
     number, shown, step = held.number, held.shown, held.told
     return _NumberRow(
         number.number,
@@ -157,7 +158,7 @@ def _number_row(held: Held, was: Held) -> _NumberRow:
         shown.dead_since,
         shown.carrier,
         number.last_receipt_at,
-        (step.state, step.reason) != (was.told.state, was.told.reason),
+        since if (step.state, step.reason) != (was.told.state, was.told.reason) else None,
     )
 
 
