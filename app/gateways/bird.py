@@ -49,9 +49,9 @@ WEBHOOK = "whsec_"
 
 def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     said = an_object(json(callback.body))
-    if kind := first(said, "type"):
-        return [event(kind, said)]
     message = part(said, "payload") or said
+    if "status" not in message and (kind := first(said, "type")):
+        return [event(kind, said)]
     if first(said, "event") not in (OUTBOUND, None) or first(message, "direction") == "incoming":
         return [Inbound()]
     contacts = part(message, "receiver").get("contacts")
