@@ -99,7 +99,7 @@ def inbound(said: Said) -> Inbound:
 
 
 def split(callback: Callback) -> list[bytes]:
-    body = callback.body.removeprefix(b"\xef\xbb\xbf").lstrip()
+    body = bare(callback)
     updates = part(an_object(_fields.json(body)), "event").get(UPDATES) if body[:1] == b"{" else None
     if not isinstance(updates, list):
         return apart(callback)
