@@ -17,6 +17,7 @@ from app.models.catalogue import Carriers
 from app.models.lookup import Found
 from app.models.number import Carrier, Cause, Fact, Number, Stalled, Verdict, Waiting
 from app.models.policy import Policy
+from app.services.decide import INSTANT
 from app.services.heard import AROUND, NOT_MOBILE, Kind, Said, carrier_of, foreign, kind_of, named, proven, words
 from app.services.shown import DEAD, Question, known_carrier, questions
 
@@ -26,7 +27,6 @@ BURST = timedelta(hours=1)
 ones were, their send times tell; where none is known, so long after the answer none is on its way any more."""
 FILED = timedelta(days=2)
 """Carriers' files tell of a port as an end, a day or two later."""
-INSTANT = timedelta(microseconds=1)
 
 
 class Moment(NamedTuple):

@@ -7,10 +7,9 @@ from functools import lru_cache
 
 from app.models.feed import GONE, SPACE, Kind
 from app.models.policy import Policy
-from app.services.decide import OLDEST, believed
+from app.services.decide import INSTANT, OLDEST, believed
 from app.services.meaning import Meaning
 
-INSTANT = timedelta(microseconds=1)
 LAST = timedelta(days=1) - INSTANT
 PASSING: frozenset[Kind] = frozenset({"SUSPEND", "RESUME", "PORT"})
 
