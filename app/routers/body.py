@@ -28,12 +28,6 @@ COMING_MOST = 256 * MIB
 """Bytes of all bodies that are being read: a thousand connections with 8 MiB each would take all memory there is."""
 SMALL = 64 * 1024
 """Bytes up to which a body has room whatever else is being read."""
-PART_MOST = 64 * 1024
-"""Bytes that are decompressed at a time."""
-MEMBERS_MOST = 1_000
-"""Gzips one behind the other in a body: 8 MiB have room for 400,000 empty ones, which would take seconds."""
-WBITS = {"gzip": 47, "x-gzip": 47, "deflate": 15}
-"""How zlib is asked for a Content-Encoding."""
 
 
 class SmallBody(KnownQuery):
@@ -169,15 +163,21 @@ async def _stream(request: Request, most: int) -> bytes:
 # What is packed ------------------------------------------------------------------------------------------------------
 
 _PLAIN = frozenset({"identity", ""})
+_PART_MOST = 64 * 1024
+"""Bytes that are decompressed at a time."""
+_MEMBERS_MOST = 1_000
+"""Gzips one behind the other in a body: 8 MiB have room for 400,000 empty ones, which would take seconds."""
+_WBITS = {"gzip": 47, "x-gzip": 47, "deflate": 15}
+"""How zlib is asked for a Content-Encoding."""
 
 
-class Inflating:
+class _Inflating:
     """What is decompressed part by part. Of gzip several may stand one behind the other (RFC 1952, 2.2); whatever else
     follows on the end is an error. A stream that has ended must not be asked again: it hands back what it was given.
     """
 
     def __init__(self, encoding: str) -> None:
-        self._wbits = WBITS[encoding]
+        self._wbits = _WBITS[encoding]
         self._stream = zlib.decompressobj(self._wbits)
         self._members = 1
 
@@ -186,27 +186,27 @@ class Inflating:
         return self._stream.eof
 
     def parts(self, raw: bytes) -> Iterator[bytes]:
-        """Of at most PART_MOST bytes. Raises zlib.error."""
+        """Of at most _PART_MOST bytes. Raises zlib.error."""
         while raw:
             if self._stream.eof:
                 self._next()
-            yield self._stream.decompress(raw, PART_MOST)
+            yield self._stream.decompress(raw, _PART_MOST)
             raw = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
 
     def _next(self) -> None:
         self._members += 1
-        if self._members > MEMBERS_MOST:
+        if self._members > _MEMBERS_MOST:
             raise zlib.error("too many members")
         self._stream = zlib.decompressobj(self._wbits)
 
 
 def _inflate(raw: bytes, encoding: str, most: int) -> bytes:
-    if encoding not in WBITS:
+    if encoding not in _WBITS:
         raise NotCompressed(raw)
-    inflating, parts, size = Inflating(encoding), [], 0
+    inflating, parts, size = _Inflating(encoding), [], 0
     try:
-        for start in range(0, len(raw), PART_MOST):  # each member copies what is behind it
-            for part in inflating.parts(raw[start : start + PART_MOST]):
+        for start in range(0, len(raw), _PART_MOST):  # each member copies what is behind it
+            for part in inflating.parts(raw[start : start + _PART_MOST]):
                 parts.append(part)
                 size += len(part)
                 if size > most:
@@ -221,9 +221,9 @@ def _inflate(raw: bytes, encoding: str, most: int) -> bytes:
 async def unpacked(request: Request) -> AsyncIterator[bytes]:
     """The body in parts of bounded size, decompressed. Raises TimeoutError when nothing comes, NotCompressed."""
     encoding = _encoding(request)
-    if encoding not in _PLAIN and encoding not in WBITS:
+    if encoding not in _PLAIN and encoding not in _WBITS:
         raise NotCompressed(b"")
-    inflating = None if encoding in _PLAIN else Inflating(encoding)
+    inflating = None if encoding in _PLAIN else _Inflating(encoding)
     stream = aiter(request.stream())
     while True:
         async with asyncio.timeout(WITHIN):
