@@ -112,6 +112,19 @@ async def test_however_many_ask_for_long_reports_a_number_is_answered(
         assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
 
 
+async def test_a_report_that_waits_too_long_for_others_is_told_to_come_back(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.routers.reports.TURN_WITHIN", 0.1)
+    turns = service.app.state.reports
+    while not turns.locked():
+        await turns.acquire()
+    refused = await service.client.get("/v1/lists")
+    assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
+    turns.release()
+    assert (await get(service, "/v1/lists"))["items"] == []
+
+
 # The opted-out tab -------------------------------------------------------------------------------------------------
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Annotated, Any
@@ -17,10 +19,13 @@ from app.routers.answers import answer, list_of, sender_of, wrong
 from app.routers.auth import Reads
 from app.routers.query import KnownQuery
 from app.services import reports
+from app.services.connection import Busy
 from app.services.reports import Frame
 
 router = APIRouter(tags=["reports"], route_class=KnownQuery)
 USUAL = timedelta(days=30)
+TURN_WITHIN = 10.0
+"""Seconds that a report waits for others, before its caller is told to come back."""
 OLDEST, NEWEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
@@ -32,7 +37,7 @@ async def lists(request: Request, sender: Annotated[str | None, Query(examples=[
     """
     state = request.app.state
     who = None if sender is None else sender_of(state.settings.region, sender)
-    async with state.reports:
+    async with _turn(state.reports):
         return answer({"items": await reports.lists(state.reads, who)})
 
 
@@ -55,7 +60,7 @@ async def opt_outs(
     if not OLDEST <= frame.start <= frame.end <= NEWEST:
         raise wrong("from", "the time frame is none: let `from` lie before `to`, and both between 2000 and 2200")
     who = None if sender is None else sender_of(state.settings.region, sender)
-    async with state.reports:
+    async with _turn(state.reports):
         rows = await reports.opt_outs(state.reads, frame, who, None if list is None else list_of(list))
     everywhere: Counter[str] = Counter()
     for row in rows:
@@ -65,6 +70,19 @@ async def opt_outs(
         for place, of_list in groupby(rows, key=lambda row: (row.sender, row.list))
     ]
     return answer({"from": frame.start, "to": frame.end, **_shares(everywhere), "items": items})
+
+
+@asynccontextmanager
+async def _turn(turns: asyncio.Semaphore) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(TURN_WITHIN):
+            await turns.acquire()
+    except TimeoutError:
+        raise Busy from None
+    try:
+        yield
+    finally:
+        turns.release()
 
 
 def _shares(counts: Mapping[str, int]) -> dict[str, Any]:
