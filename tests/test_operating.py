@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.config import Settings
 from app.routers import operating
 from app.routers.access import AccessLog
-from app.services import doctor, intake, keys
+from app.services import doctor, intake, keys, left_open
 from app.services.connection import connect, transaction
 from app.services.finding import Finding
 from app.services.migrate import head
@@ -403,6 +404,46 @@ async def test_a_table_that_another_role_owns_is_wrong_and_the_mend_lets_it_be_d
         )
 
 
+async def left_open_in(url: str, **most) -> list[Finding]:
+    engine = connect(url)
+    async with engine.connect() as db:
+        found = [finding async for finding in left_open.findings(db, **most)]
+    await engine.dispose()
+    return found
+
+
+async def test_a_reader_that_looks_at_one_state_for_long_is_told_and_the_mend_ends_it(service, server, database_url):
+    readers = make_url(database_url).set(username="sendable_reader")
+    reader = create_async_engine(readers, isolation_level="REPEATABLE READ")
+    async with reader.connect() as db:
+        await db.execute(text("SELECT count(*) FROM published.number_status"))
+        for _ in range(3):
+            await service.client.post("/v1/receipts/native", json=DEACTIVATED)
+        assert await left_open_in(database_url) == []
+        (finding,) = await left_open_in(database_url, since_most=1)
+        assert (finding.level, finding.about) == ("note", "left open")
+        assert re.fullmatch(r"sendable_reader has looked at one state for [2-9] transactions: .*", finding.says)
+        await run_sql(as_superuser(server), finding.mend.partition("run: ")[2])
+        assert await left_open_in(database_url, since_most=1) == []
+        await db.invalidate()
+    await reader.dispose()
+
+
+async def test_a_replication_slot_that_keeps_the_log_is_wrong_and_the_mend_drops_it(server, database_url):
+    await run_sql(as_superuser(server), "SELECT pg_create_physical_replication_slot('warehouse', true)")
+    await run_sql(database_url, "CREATE TABLE more (words text)", "INSERT INTO more SELECT repeat('x', 8000)")
+    assert await left_open_in(database_url) == []
+    (finding,) = await left_open_in(database_url, log_most=0)
+    assert (finding.level, finding.about) == ("wrong", "left open")
+    assert finding.says == "the replication slot 'warehouse' keeps 0.0 GiB of log, until the disk is full"
+    await run_sql(as_superuser(server), finding.mend.partition("run: ")[2])
+    assert await left_open_in(database_url, log_most=0) == []
+
+
+def as_superuser(server: str) -> str:
+    return make_url(server).set(username="postgres").render_as_string(hide_password=False)
+
+
 async def test_what_the_doctor_found_is_told_though_the_rest_cannot_be_asked(database_url):
     await run_sql(database_url, "REVOKE SELECT ON quarantines FROM CURRENT_USER")
     said = await sendable("doctor", "--json", database_url=database_url)
@@ -546,5 +587,6 @@ def test_a_database_that_may_lose_commits_is_wrong(setting):
 def test_the_operators_page_names_every_finding_of_the_doctor():
     page = (Path(__file__).parents[1] / "docs" / "operating.md").read_text()
     for about in ("settings", "auth", "gateways", "lookups", "disk", "database", "clock", "schema", "rights", "reader",
-                  "partitions", "alarm", "held numbers", "unread", "receipts", "database log"):  # fmt: skip
+                  "partitions", "left open", "alarm", "held numbers", "unread", "receipts", "refused",
+                  "database log"):  # fmt: skip
         assert f"`{about}`" in page, about

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.gateways import GATEWAYS
 from app.models.tables import metadata
-from app.services import migrate, partitions
+from app.services import left_open, migrate, partitions
 from app.services.connection import driver_of
 from app.services.finding import Finding, age
 from app.services.lookup import doctor as lookups
@@ -80,6 +80,8 @@ async def of_database(engine: AsyncEngine, settings: Settings) -> AsyncIterator[
         for finding in await _rights(db):
             yield finding
         yield _partitions(await partitions.days(await driver_of(db)))
+        async for finding in left_open.findings(db):
+            yield finding
     async for finding in _waiting(engine, settings):
         yield finding
 
