@@ -129,3 +129,20 @@ async def test_the_reader_reads_the_views_and_nothing_else(service: Service, dat
             with pytest.raises(ProgrammingError, match="permission denied"):
                 await db.execute(text(statement))
     await reader.dispose()
+
+
+_LAPSES = """
+DO $$ DECLARE lapse timestamptz = clock_timestamp(); BEGIN
+    UPDATE numbers SET until = lapse, steps = jsonb_set(steps, '{0,until}', to_jsonb(lapse));
+    ASSERT (SELECT array_agg(state) FROM published.number_status) = ARRAY['suspended'];
+    ASSERT NOT EXISTS (SELECT FROM published.sendable);
+END $$
+"""
+
+
+async def test_a_question_sees_one_moment_also_while_a_state_lapses(service: Service) -> None:
+    """With a clock that runs on between two looks at one row, a number stood there twice: suspended, and active."""
+    space, code = (await reasons(service))["suspended"]
+    await opt_in(service)
+    await post(service, receipt(code=code, code_space=space))
+    await service.sql(_LAPSES)
