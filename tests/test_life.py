@@ -87,7 +87,7 @@ async def test_after_thirty_days_everybody_sees_it_lapse_at_the_same_instant_and
     await service.sql("SELECT pg_sleep_until(:ends)", ends=ends)
     one = await told(service)
     assert (one["state"], lists(one)) == ("active", {"12345/spring": (IN, True)})
-    await upkeep.tell_lapses(service.app.state.engine, service.app.state.meaning.policy)
+    await upkeep.tell_lapses(service.app.state.engine, service.app.state.meaning.policy, datetime.now(UTC))
     feed = (await service.client.get("/v1/changes")).json()["items"]
     last = feed[-1]
     assert (last["kind"], last["from"], last["to"], last["cause"]["kind"]) == (

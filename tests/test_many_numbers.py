@@ -36,7 +36,7 @@ def filled(statement: str, *values: object) -> str:
 
 
 @pytest.mark.parametrize(("rows", "statement", "found"), [
-    (MANY, filled(upkeep._LAPSED, 5_000), "numbers_until on numbers .*\n *Index Cond: .until <="),
+    (MANY, filled(upkeep._LAPSED, "now()", 5_000), "numbers_until on numbers .*\n *Index Cond: .until <="),
     (LATER, filled(claims._CLAIM, 64, 30), "lookups_due_at on lookups .*\n *Index Cond: .due_at <="),
     (MANY, standing._HELD.text, "Index Only Scan using numbers_held"),
 ])  # fmt: skip

@@ -98,7 +98,7 @@ async def test_a_lapse_that_nobody_has_told_yet_is_no_difference_nor_one_that_wa
     while (await service.sql("SELECT state FROM published.number_status"))[0][0] == "suspended":
         pass
     assert (await replayed(database_url)).code == 0
-    assert await upkeep.tell_lapses(service.app.state.reads, service.app.state.meaning.policy) == 1
+    assert await upkeep.tell_lapses(service.app.state.reads, service.app.state.meaning.policy, datetime.now(UTC)) == 1
     assert (await replayed(database_url)).code == 0
 
 

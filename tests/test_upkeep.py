@@ -50,12 +50,21 @@ async def test_the_feed_tells_a_lapse_once_dated_at_its_moment(service: Service)
     await receipt(service, "569", now - timedelta(days=29, hours=23, minutes=59, seconds=59))
     await service.sql("SELECT pg_sleep(1.1)")
     policy = service.app.state.meaning.policy
-    assert await upkeep.tell_lapses(service.app.state.engine, policy) == 1
-    assert await upkeep.tell_lapses(service.app.state.engine, policy) == 0
+    assert await upkeep.tell_lapses(service.app.state.engine, policy, datetime.now(UTC)) == 1
+    assert await upkeep.tell_lapses(service.app.state.engine, policy, datetime.now(UTC)) == 0
     told = await service.sql("""SELECT kind, before, after, reason, cause ->> 'kind', occurred_at FROM changes
                                 WHERE before = 'suspended'""")  # fmt: skip
     assert told == [("number.state", "suspended", "active", "suspended", "lapse", now + timedelta(seconds=1))]
     assert datetime.fromisoformat((await status(service))["changed_at"]) == now + timedelta(seconds=1)
+
+
+async def test_a_lapse_is_told_when_it_is_over_by_our_clock_too_and_nothing_waits_for_it(service: Service) -> None:
+    now, policy = datetime.now(UTC), service.app.state.meaning.policy
+    await receipt(service, "569", now - timedelta(days=29, hours=23, minutes=59, seconds=59))
+    await service.sql("SELECT pg_sleep(1.1)")
+    async with asyncio.timeout(10):
+        assert await upkeep.tell_lapses(service.app.state.engine, policy, now) == 0
+    assert await upkeep.tell_lapses(service.app.state.engine, policy, now + timedelta(seconds=1)) == 1
 
 
 async def test_a_receipt_that_comes_between_a_lapse_and_its_telling_finds_it_told_first(service: Service) -> None:
@@ -104,9 +113,10 @@ async def test_however_many_lapse_or_are_shown_anew_none_is_left_out(
         for place, who in enumerate(whos):
             code, at = ("345", now) if place < 5 else ("569", now - timedelta(days=30))
             await receipt(service, code, at, who=who)
-        assert await upkeep.tell_lapses(service.app.state.engine, service.app.state.meaning.policy) == 0
+        engine, policy = service.app.state.engine, service.app.state.meaning.policy
+        assert await upkeep.tell_lapses(engine, policy, datetime.now(UTC)) == 0
         await service.sql("UPDATE numbers SET state = 'suspended', until = now() WHERE number >= :who", who=whos[5])
-        assert await upkeep.tell_lapses(service.app.state.engine, service.app.state.meaning.policy) == 5
+        assert await upkeep.tell_lapses(engine, policy, datetime.now(UTC)) == 5
     async with start(lookup={}) as service:
         assert [(await status(service, who))["waiting_for"] for who in whos] == ["lookup"] * 5 + [None] * 5
 

@@ -63,7 +63,7 @@ async def run(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None
         await asyncio.sleep(LAPSES_EVERY)
         due -= LAPSES_EVERY
         async with _going_on():
-            await tell_lapses(engine, meaning.policy)
+            await tell_lapses(engine, meaning.policy, datetime.now(UTC))
         async with _going_on():
             await quarantine.keep(engine, meaning.policy)
         async with _going_on():
@@ -85,18 +85,19 @@ async def _going_on() -> AsyncIterator[None]:
 # Lapses ------------------------------------------------------------------------------------------------------------
 
 # Not `clock_timestamp()`: a moment that moves while it is compared is looked for in no index, but in every number.
-_LAPSED = "SELECT number FROM numbers WHERE until <= statement_timestamp() ORDER BY number LIMIT $1"
+# Over by both clocks: what is over by the database's alone would be found here again and again, and settled as it was.
+_LAPSED = "SELECT number FROM numbers WHERE until <= least(statement_timestamp(), $1) ORDER BY number LIMIT $2"
 
 
-async def tell_lapses(engine: AsyncEngine, policy: Policy) -> int:
+async def tell_lapses(engine: AsyncEngine, policy: Policy, now: datetime) -> int:
     """Tell the feed what has lapsed, each dated at its lapse. Readers have seen it since that instant."""
     total = 0
     while True:
         async with transaction(engine) as db:
-            numbers = [row["number"] for row in await db.fetch(_LAPSED, AT_ONCE)]
+            numbers = [row["number"] for row in await db.fetch(_LAPSED, now, AT_ONCE)]
             if not numbers:
                 return total
-            await _settle_again(db, numbers, policy, Cause("lapse"))
+            await _settle_again(db, numbers, policy, Cause("lapse"), now)
         total += len(numbers)
 
 
@@ -127,7 +128,7 @@ async def follow_policy(engine: AsyncEngine, policy: Policy) -> None:
             numbers = [row["number"] for row in rows]
             if not numbers:
                 return
-            await _settle_again(db, numbers, policy, Cause("policy"))
+            await _settle_again(db, numbers, policy, Cause("policy"), datetime.now(UTC))
         after = numbers[-1]
 
 
@@ -140,8 +141,7 @@ def _lapses_alone(rule: Rule) -> bool:
     return bool(rule.alone_lapse or rule.lapse)
 
 
-async def _settle_again(db: Connection, numbers: Sequence[str], policy: Policy, cause: Cause) -> None:
-    now = datetime.now(UTC)
+async def _settle_again(db: Connection, numbers: Sequence[str], policy: Policy, cause: Cause, now: datetime) -> None:
     applied = await apply(db, [Verdict(number, now, cause) for number in numbers], policy, now)
     await store.publish(db, applied.every_change)
 
