@@ -147,6 +147,25 @@ def test_a_time_without_a_zone_is_the_links_or_none(at: datetime | None, zone: A
     assert (one.occurred_at, one.sent_at) == (kept, kept)
 
 
+@pytest.mark.parametrize(("shown", "zone", "kept"), [
+    ("2026-11-01 00:59:59", "America/New_York", datetime(2026, 11, 1, 4, 59, 59, tzinfo=UTC)),
+    ("2026-11-01 01:00", "America/New_York", None),
+    ("2026-11-01 01:59:59", "America/New_York", None),
+    ("2026-11-01 02:00", "America/New_York", datetime(2026, 11, 1, 7, tzinfo=UTC)),
+    ("2026-03-08 02:30", "America/New_York", None),
+    ("2026-03-08 03:00", "America/New_York", datetime(2026, 3, 8, 7, tzinfo=UTC)),
+    ("2026-04-05 01:45", "Australia/Lord_Howe", None),
+    ("2026-04-05 01:29", "Australia/Lord_Howe", datetime(2026, 4, 4, 14, 29, tzinfo=UTC)),
+    ("2028-02-29 00:00", "Asia/Kathmandu", datetime(2028, 2, 28, 18, 15, tzinfo=UTC)),
+])  # fmt: skip
+def test_a_time_that_the_links_clocks_show_twice_or_never_names_no_moment(
+    shown: str, zone: str, kept: datetime | None
+) -> None:
+    at = datetime.fromisoformat(shown)
+    one = told(Link("acme", timezone=ZoneInfo(zone)), occurred_at=at, sent_at=at)
+    assert (one.occurred_at, one.sent_at) == (kept, kept)
+
+
 # What is kept of what is broken -------------------------------------------------------------------------------------
 
 GOOD, BAD, LOST = Receipt("m1", Status.SENT), Receipt(None, Status.SENT), Broken(b"", "no status")

@@ -256,13 +256,17 @@ def _part(number: int | None) -> int | None:
 
 
 def _utc(at: datetime | None, zone: tzinfo | None) -> datetime | None:
-    """A zone-less time is the link's local time; without a `timezone` in its settings it is not trusted."""
+    """A zone-less time is the link's local time; without a `timezone` in its settings it is not trusted. Nor is one
+    that its clocks show twice as summer time ends, or never as it begins: it may be an hour from what was meant.
+    """
     if at is None or at.tzinfo is UTC:
         return at
     if at.tzinfo is None:
         if zone is None:
             return None
         at = at.replace(tzinfo=zone)
+        if at.utcoffset() != at.replace(fold=1).utcoffset():
+            return None
     try:
         return at.astimezone(UTC)
     except OverflowError:  # the first or last hours that a datetime can hold
