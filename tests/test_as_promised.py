@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from tests.conftest import Service, Start
 
 NUMBER = "+15555551234"
 LIST = "/v1/senders/12345/lists/spring/subscribers"
+MINUTE = datetime(2026, 11, 2, 18, 42, tzinfo=UTC)
 AGREED = {"consented_at": "2026-11-01T00:00:00Z", "source": "web"}
 AS_JSON = {"content-type": "application/json"}
 BEFORE_ALL_TIME = ("0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00Z")
@@ -46,6 +48,23 @@ async def test_one_line_before_all_time_does_not_spoil_a_file(service: Service) 
     said = (await service.client.post(LIST, content="\n".join(rows), headers={"content-type": "text/csv"})).json()
     assert (said["opted_in"], said["wrong"]) == (1, 1)
     assert "lies before 1900" in said["errors"][0]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("stat", "code", "reason"), [("UNDELIV", "3041", "deactivated"), ("REJECTD", "603", "opted_out")]
+)
+async def test_what_fails_in_the_minute_of_an_opt_in_stops_sending_though_its_second_is_not_told(
+    start: Start, stat: str, code: str, reason: str
+) -> None:
+    agreed = (MINUTE + timedelta(seconds=20)).isoformat()
+    text = f"id:7 submit date:{MINUTE:%y%m%d%H%M} done date:{MINUTE:%y%m%d%H%M} stat:{stat} err:{code} text:Welcome"
+    receipt = {"source_addr": NUMBER, "destination_addr": "12345", "esm_class": 4, "short_message": text}
+    async with start(gateways={"smpp": {"timezone": "UTC", "code_space": "openmarket"}}) as service:
+        await service.client.put(f"{LIST}/{NUMBER}", json=AGREED | {"consented_at": agreed})
+        await service.client.post("/v1/receipts/smpp", json=receipt)
+        said = (await service.client.get(f"/v1/numbers/{NUMBER}", params={"sender": "12345"})).json()
+        assert (said["sender"]["sendable"], said["sender"]["reason"]) == (False, reason)
+        assert await service.sql("SELECT * FROM published.sendable") == []
 
 
 @pytest.mark.parametrize("at", BEFORE_ALL_TIME)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.models.receipt import Status
+from app.models.receipt import FAILED, Status
 
 STAT = {
     "ENROUTE": Status.SENT,
@@ -39,13 +39,19 @@ _NOTHING = frozenset({"", "null", "nd", "..."})
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the receipt text says. Its `text:`, the first words of our own message, is never looked at."""
+    """What the receipt text says, `done` as it is written there. Its `text:`, the first words of our own message, is
+    never looked at.
+    """
 
     id: str | None
     stat: str | None
     err: str | None
     submitted: datetime | None
-    done: datetime | None
+    done: str | None
+
+    def ended(self, became: Status | None) -> datetime | None:
+        """When the centre had done with it."""
+        return local_time(self.done, became)
 
 
 def report(text: str) -> Report:
@@ -60,7 +66,7 @@ def report(text: str) -> Report:
         stat=stat and stat.upper(),
         err=error(said.get("err")),
         submitted=local_time(said.get("submit date")),
-        done=local_time(said.get("done date")),
+        done=said.get("done date"),
     )
 
 
@@ -92,15 +98,21 @@ def command_status(number: int) -> str:
 _FORMS = {10: ("%y%m%d%H%M",), 12: ("%y%m%d%H%M%S", "%Y%m%d%H%M"), 14: ("%Y%m%d%H%M%S",)}
 
 
-def local_time(value: str | None) -> datetime | None:
-    """The centre's own clock: no receipt names its zone. Naive, to the minute in ten digits.
+def local_time(value: str | None, became: Status | None = None) -> datetime | None:
+    """The centre's own clock: no receipt names its zone. Naive. `became`: what then became of the message.
 
-    Twelve digits have two forms. Only one of them makes a date from 2013 on; where both do, neither is believed.
+    Ten digits tell the minute alone. Of a failure its end counts: nobody who agreed during it may be texted on the
+    supposition that it was later. Twelve digits have two forms. Only one of them makes a date from 2013 on; where both
+    do, neither is believed.
     """
     if value is None or not value.isdecimal():
         return None
-    read = {at for form in _FORMS.get(len(value), ()) if (at := _strptime(value, form))}
+    read = {_at_last(at, form, became) for form in _FORMS.get(len(value), ()) if (at := _strptime(value, form))}
     return read.pop() if len(read) == 1 else None
+
+
+def _at_last(at: datetime, form: str, became: Status | None) -> datetime:
+    return at if became not in FAILED or "%S" in form else at.replace(second=59, microsecond=999_999)
 
 
 def _strptime(value: str, form: str) -> datetime | None:

@@ -15,7 +15,7 @@ from lxml import etree
 
 from app.gateways import _fields, _verify
 from app.gateways._fields import LONGEST_FORM, MOST, Unreadable, an_object, count, each, moment, plus, text
-from app.gateways._smpp import report
+from app.gateways._smpp import STAT, report
 from app.gateways._words import NO_RECEIPT
 from app.gateways._words import RECEIPT_TEXT as RECEIPT_END
 from app.models.described import RECEIPT_TEXT, Description, Path, Place, Signature
@@ -204,7 +204,13 @@ def _with_text(description: Description, scope: Scope) -> Scope:
     if not description.receipt_text:
         return scope
     told = report(_text(description.receipt_text, scope) or "")
-    parts = {"id": told.id, "stat": told.stat, "err": told.err, "submitted": told.submitted, "done": told.done}
+    parts = {
+        "id": told.id,
+        "stat": told.stat,
+        "err": told.err,
+        "submitted": told.submitted,
+        "done": told.ended(STAT.get(told.stat or "")),
+    }
     return Scope({**element, RECEIPT_TEXT: parts}, scope.body, scope.query)
 
 

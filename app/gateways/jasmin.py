@@ -44,7 +44,7 @@ def parse(callback: Callback) -> list[Receipt | Broken]:
             word=word,
             code=code,
             code_space=space,
-            occurred_at=local_time(some(said.get("donedate"))),
+            occurred_at=local_time(some(said.get("donedate")), became),
             sent_at=local_time(some(said.get("subdate"))),
         )
     ]

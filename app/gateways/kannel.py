@@ -45,7 +45,7 @@ def parse(callback: Callback) -> list[Receipt | Broken]:
             code=code,
             code_space=space,
             # Kannel's own clock, in UTC. The receipt's dates name no zone and serve only where `ts` is missing.
-            occurred_at=moment(first(said, "ts")) or text.done,
+            occurred_at=moment(first(said, "ts")) or text.ended(became),
             sent_at=text.submitted,
         )
     ]

@@ -69,7 +69,7 @@ def receipt(said: Said) -> Receipt | Inbound:
         carrier=first(said, "carrier"),
         mcc=first(said, "mcc"),
         mnc=first(said, "mnc"),
-        occurred_at=moment(said.get("occurred_at")) or told.done,
+        occurred_at=moment(said.get("occurred_at")) or told.ended(became),
         sent_at=moment(said.get("sent_at")) or told.submitted,
     )
 

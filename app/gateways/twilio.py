@@ -40,17 +40,17 @@ def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     word = need(said, "MessageStatus", "SmsStatus").lower()
     if word in INBOUND or _channel(said) not in PHONES:  # inbound, `To` is us: it would speak of our own number
         return [Inbound()]
-    code = first(said, "ErrorCode")
+    code, became = first(said, "ErrorCode"), STATUS.get(word, Status.UNKNOWN)
     return [
         Receipt(
             message_id=need(said, "MessageSid", "SmsSid"),
-            status=STATUS.get(word, Status.UNKNOWN),
+            status=became,
             word=word,
             number=(first(said, "To") or "").rpartition(":")[2],  # other channels write `rcs:+1…`
             sender=first(said, "From"),
             code=code if code != "0" else None,
             code_space=SPACE,
-            occurred_at=local_time(said.get("RawDlrDoneDate")),  # the carrier's clock, which names no zone
+            occurred_at=local_time(said.get("RawDlrDoneDate"), became),  # the carrier's clock, which names no zone
         )
     ]
 

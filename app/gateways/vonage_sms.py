@@ -52,19 +52,20 @@ def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
         return []
     if "status" not in said and {"text", "data", "udh"} & said.keys():
         return [Inbound()]
-    network = first(said, "network-code") or ""
+    message_id, word = need(said, "messageId", "message-id"), need(said, "status")
+    became, network = STATUS.get(word.lower(), Status.UNKNOWN), first(said, "network-code") or ""
     return [
         Receipt(
-            message_id=need(said, "messageId", "message-id"),
-            status=STATUS.get(need(said, "status").lower(), Status.UNKNOWN),
-            word=first(said, "status"),
+            message_id=message_id,
+            status=became,
+            word=word,
             number=plus(first(said, "msisdn")),
             sender=first(said, "to"),
             code=error(first(said, "err-code")),  # 0 comes with `expired` too
             code_space=SPACE,
             mcc=network[:3],
             mnc=network[3:],
-            occurred_at=_occurred(said),
+            occurred_at=_occurred(said, became),
         )
     ]
 
@@ -80,11 +81,11 @@ def _said(callback: Callback) -> Said:
     return callback.form()
 
 
-def _occurred(said: Said) -> datetime | None:
+def _occurred(said: Said, became: Status) -> datetime | None:
     """When Vonage sent it on, in UTC. `scts` is the carrier's own clock: an hour off in the vendor's sample."""
     at = moment(first(said, "message-timestamp"))
     if at is None:
-        return local_time(first(said, "scts"))
+        return local_time(first(said, "scts"), became)
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
