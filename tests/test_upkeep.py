@@ -87,6 +87,20 @@ async def test_held_numbers_follow_when_a_provider_is_configured_and_when_it_is_
         assert (await status(service))["waiting_for"] == "no_lookup_provider"
 
 
+async def test_what_a_process_without_the_provider_still_takes_beside_us_is_asked_soon_after(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start() as older:
+        monkeypatch.setattr(upkeep, "LAPSES_EVERY", 0.05)
+        monkeypatch.setattr(upkeep, "HOUSE_EVERY", 0.05)
+        monkeypatch.setattr(upkeep, "HOUSE_FIRST", 0.05)
+        async with start(lookup={}) as newer, asyncio.timeout(30):
+            await receipt(older, "345", datetime.now(UTC))
+            while (await status(newer))["waiting_for"] != "lookup":
+                await asyncio.sleep(0.05)
+            assert await newer.sql("SELECT number, reason FROM lookups") == [(WHO, "carrier_unknown")]
+
+
 async def test_what_lapses_without_a_provider_asks_the_one_that_is_configured(start: Start) -> None:
     now, stale = datetime.now(UTC), "+15555551235"
     async with start() as service:

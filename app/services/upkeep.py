@@ -69,6 +69,7 @@ async def run(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None
         async with _going_on():
             if due <= 0 or not await partitions.has_room(engine):
                 await keep_house(engine, settings, datetime.now(UTC))
+                await follow_policy(engine, meaning.policy)  # others may still have written by the one before
                 await name_senders(engine, settings, meaning)
                 due = HOUSE_EVERY
 
