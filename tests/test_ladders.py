@@ -314,6 +314,16 @@ def test_the_steps_are_settings(tmp_path: Path) -> None:
     assert show(after("network_error", 0, 1).number, LOOKUPS, EVENT).steps[0].state == "unreachable"
 
 
+def test_a_failure_that_an_owner_calls_unreachable_is_so_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[rules.barred]\nstate = "unreachable"\n')
+    policy = load_policy(path, lookups=True)
+    held = subscriber(policy, failed("barred", policy))
+    assert (state(held), held.shown.steps[0].reason, ended(held)) == ("unreachable", "barred", NOBODY)
+    assert state(live(policy, delivered(EVENT + HOUR), held=held)) == "active"
+    assert state(subscriber(policy, failed("absent_subscriber", policy))) == "active"
+
+
 # Over HTTP ---------------------------------------------------------------------------------------------------------
 
 

@@ -100,13 +100,14 @@ def _in_force(number: Number, key: str, fact: Fact, policy: Policy) -> _Standing
     state, reason = key.split("/")  # type: ignore[assignment]
     if _over(number, state, fact):
         return None
-    ladder = policy.rule(reason).ladder
-    if state == "unreachable" and ladder in ladders.TO_UNREACHABLE and not ladders.unreachable(number, ladder, policy):
+    rule = policy.rule(reason)
+    climbs = rule.ladder if state == "unreachable" and rule.state is None else None
+    if climbs in ladders.TO_UNREACHABLE and not ladders.unreachable(number, climbs, policy):
         return None
     if state in DEAD and number.delivered and number.delivered.guard > fact.at:
         stranger = replace(number.delivered, reason="reassigned", lookup=fact.lookup)
         return _Standing("reassigned", stranger, _waiting(number, stranger, policy), None)
-    until, waiting = _lapse(number, policy.rule(reason), fact, policy)
+    until, waiting = _lapse(number, rule, fact, policy)
     return _Standing(state, fact, waiting, until)
 
 
