@@ -412,6 +412,17 @@ def test_something_newer_is_asked_again_after_a_person_was_to_decide() -> None:
     assert (held.shown.steps[0].waiting_for, asks(held)) == ("lookup", True)
 
 
+def test_what_is_told_only_then_is_asked_though_it_happened_before_a_person_was_to_decide() -> None:
+    """A deactivation file comes a day or two after what it tells of."""
+    held, _ = looked_up(subscriber(LOOKUPS, STORED, failed("carrier_unknown")), OUTAGE, last=True)
+    same, _ = settle(held, failed("carrier_unknown", at=EVENT + MINUTE, message="m2"), LOOKUPS, ANSWERED + DAY)
+    assert (same.shown.steps[0].waiting_for, asks(same)) == ("person", False)
+    held, _ = settle(held, failed("deactivated", at=EVENT + MINUTE, message="m3"), LOOKUPS, ANSWERED + DAY)
+    assert (state(held), held.shown.steps[0].waiting_for, asks(held)) == ("deactivated", "lookup", True)
+    held, _ = looked_up(held, SAME, last=True, at=ANSWERED + 11 * DAY)
+    assert (state(held), ended(held), asks(held)) == ("deactivated", EVERYBODY, False)
+
+
 @pytest.mark.parametrize(("reason", "name"), [(r, n) for n in TABLE for r in ("carrier_unknown", "deactivated")])
 def test_the_same_answer_twice_ends_as_once(reason: str, name: str) -> None:
     stored, answer, *_ = TABLE[name]

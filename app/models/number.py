@@ -54,10 +54,13 @@ class Fact(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Stalled(Struct, frozen=True, gc=False, omit_defaults=True):
-    """Why the lookups that were asked up to `at` do not happen; `lookup`: they do again."""
+    """Why the lookups that were asked up to `at` do not happen; `lookup`: they do again. `reasons`: what a person is to
+    decide, where it is known; of anything else nobody had been told by then.
+    """
 
     at: datetime
     waiting_for: Waiting
+    reasons: tuple[str, ...] = ()
 
 
 class Carrier(Struct, frozen=True, gc=False, omit_defaults=True):

@@ -198,7 +198,7 @@ def latest(old: datetime | None, new: datetime | None) -> datetime | None:
 def _stalled(old: Stalled | None, new: Stalled | None) -> Stalled | None:
     if old is None or new is None:
         return old or new
-    return max(old, new, key=lambda s: (s.at, s.waiting_for))
+    return max(old, new, key=lambda s: (s.at, s.waiting_for, s.reasons))
 
 
 def _opted_key(opt_in: OptIn) -> tuple[datetime, str, str]:

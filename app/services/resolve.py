@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from app.models.catalogue import Carriers
 from app.models.lookup import Found
-from app.models.number import Carrier, Cause, Fact, Number, Stalled, Verdict, Waiting
+from app.models.number import Carrier, Cause, Fact, Number, Stalled, Verdict
 from app.models.policy import Policy
 from app.services.decide import INSTANT
 from app.services.heard import AROUND, NOT_MOBILE, Kind, Said, carrier_of, foreign, kind_of, named, proven, words
@@ -59,7 +59,8 @@ class _Follows:
     outs: list[tuple[str | None, Fact]] = field(default_factory=list)
     blocks: list[tuple[str, Fact]] = field(default_factory=list)
     alarms: list[tuple[str, str]] = field(default_factory=list)
-    given_up: bool = False
+    undecided: set[str] = field(default_factory=set)
+    """The reasons of which the last step decided nothing: a person does."""
     doubtful: bool = False
     """A port that is not proven yet: later answers are held against the carrier of before."""
 
@@ -230,7 +231,7 @@ def _blocked(
 
 def _give_up(follows: _Follows, question: Question) -> None:
     """The last step decided nothing: a person does, and meanwhile nothing is sent and nothing is lost."""
-    follows.given_up = True
+    follows.undecided |= {question.fact.reason, *(fact.reason for fact in follows.conditions.values())}
     follows.alarms.append(("lookup_undecided", question.fact.reason))
 
 
@@ -259,7 +260,6 @@ def _verdicts(
     carrier = carrier_of(found, said.provider, at, carriers) if found else None
     if carrier and kind == "moved" and carrier.ported is None:
         carrier = replace(carrier, ported=True)
-    waits: Waiting = "person" if follows.given_up else "lookup"
     first = Verdict(
         number.number,
         at,
@@ -267,9 +267,15 @@ def _verdicts(
         conditions=tuple(follows.conditions.items()),
         cleared=tuple(follows.cleared.items()),
         carrier=carrier,
-        stalled=Stalled(at, waits) if follows.given_up or number.stalled else None,
+        stalled=_stalled(number, follows),
     )
     ends = [Verdict(number.number, at, out.cause, out=out, sender=sender, scope="sender" if sender else "all")
             for sender, out in follows.outs]  # fmt: skip
     known = [Verdict(number.number, at, cause, sender=sender, block=block) for sender, block in follows.blocks]
     return [first, *ends, *known]
+
+
+def _stalled(number: Number, follows: _Follows) -> Stalled | None:
+    if follows.undecided:
+        return Stalled(follows.moment.at, "person", tuple(sorted(follows.undecided)))
+    return Stalled(follows.moment.at, "lookup") if number.stalled else None

@@ -105,8 +105,9 @@ def _in_force(number: Number, key: str, fact: Fact, policy: Policy) -> _Standing
     if climbs in ladders.TO_UNREACHABLE and not ladders.unreachable(number, climbs, policy):
         return None
     if state in DEAD and number.delivered and number.delivered.guard > fact.at:
-        stranger = replace(number.delivered, reason="reassigned", lookup=fact.lookup)
-        return _Standing("reassigned", stranger, _waiting(number, stranger, policy), None)
+        stranger = replace(number.delivered, reason=fact.reason, lookup=fact.lookup)
+        waiting = _waiting(number, stranger, policy)
+        return _Standing("reassigned", replace(stranger, reason="reassigned"), waiting, None)
     until, waiting = _lapse(number, rule, fact, policy)
     return _Standing(state, fact, waiting, until)
 
@@ -171,13 +172,20 @@ def _waiting(number: Number, fact: Fact, policy: Policy) -> Waiting | None:
         return None
     if not policy.lookups:
         return "no_lookup_provider"
-    return number.stalled.waiting_for if number.stalled and fact.at <= number.stalled.at else "lookup"
+    return _stalled(number, fact) or "lookup"
 
 
 def _asks(number: Number, fact: Fact) -> bool:
-    """Whether a lookup is to be made for this: after the last one a person decides, until something newer is said."""
-    given_up = number.stalled is not None and number.stalled.waiting_for == "person" and fact.at <= number.stalled.at
-    return fact.lookup and not given_up
+    """Whether a lookup is to be made for this: after the last one a person decides, until something else is said."""
+    return fact.lookup and _stalled(number, fact) != "person"
+
+
+def _stalled(number: Number, fact: Fact) -> Waiting | None:
+    """What it waits for, unless for its lookup."""
+    stalled = number.stalled
+    if stalled is None or fact.at > stalled.at or (stalled.reasons and fact.reason not in stalled.reasons):
+        return None
+    return stalled.waiting_for
 
 
 def _repeated(number: Number, rule: Rule) -> bool:
