@@ -156,6 +156,7 @@ async def test_nothing_is_touched(service: Service, database_url: str) -> None:
 WRONG: dict[tuple[str, ...], str] = {
     ("--number", "12"): "not a possible phone number",
     ("--since", "soon"): '--since: "soon" is not a duration',
+    ("--since", "999999d"): '--since: "999999d" is longer than a hundred years: write',
     ("--number", WHO, "--since", "1d"): "say --number or --since, not both",
 }
 

@@ -47,6 +47,7 @@ WRONG = {
     "SENDABLE_REGION=XX": "SENDABLE_REGION (or `region`) is no region that has phone numbers",
     "SENDABLE_LOG_LEVEL=loud": "SENDABLE_LOG_LEVEL (or `log_level`) Input should be 'debug', 'info'",
     "SENDABLE_RECEIPTS_KEPT=90": 'SENDABLE_RECEIPTS_KEPT (or `receipts_kept`) "90" is not a duration: write a',
+    "SENDABLE_CHANGES_KEPT=999999d": 'SENDABLE_CHANGES_KEPT (or `changes_kept`) "999999d" is longer than a hundred',
     "SENDABLE_CHANGES_KEPT=5y": 'SENDABLE_CHANGES_KEPT (or `changes_kept`) "5y" is not a duration: write a number and',
     "SENDABLE_RECEIPTS_KEPT=0d": "SENDABLE_RECEIPTS_KEPT (or `receipts_kept`) must be at least 1d: what is older",
     "SENDABLE_CHANGES_KEPT=23h": "SENDABLE_CHANGES_KEPT (or `changes_kept`) must be at least 1d: what is older",

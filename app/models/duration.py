@@ -5,15 +5,20 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
+LONGEST = timedelta(days=36_500)
+"""Counted back from now, a thousand years more would lie before all time."""
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def duration(text: str) -> timedelta:
-    """Raises ValueError for anything but a whole number and one of s, m, h, d."""
+    """Raises ValueError for anything but a whole number and one of s, m, h, d, and for more than a hundred years."""
     match = re.fullmatch(r"\s*(\d{1,6})\s*([smhd])\s*", text)
     if not match:
         raise ValueError(f'"{text}" is not a duration: write a number and s, m, h or d, for example "24h"')
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    length = timedelta(**{_UNITS[match[2]]: int(match[1])})
+    if length > LONGEST:
+        raise ValueError(f'"{text}" is longer than a hundred years: write "{written(LONGEST)}" at most')
+    return length
 
 
 def written(length: timedelta) -> str:
