@@ -97,7 +97,7 @@ def moment(value: object) -> datetime | None:
     """
     try:
         if isinstance(value, str):
-            return _epoch(float(value)) if _EPOCH.fullmatch(value) else datetime.fromisoformat(value)
+            return _epoch(float(value)) if _EPOCH.fullmatch(value) else datetime.fromisoformat(value.upper())
         if isinstance(value, int | float) and not isinstance(value, bool):
             return _epoch(float(value))
     except (ValueError, OverflowError, OSError):
