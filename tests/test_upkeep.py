@@ -76,6 +76,16 @@ async def test_a_receipt_that_comes_between_a_lapse_and_its_telling_finds_it_tol
     assert told == [("unseen", "suspended"), ("suspended", "active"), ("active", "not_sms_capable")]
 
 
+async def test_a_state_that_comes_again_between_its_lapse_and_the_telling_began_again(service: Service) -> None:
+    now = datetime.now(UTC)
+    await receipt(service, "569", now - timedelta(days=29, hours=23, minutes=59, seconds=59))
+    await service.sql("SELECT pg_sleep(1.1)")
+    await receipt(service, "569", datetime.now(UTC))
+    told = await service.sql("SELECT after, committed_at FROM changes WHERE kind = 'number.state' ORDER BY seq")
+    assert [after for after, _ in told] == ["suspended", "active", "suspended"]
+    assert told[0][1] < now + timedelta(seconds=1) < datetime.fromisoformat((await status(service))["changed_at"])
+
+
 async def test_held_numbers_follow_when_a_provider_is_configured_and_when_it_is_taken_away(start: Start) -> None:
     async with start() as service:
         await receipt(service, "345", datetime.now(UTC))

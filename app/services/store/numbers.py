@@ -136,7 +136,7 @@ async def save_numbers(db: Connection, before: Mapping[str, Held], after: Mappin
                        since: Mapping[str, datetime]) -> None:  # fmt: skip
     """Write back what changed, with the steps that the views show. `since`: when a number came to its state."""
     rows = [
-        _number_row(held, was, since.get(number))
+        _number_row(held, since.get(number))
         for number, held in after.items()
         if held.number != (was := before[number]).number or held.told != was.told
     ]
@@ -145,7 +145,7 @@ async def save_numbers(db: Connection, before: Mapping[str, Held], after: Mappin
     await _save_blocks(db, before, after)
 
 
-def _number_row(held: Held, was: Held, since: datetime | None) -> _NumberRow:
+def _number_row(held: Held, since: datetime | None) -> _NumberRow:
     number, shown, step = held.number, held.shown, held.told
     return _NumberRow(
         number.number,
@@ -158,7 +158,7 @@ def _number_row(held: Held, was: Held, since: datetime | None) -> _NumberRow:
         shown.dead_since,
         shown.carrier,
         number.last_receipt_at,
-        since if (step.state, step.reason) != (was.told.state, was.told.reason) else None,
+        since,
     )
 
 
