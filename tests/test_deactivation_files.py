@@ -88,6 +88,21 @@ async def test_a_file_that_was_cut_is_used_as_far_as_it_goes_and_the_whole_one_a
     assert (more["cut"], more["remembered"]) == (False, 3_000 - told["remembered"])
 
 
+async def test_a_file_that_was_left_half_done_for_weeks_goes_on_and_another_that_was_is_forgotten(
+    service: Service,
+) -> None:
+    await opt_in(service)
+    await post(service, f"{OTHER}\n")
+    await post(service, f"{WHO}\n")
+    await service.sql(
+        "UPDATE feed_files SET finished_at = NULL, acted = 0, started_at = started_at - interval '20 days'"
+    )
+    told = await post(service, f"{WHO}\n")
+    assert (told["records"], told["already"]) == (1, False)
+    left = await service.sql("SELECT finished_at IS NULL, started_at < now() - interval '19 days' FROM feed_files")
+    assert left == [(False, True)]
+
+
 @pytest.mark.parametrize("body", ["<html><body>Not found</body></html>", b"PK\x03\x04 but no zip"])
 async def test_what_is_no_file_of_the_feed_is_refused_in_words(service: Service, body: str | bytes) -> None:
     answer = await service.client.post("/v1/deactivations/twilio", content=body)

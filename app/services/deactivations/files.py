@@ -140,12 +140,12 @@ async def forget(db: Connection, file: int) -> None:
     await db.execute(f"DROP TABLE IF EXISTS {lines_of(file)}", timeout=LONG)
 
 
-_LEFT = "SELECT id FROM feed_files WHERE finished_at IS NULL AND started_at < $1"
+_LEFT = "SELECT id FROM feed_files WHERE finished_at IS NULL AND started_at < $1 AND id <> $2"
 
 
-async def clear_away(db: Connection, now: datetime) -> None:
-    """The lines of files that somebody began a week ago and never went on with."""
-    for row in await db.fetch(_LEFT, now - LEFT_FOR):
+async def clear_away(db: Connection, now: datetime, but: int) -> None:
+    """The lines of files that somebody began a week ago and never went on with; not of `but`, which goes on now."""
+    for row in await db.fetch(_LEFT, now - LEFT_FOR, but):
         if await take_alone(db, row["id"]):
             await forget(db, row["id"])
             await give_back(db, row["id"])

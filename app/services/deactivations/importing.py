@@ -163,7 +163,7 @@ class _Taking:
     tell: Tell
 
     async def run(self, file: File) -> Outcome:
-        await files.clear_away(self.db, datetime.now(UTC))
+        await files.clear_away(self.db, datetime.now(UTC), file.id)
         file = await files.prepare(self.db, file)
         if not file.whole:
             file = await self._whole(file)
