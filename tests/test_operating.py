@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from app.config import Settings
 from app.routers import operating
 from app.routers.access import AccessLog
-from app.services import doctor, intake, keys, left_open
+from app.services import doctor, intake, keys, left_open, partitions
 from app.services.connection import connect, transaction
 from app.services.finding import Finding
 from app.services.migrate import head
@@ -469,6 +470,17 @@ async def test_days_without_a_partition_ahead_are_wrong(service, database_url):
     )
     (finding,) = wrong(await examined(database_url))
     assert finding.about == "partitions"
+
+
+@pytest.mark.usefixtures("service")
+async def test_days_that_a_clock_which_was_ahead_has_left_are_no_room_for_tomorrow(database_url):
+    engine = connect(database_url)
+    try:
+        await partitions.make_room(engine, timedelta(days=900), datetime.now(UTC) + timedelta(days=400))
+    finally:
+        await engine.dispose()
+    (found,) = [f for f in await examined(database_url) if f.about == "partitions"]
+    assert found.says == "receipts have room for 7 more days"
 
 
 async def test_an_alarm_that_stands_is_wrong_and_one_that_is_cleared_is_not(service, database_url):

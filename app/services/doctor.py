@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,8 +230,11 @@ def _reader(row: Row[Any]) -> Finding:
 def _partitions(days: Sequence[date]) -> Finding:
     if not days:
         return Finding("note", "partitions", "none yet: the first `sendable serve` makes them")
-    ahead = (days[-1] - datetime.now(UTC).date()).days
-    says = f"receipts have room for {ahead} more days" if ahead > 0 else f"receipts have room until {days[-1]} only"
+    today = datetime.now(UTC).date()
+    coming = (today + timedelta(days=ahead) for ahead in count())
+    ahead = sum(1 for _ in takewhile(days.__contains__, coming)) - 1  # a clock that was ahead may have left later ones
+    last = max((day for day in days if day <= today), default=days[-1])
+    says = f"receipts have room for {ahead} more days" if ahead > 0 else f"receipts have room until {last} only"
     if ahead < 1:
         return Finding("wrong", "partitions", says, "start `sendable serve`; its log says why it makes none")
     return Finding("ok", "partitions", says)
