@@ -191,11 +191,17 @@ class Description(_Part):
     @field_validator("time_format")
     @classmethod
     def _reads_what_it_writes(cls, form: str | None) -> str | None:
+        """A part of a time that it lacks would be made up: midnight, or a morning in place of an evening."""
+        if form is None:
+            return None
         try:
-            if form is not None:
-                datetime.strptime(AN_EVENING.strftime(form), form)  # noqa: DTZ007 - only whether it can be read
+            read = datetime.strptime(AN_EVENING.strftime(form), form)  # noqa: DTZ007 - only whether it can be read
         except (ValueError, re.error) as error:
             raise ValueError('is no format of a time: write one such as "%d/%m/%Y %H:%M:%S"') from error
+        if read.replace(second=AN_EVENING.second, tzinfo=UTC) != AN_EVENING:
+            raise ValueError("must tell year, day, hour and minute: where a time lacks one, leave out where it lies")
+        if "%Z" in form:
+            raise ValueError("has %Z, a name that tells no offset: write its letters, and set `timezone`")
         return form
 
     def paths(self) -> list[Path]:
