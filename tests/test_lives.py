@@ -453,17 +453,36 @@ async def test_the_views_say_what_http_says_at_every_turn_of_random_lives(
     told = {"policy_file": str(tmp_path / "mine.toml")} | ({"lookup": {}} if provider else {})
     quarantined = 0
     async with start(**told) as service:
-        world = World(service, chance)
+        world, copy = World(service, chance), Copy(service)
         for turn in range(8):
             for _ in range(30):
                 await world.happens()
+                await copy.follow()
             await agree(service)
             await nobody_is_wronged(world)
             quarantined += (await service.sql("SELECT count(*) FROM breaker_hits WHERE quarantine IS NOT NULL"))[0][0]
             if turn % 3 == 2:
                 await some_decision(service, chance)
+                await copy.follow()
                 await agree(service)
     assert quarantined
+
+
+@dataclass
+class Copy:
+    """What a reader keeps elsewhere: whom the feed names it looks at again, and nobody else."""
+
+    service: Service
+    seq: int = 0
+    rows: set[tuple[str, str, str]] = field(default_factory=set)
+
+    async def follow(self) -> None:
+        for seq, number in await self.service.sql("SELECT seq, number FROM published.changes WHERE seq > :seq "
+                                                  "ORDER BY seq", seq=self.seq):  # fmt: skip
+            now = await self.service.sql("SELECT * FROM published.sendable WHERE number = :number", number=number)
+            self.rows = {row for row in self.rows if row[0] != number} | {(who, *of) for who, *of in now}
+            self.seq = seq
+        assert self.rows == {*await self.service.sql("SELECT * FROM published.sendable")}
 
 
 async def agree(service: Service) -> None:

@@ -111,6 +111,19 @@ def test_a_state_is_told_with_its_reason_and_its_end_with_the_reason_that_ends()
     ]
 
 
+def test_a_death_that_a_newer_opt_in_outlives_is_told_since_older_ones_no_longer_count() -> None:
+    held = subscriber(LOOKUPS, opted_in(EVENT + HOUR, name="winter"))
+    outlived, now = [("number.state", "active", "active", "deactivated")], EVENT + 2 * HOUR
+    assert told(held, failed("deactivated"), now=now) == outlived
+    died = subscriber(LOOKUPS, opted_in(EVENT + HOUR, name="winter"), failed("deactivated"))
+    assert told(died, failed("deactivated"), now=now) == []
+    assert told(died, ported(EVENT, "deactivated"), now=now) == outlived
+    assert told(died, opted_in(EVENT + HOUR), now=now) == [
+        ("list.opted_in", "opted_in", "opted_in", None, HERE, "spring")
+    ]
+    assert told(died, opted_in(EVENT + 2 * HOUR, name="winter"), now=now) == []
+
+
 def test_a_change_of_the_carrier_is_told_from_name_to_name() -> None:
     assert told(subscriber(), STORED)[:1] == [("number.carrier", None, "AT&T", None)]
     assert told(subscriber(LOOKUPS, STORED), STORED) == []

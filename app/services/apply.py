@@ -50,7 +50,7 @@ def _since(changes: Iterable[Sequence[Change]], now: datetime) -> dict[str, date
         change.number: change.occurred_at if change.cause.kind == "lapse" else now
         for changed in changes
         for change in changed
-        if change.kind == "number.state"
+        if change.kind == "number.state" and not change.before == change.after == "active"
     }
 
 

@@ -174,6 +174,8 @@ class _Then:
                 self._list(row, cause)
 
     def _state(self, row: Mapping[str, Any], cause: Cause) -> None:
+        if row["before"] == row["after"] == "active":
+            return  # a death that was outlived: `remember` knows it
         self.state, self.changed_at = row["after"], _known_at(row)
         shown = self.state not in {"active", "unseen"}
         self.reason = row["reason"] if shown else None

@@ -39,7 +39,7 @@ def settle(held: Held, verdict: Verdict, policy: Policy, now: datetime) -> tuple
     if verdict.list and verdict.sender:
         key = (verdict.sender, verdict.list)
         lists[key] = merge_list(lists.get(key) or Subscription(merged.number, *key), verdict)
-    changes += _consent_changes(held, acting, lists, verdict)
+    changes += _consent_changes(held, acting, after, lists, verdict)
     return Held(merged, acting, after, after.steps[0], lists), changes
 
 
@@ -75,7 +75,8 @@ def _moved(number: str, old: Step, new: Step, cause: Cause, at: datetime) -> Ite
 
 
 def _changes(number: Number, before: Shown, after: Shown, verdict: Verdict) -> Iterator[Change]:
-    yield from _moved(number.number, before.steps[0], after.steps[0], verdict.cause, verdict.at)
+    moved = [*_moved(number.number, before.steps[0], after.steps[0], verdict.cause, verdict.at)]
+    yield from moved or _outlived(number, before, after, verdict)
     was, now = network_of(before.carrier), network_of(after.carrier)
     if was != now:
         yield _change(number, "number.carrier", verdict, (was, now), None)
@@ -89,16 +90,27 @@ def _changes(number: Number, before: Shown, after: Shown, verdict: Verdict) -> I
             yield _change(number, "sender.unblocked", verdict, ("blocked", "open"), gone.reason, sender=sender)
 
 
-def _consent_changes(held: Held, acting: Number, lists: Mapping[tuple[str, str], Subscription],
+def _outlived(number: Number, before: Shown, after: Shown, verdict: Verdict) -> Iterator[Change]:
+    """A death that a newer opt-in outlives, or that a port disproves later: the number stays as it is, and yet each
+    list that is older than the death can no longer be texted, or can be again.
+    """
+    state = after.steps[0].state
+    if state == "active" and before.dead_since != after.dead_since:
+        yield _change(number, "number.state", verdict, (state, state), "deactivated")
+
+
+def _consent_changes(held: Held, acting: Number, after: Shown, lists: Mapping[tuple[str, str], Subscription],
                      verdict: Verdict) -> Iterator[Change]:  # fmt: skip
     """An opt-out that the breaker takes back is told with its own reason and date: who counts can undo it. One that was
-    remembered and stands against an older opt-in is told with its own cause and date: the opt-in ended nothing.
+    remembered and stands against an older opt-in is told with its own cause and date: the opt-in ended nothing. An
+    opt-in is told also to whom has been in all along, by a consent that the number's death had outlived.
     """
     for key, subscription in sorted(lists.items()):
         known = held.lists.get(key)
         was, had = consent(held.acting, known) if known else (None, None)
         now, out = consent(acting, subscription)
-        if was != now:
+        counts = was == now == "opted_in" and not _newer(known, held.shown) and _newer(subscription, after)
+        if was != now or (verdict.opted_in and counts):
             kind = "list.opted_in" if now == "opted_in" else "list.opted_out"
             about = out.reason if out else None
             change = _change(acting, kind, verdict, (was, now), about, sender=key[0], list=key[1])
@@ -107,6 +119,12 @@ def _consent_changes(held: Held, acting: Number, lists: Mapping[tuple[str, str],
             if out and verdict.opted_in:
                 change = replace(change, cause=out.cause, occurred_at=out.at)
             yield change
+
+
+def _newer(held: Subscription | None, shown: Shown) -> bool:
+    """Whether the consent is newer than the number's last death."""
+    given = held.opted_in if held else None
+    return given is not None and (shown.dead_since is None or given.at > shown.dead_since)
 
 
 def _change(number: Number, kind: str, verdict: Verdict, step: tuple[str | None, str | None], reason: str | None,

@@ -15,7 +15,11 @@ CAUSE = {
 
 
 class Change(BaseModel):
-    """What truly changed, why, and when."""
+    """What truly changed, why, and when. Whatever may be texted after it and not before, or before and not after, its
+    number is named here. `number.state` from `active` to `active`: a newer opt-in outlives a deactivation that was
+    heard of late, or a port disproves it; `list.opted_in` from `opted_in`: consent that a deactivation had outdated is
+    given again.
+    """
 
     seq: int = Field(description="Its place in the feed: commit order", examples=[4711])
     number: Number
