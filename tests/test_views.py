@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,9 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.conftest import Service, Start
-from tests.number_steps import opt_in, post, receipt, status
+from tests.number_steps import WHO, opt_in, post, receipt, status
+
+PAGE = (Path(__file__).parents[1] / "docs" / "views.md").read_text()
 
 
 async def every_state(service: Service) -> list[str]:
@@ -146,3 +150,36 @@ async def test_a_question_sees_one_moment_also_while_a_state_lapses(service: Ser
     await opt_in(service)
     await post(service, receipt(code=code, code_space=space))
     await service.sql(_LAPSES)
+
+
+# The page ----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_page_tells_every_column_of_every_view(service: Service) -> None:
+    views = await service.sql(
+        "SELECT table_name, array_agg(column_name::text ORDER BY column_name) FROM information_schema.columns"
+        " WHERE table_schema = 'published' GROUP BY 1"
+    )
+    told = {}
+    for name, table in re.findall(r"^`published\.(\w+)`:.*?\n\n\|.*?\n((?:\|.*\n)+)", PAGE, re.MULTILINE):
+        cells = [line.split("|")[1] for line in table.splitlines()]
+        told[name] = sorted(column for cell in cells for column in re.findall(r"`(\w+)`", cell))
+    assert told == dict(views)
+
+
+async def test_a_copy_by_the_statements_of_the_page_is_what_the_view_says(service: Service) -> None:
+    whom, start, named, again = re.findall(r"```sql\n([^`]+published[^`]+)```", PAGE)
+    await service.sql("CREATE TABLE people AS SELECT CAST(:phone AS text) AS phone", phone=WHO)
+    await opt_in(service)
+    begin, newest, everybody, _ = start.strip().split(";\n")
+    assert begin.startswith("BEGIN")
+    ((seq,),) = await service.sql(newest)
+    copy = {*await service.sql(everybody)}
+    assert copy == {(WHO, "12345", "spring")}
+    await opt_in(service, name="summer")
+    await service.client.delete(f"/v1/senders/12345/lists/spring/subscribers/{WHO}")
+    numbers = [number for _, number in await service.sql(named, seq=seq)]
+    assert numbers == [WHO] * 2
+    copy = {row for row in copy if row[0] not in numbers} | {*await service.sql(again, numbers=numbers)}
+    assert copy == {(WHO, "12345", "summer")}
+    assert await service.sql(whom) == []
