@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.models import api
 from app.models.phone import e164
-from app.routers.answers import JSON, NDJSON, asked_of, dumps
+from app.routers.answers import JSON, NDJSON, asked_of, dumps, each
 from app.routers.body import MARK, RECEIPTS_MOST, NotCompressed, read_body, unpacked
 from app.routers.problems import Problem
 from app.services import status
@@ -31,10 +31,8 @@ LINE_MOST = 8 * 1024
 """Bytes of one line: a number, a sender and a list are a few hundred."""
 
 _LINE = {"anyOf": [{"type": "string"}, {"$ref": "#/components/schemas/LineQuestion"}]}
-QUESTIONS = {JSON: {"schema": {"$ref": "#/components/schemas/BulkQuestion"}}, NDJSON: {"itemSchema": _LINE}}
-LINES_OUT = {
-    "itemSchema": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("NumberStatus", "BadNumber")]}
-}
+QUESTIONS = {JSON: {"schema": {"$ref": "#/components/schemas/BulkQuestion"}}, NDJSON: each(_LINE)}
+LINES_OUT = each({"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("NumberStatus", "BadNumber")]})
 
 
 class Entry(NamedTuple):

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from app.models import api
-from app.routers.answers import EVENTS, JSON, answer, dumps, wanted, wrong
+from app.routers.answers import EVENTS, JSON, answer, dumps, each, wanted, wrong
 from app.routers.auth import Reads, require
 from app.routers.problems import Problem
 from app.routers.query import KnownQuery
@@ -19,8 +19,8 @@ from app.services.feed import Changes, Feed
 router = APIRouter(tags=["feed"], route_class=KnownQuery)
 LAST = 2**63 - 1
 _NOT_BUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-_STREAM = {
-    "itemSchema": {
+_STREAM = each(
+    {
         "type": "object",
         "properties": {
             "id": {"type": "string", "description": "The change's `seq`: send it back as `Last-Event-ID`"},
@@ -31,7 +31,7 @@ _STREAM = {
             },
         },
     }
-}
+)
 
 
 @router.get("/v1/changes", operation_id="changes", summary="What changed?", response_model=api.ChangePage,

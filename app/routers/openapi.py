@@ -22,7 +22,7 @@ from starlette.routing import Route, compile_path
 from app.gateways import GATEWAYS
 from app.models import api
 from app.models.opt_in import SubscriberLine
-from app.routers.answers import JSON, NDJSON
+from app.routers.answers import JSON, NDJSON, each
 from app.routers.auth import lacking
 from app.routers.messages import SentMessage
 from app.routers.problems import MEDIA_TYPE, Problem, answer
@@ -144,7 +144,7 @@ _KANNEL = {"id": "0d8f1c2e", "st": "1", "a": "id:0d8f1c2e stat:DELIVRD err:000",
 _NATIVE = {"message_id": "0d8f1c2e", "number": api.NUMBER, "sender": "12345", "status": "undeliverable", "code": "3041"}
 _BODIES = {
     JSON: {"schema": {}, "example": _NATIVE},
-    NDJSON: {"itemSchema": {"type": "object"}},
+    NDJSON: each({"type": "object"}),
     "application/x-www-form-urlencoded": {
         "schema": {"type": "object", "additionalProperties": {"type": "string"}},
         "example": {"MessageSid": "SM0d8f1c2e", "MessageStatus": "delivered", "To": api.NUMBER, "From": "12345"},
@@ -215,7 +215,7 @@ _SENT = {
         "gateway": "openmarket", "message_id": "0d8f1c2e", "number": api.NUMBER, "sender": "12345",
         "sent_at": "2026-11-21T18:42:00Z",
     }]},
-    NDJSON: {"itemSchema": _ref(SentMessage)},
+    NDJSON: each(_ref(SentMessage)),
 }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from app.routers.answers import (
     ListName,
     Sender,
     answer,
+    each,
     list_of,
     number_of,
     sender_of,
@@ -80,7 +81,7 @@ def _place(cursor: str) -> reading.Place:
 
 # Subscribers -------------------------------------------------------------------------------------------------------
 
-_LINES: dict[str, Any] = {"itemSchema": {"$ref": "#/components/schemas/Subscriber"}}
+_LINES = each({"$ref": "#/components/schemas/Subscriber"})
 _TABLE = {
     "schema": {"type": "string"},
     "example": f"number,consent,state,sendable,reason,at\r\n{api.NUMBER},opted_in,active,true,,2026-03-02T09:15:00Z",

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app.models import api
-from app.routers.answers import CSV, NDJSON, ListName, Sender, answer, list_of, sender_of
+from app.routers.answers import CSV, NDJSON, ListName, Sender, answer, each, list_of, sender_of
 from app.routers.auth import scope
 from app.routers.body import MIB, NotCompressed, too_large, unpacked
 from app.routers.problems import Problem
@@ -29,7 +29,7 @@ _BODY = {
         "schema": {"type": "string"},
         "example": "number,consented_at,source,evidence\n+15555551234,2026-03-02T09:15:00Z,web form,form 7f3a\n",
     },
-    NDJSON: {"itemSchema": {"$ref": "#/components/schemas/SubscriberLine"}},
+    NDJSON: each({"$ref": "#/components/schemas/SubscriberLine"}),
 }
 
 
