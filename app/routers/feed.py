@@ -43,7 +43,8 @@ async def changes(
     last_event_id: Annotated[str | None, Header(description="For streams: where the last one broke off")] = None,
     _: Reads = None,
 ) -> Response:
-    """The feed. Whoever goes on from `next` sees every change exactly once, however many processes write.
+    """The feed. Whoever goes on from `next` sees every change exactly once, however many processes write. To keep a
+    copy of who may be texted, ask again for the numbers that it names: changes added up do not tell all of it.
 
     With `Accept: text/event-stream` it stays open: an event a change, its `id` the cursor, a comment now and then to
     show that the stream lives. `EventSource` resumes by itself. It ends with its key.

@@ -126,7 +126,7 @@ class LineQuestion(BaseModel):
 
 
 class BadNumber(BaseModel):
-    """An entry that cannot be answered, as it came, and why."""
+    """An entry that cannot be answered, as it came (of an array or object null), and why."""
 
     number: Any = Field(examples=["12"])
     error: str = Field(examples=["not a possible phone number: give it as E.164, for example +15555551234"])
