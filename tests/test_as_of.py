@@ -142,6 +142,19 @@ async def test_a_consent_older_than_a_proven_death_is_told_so_also_of_then(start
         await diary.holds()
 
 
+async def test_consent_that_is_given_again_counts_from_when_it_was_told_and_not_from_its_date(start: Start) -> None:
+    async with start(lookup={}) as service:
+        diary = Diary(service)
+        await opt_in(service, "2026-01-01T00:00:00Z", "spring")
+        await opt_in(service, "2026-03-01T00:00:00Z", "summer")
+        await hear(service, "3041", occurred_at="2026-02-01T00:00:00Z")
+        await diary.note()
+        await opt_in(service, "2026-02-02T00:00:00Z", "spring")
+        await diary.note()
+        assert [told["with"]["decision"]["sendable"] for _, told in diary.pages] == [False, True]
+        await diary.holds()
+
+
 @asynccontextmanager
 async def told_moving() -> AsyncIterator[dict[str, Any]]:
     async with answering(lambda number: Reply(telnyx(number, "Verizon Wireless", on=today()))) as provider:

@@ -80,7 +80,8 @@ async def _then(db: Connection, number: str, at: datetime, arrivals: Arrivals) -
     if present and (not states or states[-1] in told):
         then.lapse(store.steps_of(present["steps"]))
     if present and present["facts"]:
-        moved = {row["occurred_at"]: _known_at(row) for row in states}
+        dated = (row for row in rows if row["kind"] in {"number.state", "list.opted_in"})
+        moved = {row["occurred_at"]: _known_at(row) for row in dated}
         lists = [*(await store.lists(db, [number])).get(number, {}).values()]
         then.remember(acting(store.number_of(present["facts"]), merge), lists, _Heard(moved, arrivals))
     return then
@@ -100,7 +101,7 @@ def _known_at(row: Mapping[str, Any]) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """When something was heard of that no change of its own tells of: with a change of the state at the same moment,
+    """When something was heard of that changed nothing then: with a change of the state or an opt-in at that moment,
     with its receipt while that is kept, else when it happened.
     """
 
