@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -213,6 +214,8 @@ async def test_held_numbers_are_listed_and_released(service, database):
     await service.client.post("/v1/receipts/native", json=HELD)
     (row,) = await answered("held", "list", **database)
     assert (row["number"], row["code"], row["waiting_for"]) == (NUMBER, "345", "no_lookup_provider")
+    table = await sendable("held", "list", **database)
+    assert re.search(rf"{row['since'][:10]} {row['since'][11:19]}Z\s", table.out)
     assert await answered("held", "release", "--code", "345", "--space", "openmarket", **database) == {"numbers": 1}
     assert await answered("held", "list", **database) == []
     assert (await service.client.get(f"/v1/numbers/{NUMBER}")).json()["state"] == "active"

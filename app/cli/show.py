@@ -97,7 +97,7 @@ def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S}"
+        return f"{value:%Y-%m-%d %H:%M:%S}Z"
     if isinstance(value, bool):
         return "yes" if value else ""
     return visible(str(value))
