@@ -129,6 +129,33 @@ async def test_the_last_step_of_the_timetable_ends_consent_and_the_ones_before_d
             assert provider.calls == {WHO: 3}
 
 
+_PLANNED = "SELECT step, tries, waiting_for, due_at, lease_until FROM lookups"
+
+
+@pytest.mark.parametrize("step", [1, 4])
+@pytest.mark.parametrize("call", ["undecided", "down", "over the budget"])
+async def test_a_call_in_between_leaves_the_timetable_where_it_stands(start: Start, call: str, step: int) -> None:
+    """Whatever came of it: the last step ends consent, and must not come days too early."""
+    async with answering(says("AT&T Mobility", ported="N")) as provider:
+        budget = {"budget_per_day": "0.01"} if call == "over the budget" else {}
+        async with start(lookup=provider.settings() | budget) as service:
+            await served_by(service)
+            await opt_in(service)
+            await receipt(service, "3041")
+            await looked_up(service)
+            await service.sql("UPDATE lookups SET step = :step, due_at = now() + interval '6 days'", step=step)
+            before = await service.sql(_PLANNED)
+            if call == "down":
+                provider.says = lambda _: Reply(b"", 503)
+            told = (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()
+            wanted = {"undecided": "ok", "down": "provider_error", "over the budget": "quota"}
+            assert told["outcome"] == wanted[call]
+            assert await service.sql(_PLANNED) == before
+            number = await status(service)
+            assert (number["state"], number["waiting_for"], number["lists"][0]["consent"]) == (
+                "deactivated", "lookup", "opted_in")  # fmt: skip
+
+
 # Budget -------------------------------------------------------------------------------------------------------------
 
 

@@ -21,13 +21,16 @@ BY_HAND = "asked"
 
 
 class Claim(NamedTuple):
-    """One lookup that is ours until its lease ends. `tries`: how often no provider answered this step."""
+    """One lookup that is ours until its lease ends. `tries`: how often no provider answered this step. `forced`: a call
+    asks; `early`: before the step is due, which stays where it is.
+    """
 
     number: str
     token: UUID
     step: int
     tries: int
     forced: bool = False
+    early: bool = False
 
 
 # Not `clock_timestamp()`, which no index is asked for: all that are due in days to come would be looked through.
@@ -52,7 +55,7 @@ SELECT $1, $2, '{"kind": "call"}', clock_timestamp(), clock_timestamp() ON CONFL
 _TAKE = """
 UPDATE lookups SET token = gen_random_uuid(), lease_until = clock_timestamp() + make_interval(secs => $2)
 WHERE number = $1 AND (lease_until IS NULL OR lease_until < clock_timestamp())
-RETURNING number, token, step, tries, true
+RETURNING number, token, step, tries, true, due_at > statement_timestamp()
 """
 
 
@@ -89,7 +92,7 @@ WHERE lookups.number = mine.number AND lookups.token = mine.token
 
 
 async def give_back(db: Connection, claims: Sequence[Claim]) -> None:
-    """What was claimed and will not be made here: anybody may, at once."""
+    """What was claimed and will not be made here, or was made before it was due: anybody may, when it is."""
     if claims:
         await db.execute(_RELEASE, *columns((c.number, c.token) for c in claims))
 

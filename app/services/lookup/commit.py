@@ -14,7 +14,7 @@ from app.services import store
 from app.services.apply import apply
 from app.services.connection import Busy, Connection, is_lost, transaction
 from app.services.lookup import claims
-from app.services.lookup.claims import Next
+from app.services.lookup.claims import Claim, Next
 from app.services.lookup.outcome import Done, Outcome, Plan, Settled, later, settle
 from app.services.meaning import Meaning
 from app.services.opt_outs import opted_out
@@ -77,8 +77,9 @@ class Commits:
             flat = [(number, verdict) for number, one in settled.items() for verdict in one.verdicts]
             applied = await apply(db, [verdict for _, verdict in flat], policy, now)
             await claims.keep(db, [pair for one in settled.values() for pair in one.keep])
-            again, done = self._next(group, settled, before | applied.held, now)
+            again, done, early = self._next(group, settled, before | applied.held, now)
             await claims.write_back(db, again, done)
+            await claims.give_back(db, early)
             changes: dict[str, list[Change]] = {number: [] for number in settled}
             for (number, _), changed in zip(flat, applied.changes, strict=True):
                 changes[number] += changed
@@ -89,15 +90,17 @@ class Commits:
         return [settled[one.claim.number].outcome._replace(changes=changes[one.claim.number]) for one in group]
 
     def _next(self, group: Sequence[Done], settled: Mapping[str, Settled], held: Mapping[str, Held],
-              now: datetime) -> tuple[list[Next], list[str]]:  # fmt: skip
-        again, done = [], []
+              now: datetime) -> tuple[list[Next], list[str], list[Claim]]:  # fmt: skip
+        again, done, early = [], [], []
         for one in group:
             number, result = one.claim.number, settled[one.claim.number]
             if result.ours and held[number].shown.lookup is None:
                 done.append(number)
+            elif result.ours and one.claim.early:
+                early.append(one.claim)
             elif result.ours:
                 again.append(later(one.claim, result.waits, self._plan.timetable, now))
-        return again, done
+        return again, done, early
 
     async def _alarms(self, db: Connection, settled: Collection[Settled], now: datetime) -> None:
         raised = Counter(alarm for one in settled for alarm in one.alarms)

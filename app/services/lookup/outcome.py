@@ -96,7 +96,7 @@ def settle(one: Done, number: Number, meaning: Meaning, plan: Plan, now: datetim
         return settled
     if waits == "budget":
         at = max([now, *(q.fact.at for q in asked)])
-        if asked:  # else nothing waits for the budget but a caller, who hears of it
+        if asked and not one.claim.early:  # else nothing waits for the budget but a caller, who hears of it
             settled.verdicts = [Verdict(number.number, at, Cause("policy"), stalled=Stalled(at, "budget"))]
             settled.alarms = [("lookup_budget", "day" if plan.per_number is None else "day or number")]
     elif waits == "provider" or chosen is None:
