@@ -26,7 +26,7 @@ from app.services.decide import decide, reason_of
 from app.services.meaning import Meaning
 from app.services.merge import merge, merge_list
 from app.services.register import Sent
-from app.services.shown import consent, show
+from app.services.shown import DEAD, consent, show
 from tests.chaos.facts import Fact, OptedIn, OptedOut, Posted, Registered
 from tests.chaos.load import Log
 
@@ -388,7 +388,9 @@ def _alarms(said: Iterable[Said], meaning: Meaning) -> Counter[tuple[str, str]]:
 
 
 def _feed(held: Kept, numbers: Mapping[str, Number], meaning: Meaning) -> Iterator[str]:
-    """Each change begins where the one before it ended, each changes something, and the last one is what stands."""
+    """Each change begins where the one before it ended, each changes something, and the last one is what stands. Of a
+    number that has died a list may be texted again, or no longer, while it is active and the person is in all along.
+    """
     told: dict[tuple[Any, ...], tuple[Any, ...]] = {}
 
     def place(row: asyncpg.Record) -> tuple[Any, ...]:
@@ -402,11 +404,15 @@ def _feed(held: Kept, numbers: Mapping[str, Number], meaning: Meaning) -> Iterat
             now = (row["after"], row["reason"] if key[1] == "number" and row["after"] != "active" else None)
             if row["before"] != last[0]:
                 yield f"changes: {row['seq']} of {key} begins at {row['before']}, the one before it ended at {last[0]}"
-            if now == last:
+            if now == last and not (now[0] in {"active", "opted_in"} and _died(numbers.get(row["number"]))):
                 yield f"changes: {row['seq']} of {key} changes nothing: {now}"
             last = now
         told[key] = last
     yield from _differences("the feed, folded", _standing(held, numbers, meaning), _ends(told))
+
+
+def _died(number: Number | None) -> bool:
+    return number is not None and any(key.split("/", 1)[0] in DEAD for key in acting(number, merge).conditions)
 
 
 def _standing(held: Kept, numbers: Mapping[str, Number], meaning: Meaning) -> dict[tuple[Any, ...], tuple[Any, ...]]:
