@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from app.models.number import Change, Number, Step, Verdict
@@ -112,16 +113,24 @@ def test_a_state_is_told_with_its_reason_and_its_end_with_the_reason_that_ends()
 
 
 def test_a_death_that_a_newer_opt_in_outlives_is_told_since_older_ones_no_longer_count() -> None:
-    held = subscriber(LOOKUPS, opted_in(EVENT + HOUR, name="winter"))
-    outlived, now = [("number.state", "active", "active", "deactivated")], EVENT + 2 * HOUR
-    assert told(held, failed("deactivated"), now=now) == outlived
+    held, now = subscriber(LOOKUPS, opted_in(EVENT + HOUR, name="winter")), EVENT + 2 * HOUR
+    steps = ("active", "deactivated", "active")
+    assert told(held, failed("deactivated"), now=now) == [
+        ("number.state", *step, "deactivated") for step in pairwise(steps)
+    ]
     died = subscriber(LOOKUPS, opted_in(EVENT + HOUR, name="winter"), failed("deactivated"))
     assert told(died, failed("deactivated"), now=now) == []
-    assert told(died, ported(EVENT, "deactivated"), now=now) == outlived
-    assert told(died, opted_in(EVENT + HOUR), now=now) == [
-        ("list.opted_in", "opted_in", "opted_in", None, HERE, "spring")
-    ]
+    assert told(died, ported(EVENT, "deactivated"), now=now) == [("number.state", "active", "active", "deactivated")]
+    again = [("list.opted_in", "opted_in", "opted_in", None, HERE, "spring")]
+    assert told(died, opted_in(EVENT + HOUR), now=now) == again
     assert told(died, opted_in(EVENT + 2 * HOUR, name="winter"), now=now) == []
+
+
+def test_an_opt_in_that_brings_a_dead_number_back_is_told_by_its_state_alone() -> None:
+    dead = subscriber(LOOKUPS, failed("deactivated"))
+    assert told(dead, opted_in(EVENT + HOUR), now=EVENT + 2 * HOUR) == [
+        ("number.state", "deactivated", "active", "deactivated")
+    ]
 
 
 def test_a_change_of_the_carrier_is_told_from_name_to_name() -> None:

@@ -12,7 +12,7 @@ from app.models.number import Cause, Change, Number, Step, Subscription, Verdict
 from app.models.policy import Policy
 from app.services import aside
 from app.services.merge import merge, merge_list
-from app.services.shown import Shown, consent, network_of, show
+from app.services.shown import DEAD, Shown, consent, network_of, show
 
 
 class Held(Struct, frozen=True, gc=False):
@@ -34,7 +34,7 @@ def settle(held: Held, verdict: Verdict, policy: Policy, now: datetime) -> tuple
     merged = merge(held.number, verdict)
     acting = aside.acting(merged, merge)
     after = show(acting, policy, now)
-    changes += _changes(merged, held.shown, after, verdict)
+    changes += _changes(acting, held.shown, after, verdict)
     lists = dict(held.lists)
     if verdict.list and verdict.sender:
         key = (verdict.sender, verdict.list)
@@ -91,26 +91,33 @@ def _changes(number: Number, before: Shown, after: Shown, verdict: Verdict) -> I
 
 
 def _outlived(number: Number, before: Shown, after: Shown, verdict: Verdict) -> Iterator[Change]:
-    """A death that a newer opt-in outlives, or that a port disproves later: the number stays as it is, and yet each
-    list that is older than the death can no longer be texted, or can be again.
+    """A death heard of late, which a newer opt-in has ended already: no list older than it may be texted any more. If a
+    port disproves it later, they may again, and the state has stayed what it was.
     """
-    state = after.steps[0].state
-    if state == "active" and before.dead_since != after.dead_since:
-        yield _change(number, "number.state", verdict, (state, state), "deactivated")
+    if after.steps[0].state != "active" or before.dead_since == after.dead_since:
+        return
+    if after.dead_since and (before.dead_since is None or after.dead_since > before.dead_since):
+        died = {key.split("/", 1)[0]: fact for key, fact in number.conditions.items() if fact.at == after.dead_since}
+        state = min(DEAD & died.keys())
+        yield _change(number, "number.state", verdict, ("active", state), died[state].reason)
+        yield _change(number, "number.state", verdict, (state, "active"), died[state].reason)
+    else:
+        yield _change(number, "number.state", verdict, ("active", "active"), "deactivated")
 
 
 def _consent_changes(held: Held, acting: Number, after: Shown, lists: Mapping[tuple[str, str], Subscription],
                      verdict: Verdict) -> Iterator[Change]:  # fmt: skip
     """An opt-out that the breaker takes back is told with its own reason and date: who counts can undo it. One that was
-    remembered and stands against an older opt-in is told with its own cause and date: the opt-in ended nothing. An
-    opt-in is told also to whom has been in all along, by a consent that the number's death had outlived.
+    remembered and stands against an older opt-in is told with its own cause and date: the opt-in ended nothing. Where
+    the number stays what it is, an opt-in is told also if a death had outlived the consent before it.
     """
+    stays = held.shown.steps[0].state == after.steps[0].state
     for key, subscription in sorted(lists.items()):
         known = held.lists.get(key)
         was, had = consent(held.acting, known) if known else (None, None)
         now, out = consent(acting, subscription)
-        counts = was == now == "opted_in" and not _newer(known, held.shown) and _newer(subscription, after)
-        if was != now or (verdict.opted_in and counts):
+        again = stays and was == now == "opted_in" and not _newer(known, held.shown) and _newer(subscription, after)
+        if was != now or (verdict.opted_in and again):
             kind = "list.opted_in" if now == "opted_in" else "list.opted_out"
             about = out.reason if out else None
             change = _change(acting, kind, verdict, (was, now), about, sender=key[0], list=key[1])

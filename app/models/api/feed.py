@@ -16,9 +16,9 @@ CAUSE = {
 
 class Change(BaseModel):
     """What truly changed, why, and when. Whatever may be texted after it and not before, or before and not after, its
-    number is named here. `number.state` from `active` to `active`: a newer opt-in outlives a deactivation that was
-    heard of late, or a port disproves it; `list.opted_in` from `opted_in`: consent that a deactivation had outdated is
-    given again.
+    number is named here. A deactivation that is heard of late, when a newer opt-in has ended it, is told as both: to
+    `deactivated` and back to `active`. Then `number.state` from `active` to `active` says that a port disproves it,
+    and `list.opted_in` from `opted_in` that consent which it had outdated is given again.
     """
 
     seq: int = Field(description="Its place in the feed: commit order", examples=[4711])
