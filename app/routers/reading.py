@@ -38,6 +38,7 @@ from app.routers.problems import Problem
 from app.routers.query import KnownQuery
 from app.services import reading
 from app.services.reading import Rows
+from app.services.status import in_utc
 
 router = APIRouter(route_class=KnownQuery)
 Limit = Annotated[int, Query(ge=1, le=1_000)]
@@ -144,8 +145,7 @@ def _as_table(rows: Rows, *, first: bool) -> bytes:
 
 
 def _cells(row: Row[Any]) -> Iterable[str]:
-    at = row.at.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    return (row.number, row.consent, row.state, "true" if row.sendable else "false", row.reason or "", at)
+    return (row.number, row.consent, row.state, "true" if row.sendable else "false", row.reason or "", in_utc(row.at))
 
 
 # The catalogue -----------------------------------------------------------------------------------------------------
