@@ -15,9 +15,9 @@ from app.routers.problems import Problem
 from app.routers.query import KnownQuery
 from app.services import feed
 from app.services.feed import Changes, Feed
+from app.services.reading import NEWEST
 
 router = APIRouter(tags=["feed"], route_class=KnownQuery)
-LAST = 2**63 - 1
 _NOT_BUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _STREAM = {
     "itemSchema": {
@@ -38,7 +38,7 @@ _STREAM = {
             responses={200: {"content": {EVENTS: _STREAM}}})  # fmt: skip
 async def changes(
     request: Request,
-    after: Annotated[int, Query(ge=0, le=LAST, description="The `next` of the page before; 0 for the beginning")] = 0,
+    after: Annotated[int, Query(ge=0, le=NEWEST, description="The `next` of the page before; 0 for the beginning")] = 0,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
     last_event_id: Annotated[str | None, Header(description="For streams: where the last one broke off")] = None,
     _: Reads = None,
@@ -55,7 +55,7 @@ async def changes(
 
 
 def _event_id(text: str) -> int:
-    if text.isascii() and text.isdigit() and int(text) <= LAST:
+    if text.isascii() and text.isdigit() and int(text) <= NEWEST:
         return int(text)
     raise wrong("Last-Event-ID", "not the id of an event of this stream: send the last one back as it came")
 

@@ -19,6 +19,7 @@ from app.services import breaker, opt_outs, store
 from app.services.apply import apply
 from app.services.breaker import ALARM
 from app.services.connection import Connection, transaction
+from app.services.reading import NEWEST
 from app.services.store import CountKey
 
 AT_ONCE = 5_000
@@ -32,7 +33,6 @@ FROM quarantines q
 WHERE (CAST(:open AS boolean) IS NULL OR (q.decision IS NULL) = :open) AND q.id < :before
 ORDER BY q.id DESC LIMIT :limit
 """)
-NEWEST = 2**63 - 1
 
 
 async def quarantines(

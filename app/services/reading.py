@@ -30,6 +30,7 @@ SELECT seq, number, sender, list, kind, before, after, reason, cause, occurred_a
 FROM changes WHERE number = :number AND seq < :before ORDER BY seq DESC LIMIT :limit
 """
 NEWEST = 2**63 - 1
+"""Behind every id and place in the feed: where pages that begin with the newest begin."""
 
 
 async def history(engine: AsyncEngine, number: str, before: int, limit: int) -> Rows:
