@@ -193,7 +193,7 @@ async def keep_house(engine: AsyncEngine, settings: Settings, now: datetime) -> 
         await _delete(engine, _prune(table, column), oldest)
     async with transaction(engine) as db:
         await db.execute(_DROP_LINES)
-        await db.execute(_END_QUIET, now, now - QUIET_FOR, [breaker.ALARM, stops.ALARM])
+        await store.clear_quiet_alarms(db, [breaker.ALARM, stops.ALARM], now, now - QUIET_FOR)
 
 
 async def _delete(engine: AsyncEngine, statement: str, oldest: date) -> None:
@@ -207,12 +207,6 @@ async def _delete(engine: AsyncEngine, statement: str, oldest: date) -> None:
 
 # Alarms ------------------------------------------------------------------------------------------------------------
 
-_END_QUIET = """
-UPDATE alarms a SET cleared_at = $1
-FROM (SELECT kind, key FROM alarms WHERE cleared_at IS NULL AND last_at < $2 AND kind <> ALL($3::text[])
-      ORDER BY kind, key FOR UPDATE) AS over
-WHERE (a.kind, a.key) = (over.kind, over.key)
-"""
 _UNKNOWN = "SELECT key FROM alarms WHERE kind = 'unknown_code' AND cleared_at IS NULL"
 
 
