@@ -72,6 +72,15 @@ async def of_list(engine: AsyncEngine, sender: str, list_: str) -> AsyncIterator
         after = asked[-1].number
 
 
+_SENDERS = text("SELECT sender FROM list_sizes WHERE list = :list ORDER BY 1")
+
+
+async def senders_of(engine: AsyncEngine, list_: str) -> list[str]:
+    """Whose lists have this name."""
+    async with engine.connect() as db:
+        return [row.sender for row in await db.execute(_SENDERS, {"list": list_})]
+
+
 # By the API --------------------------------------------------------------------------------------------------------
 
 
@@ -102,15 +111,6 @@ async def _ask(
         return {}, str(error)
 
 
-_SENDERS = text("SELECT sender FROM list_sizes WHERE list = :list ORDER BY 1")
-
-
-async def senders_of(engine: AsyncEngine, list_: str) -> list[str]:
-    """Whose lists have this name."""
-    async with engine.connect() as db:
-        return [row.sender for row in await db.execute(_SENDERS, {"list": list_})]
-
-
 # By file -----------------------------------------------------------------------------------------------------------
 
 
@@ -118,6 +118,18 @@ async def exported(engine: AsyncEngine, asked: Sequence[rnd.Asked], policy: Poli
     """Keep the questions of a file: their answers come with another one."""
     at = datetime.now(UTC)
     await keep(engine, [Checked(one, at, None, "exported") for one in asked], "file", policy)
+
+
+_ANSWER = """
+UPDATE rnd_checks c SET answer = v.answer, answered_at = $4, detail = NULL
+FROM unnest($1::text[], $2::date[], $3::text[]) AS v (number, consented_on, answer)
+WHERE (c.number, c.consented_on) = (v.number, v.consented_on) AND c.via = 'file' AND c.answer IS NULL
+RETURNING c.number, c.consented_on, c.answer
+"""
+_KNOWN = """
+SELECT count(*) FROM unnest($1::text[], $2::date[]) AS v (number, consented_on)
+WHERE EXISTS (SELECT FROM rnd_checks c WHERE (c.number, c.consented_on) = (v.number, v.consented_on))
+"""
 
 
 async def answered(engine: AsyncEngine, told: Mapping[rnd.Asked, rnd.Told], policy: Policy) -> tuple[int, int]:
@@ -132,17 +144,6 @@ async def answered(engine: AsyncEngine, told: Mapping[rnd.Asked, rnd.Told], poli
         await _act(db, fresh, policy, now)
     return len(fresh), len(told) - known
 
-
-_ANSWER = """
-UPDATE rnd_checks c SET answer = v.answer, answered_at = $4, detail = NULL
-FROM unnest($1::text[], $2::date[], $3::text[]) AS v (number, consented_on, answer)
-WHERE (c.number, c.consented_on) = (v.number, v.consented_on) AND c.via = 'file' AND c.answer IS NULL
-RETURNING c.number, c.consented_on, c.answer
-"""
-_KNOWN = """
-SELECT count(*) FROM unnest($1::text[], $2::date[]) AS v (number, consented_on)
-WHERE EXISTS (SELECT FROM rnd_checks c WHERE (c.number, c.consented_on) = (v.number, v.consented_on))
-"""
 
 # Keeping and acting ------------------------------------------------------------------------------------------------
 
