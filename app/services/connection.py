@@ -40,24 +40,26 @@ _AGAIN_STATES = ("40", "53", "55P03", "57014", "58", "28", "3D")
 
 def is_lost(error: BaseException) -> bool:
     """Whether the database, not the data, is at fault: what failed may be tried again as it was."""
-    return _is_gone(error) or _state(error).startswith(_AGAIN_STATES)
+    return _is_gone(error) or sqlstate(error).startswith(_AGAIN_STATES)
 
 
 def _is_gone(error: BaseException) -> bool:
     """Whether the connection is of no more use."""
     return (
-        _state(error).startswith(_GONE_STATES)
+        sqlstate(error).startswith(_GONE_STATES)
         or isinstance(error, PoolTimeout | OSError | asyncio.TimeoutError | SQLInterfaceError)
-        or _is_broken_client(_cause(error))
+        or _is_broken_client(driver_error(error))
     )
 
 
-def _cause(error: BaseException) -> BaseException:
+def driver_error(error: BaseException) -> BaseException:
+    """What the driver raised, out of what SQLAlchemy made of it."""
     return error.orig if isinstance(error, DBAPIError) and error.orig else error
 
 
-def _state(error: BaseException) -> str:
-    return str(getattr(_cause(error), "sqlstate", None) or getattr(_cause(error), "pgcode", None) or "")
+def sqlstate(error: BaseException) -> str:
+    """PostgreSQL's own code of an error; empty where it has none."""
+    return str(getattr(driver_error(error), "sqlstate", None) or "")
 
 
 def _is_broken_client(error: BaseException | None) -> bool:
