@@ -150,11 +150,8 @@ def create_key(
 def list_keys(*, json: Json = False) -> None:
     """All keys, those that have ended too. The keys themselves are kept nowhere."""
     found = [_shown(key) for key in with_database(lambda engine, _: ring.list_all(engine))]
-    if json:
-        as_json(found)
-        return
     columns = ("id", "name", "scopes", "state", "created_at", "expires_at", "revoked_at")
-    as_table(columns, ([" ".join(v) if isinstance(v := row[name], list) else v for name in columns] for row in found))
+    as_json(found) if json else as_table(columns, found)
 
 
 @keys.command("revoke")

@@ -103,8 +103,7 @@ def _report(told: Simulated, *, json: bool, applied: str | None = None) -> None:
         say(f"{told.quarantined:,} receipts that the breaker took apart and nobody released are left out of both")
     if told.unanswered:
         say(f"{told.unanswered:,} numbers would wait for a lookup that was never made: its answer is not foreseen")
-    columns = ("what", "reason", "sender", "list", "only_old", "only_new", "both")
-    as_table(columns, ([row[name] for name in columns] for row in rows))
+    as_table(("what", "reason", "sender", "list", "only_old", "only_new", "both"), rows)
 
 
 def _write(target: Path, content: bytes) -> None:
