@@ -209,15 +209,13 @@ def _cells(line: str) -> list[str]:
 def _money(text: str) -> Decimal:
     try:
         most = Decimal(text)
-    except InvalidOperation as error:
-        raise Refused(f'--max-cost {text!r} is no amount: write one such as "20.00"') from error
+    except InvalidOperation:
+        most = Decimal("NaN")
     if not most.is_finite() or most < 0:
         raise Refused(f'--max-cost {text!r} is no amount: write one such as "20.00"')
     return most
 
 
 def _since(text: str) -> datetime:
-    try:
+    with refusing("--again-after"):
         return datetime.now(UTC) - duration(text)
-    except ValueError as error:
-        raise Refused(f"--again-after: {error}") from error

@@ -29,12 +29,12 @@ class Refused(Exception):
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
-    """A value that cannot be taken ends the command with what is wrong with it."""
+def refusing(option: str | None = None) -> Iterator[None]:
+    """A value that cannot be taken ends the command with what is wrong with it, under the name of its option."""
     try:
         yield
     except ValueError as error:
-        raise Refused(str(error)) from error
+        raise Refused(f"{option}: {error}" if option else str(error)) from error
 
 
 def console(*, error: bool = False) -> Console:

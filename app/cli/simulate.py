@@ -13,7 +13,7 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cli.attach import with_database
-from app.cli.show import Json, Refused, as_json, as_table, progress, say
+from app.cli.show import Json, Refused, as_json, as_table, progress, refusing, say
 from app.config import Settings, read_settings
 from app.models.duration import duration
 from app.services.lookup.outcome import TIMETABLE
@@ -81,10 +81,8 @@ def _readable(settings: Settings) -> Settings:
 
 
 def span(since: str) -> timedelta:
-    try:
+    with refusing("--since"):
         return duration(since)
-    except ValueError as error:
-        raise Refused(f"--since: {error}") from error
 
 
 def _report(told: Simulated, *, json: bool, applied: str | None = None) -> None:
