@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.config import Settings
 from app.models.catalogue import Code
 from app.models.number import Cause, Verdict
 from app.models.phone import sender_id
@@ -24,10 +24,7 @@ from app.services import breaker, partitions, quarantine, register, store
 from app.services.apply import apply
 from app.services.connection import Connection, is_lost, touched, transaction
 from app.services.lookup import stops
-
-if TYPE_CHECKING:
-    from app.config import Settings
-    from app.services.meaning import Meaning
+from app.services.meaning import Meaning
 
 log = structlog.get_logger(__name__)
 
