@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.lookup import ANSWERS
 from app.models.settings import LookupTable
-from app.services.finding import Finding, age
+from app.services.doctor.finding import Finding, age
 from app.services.lookup.breaker import FAILS
 from app.services.standing import Standing
 
