@@ -19,10 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.feed import Event
 from app.models.number import Carrier, Change, Fact, Number, OptIn, Reach, Subscription, Verdict
+from app.models.opt_in import Place
 from app.models.policy import Policy
 from app.models.receipt import FAILED, Status
 from app.services import store
-from app.services.consent import Place, agreed
+from app.services.consent import agreed
 from app.services.decide import Registered, decide, reported
 from app.services.heard import Said
 from app.services.meaning import Meaning
