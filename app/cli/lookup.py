@@ -130,15 +130,10 @@ def look_up_file(
     async def look(engine: AsyncEngine, settings: Settings) -> dict[str, Any]:
         lookups = _lookups(engine, settings, most)
         price = lookups.plan.sources[0].price
-        answered: set[str] = set()
-        for start in range(0, len(wanted.numbers), TOLD):
-            answered |= await reading.looked_up(engine, wanted.numbers[start : start + TOLD], since)
-        due = [number for number in wanted.numbers if number not in answered]
-        told = {"numbers": len(wanted.numbers), "wrong_lines": wanted.wrong, "answered_before": len(answered),
+        due, many = await _due(engine, wanted.numbers, since), len(wanted.numbers)
+        told = {"numbers": many, "wrong_lines": wanted.wrong, "answered_before": many - len(due),
                 "to_ask": len(due), "price_at_most": str(price * len(due))}  # fmt: skip
-        say(
-            f"{len(due)} of {len(wanted.numbers)} numbers to ask, for about {price * len(due)}; at most {most} is spent"
-        )
+        say(f"{len(due)} of {many} numbers to ask, for about {price * len(due)}; at most {most} is spent")
         if dry_run:
             return told
         async with lookups.open():
@@ -156,6 +151,14 @@ def look_up_file(
         as_json(told)
     else:
         as_table(("what", "how many"), list(told.items()))
+
+
+async def _due(engine: AsyncEngine, numbers: Sequence[str], since: datetime) -> list[str]:
+    """Those that no provider has answered for since then."""
+    answered: set[str] = set()
+    for start in range(0, len(numbers), TOLD):
+        answered |= await reading.looked_up(engine, numbers[start : start + TOLD], since)
+    return [number for number in numbers if number not in answered]
 
 
 async def _look_up(lookups: Lookups, numbers: Sequence[str], price: Decimal, most: Decimal) -> list[Outcome]:
