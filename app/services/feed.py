@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.models.number import Change
 from app.services.connection import Connection, connect, driver_of, is_lost
 from app.services.store import CHANNEL
 
@@ -43,14 +44,19 @@ async def page(engine: AsyncEngine, after: int, limit: int) -> Changes:
 
 def shape(row: Row[Any]) -> dict[str, Any]:
     """A change as readers get it. `cause` stays the JSON that the database holds."""
-    about = {"seq": row.seq, "number": row.number}
-    if row.sender is not None:
-        about["sender"] = row.sender
-    if row.list is not None:
-        about["list"] = row.list
+    return {"seq": row.seq, **told(row, row.cause), "committed_at": row.committed_at}
+
+
+def told(change: Change | Row[Any], cause: str) -> dict[str, Any]:
+    """The same without its place in the feed, which it has once it is committed."""
+    about = {"number": change.number}
+    if change.sender is not None:
+        about["sender"] = change.sender
+    if change.list is not None:
+        about["list"] = change.list
     return about | {
-        "kind": row.kind, "from": row.before, "to": row.after, "reason": row.reason,
-        "cause": orjson.Fragment(row.cause), "occurred_at": row.occurred_at, "committed_at": row.committed_at,
+        "kind": change.kind, "from": change.before, "to": change.after, "reason": change.reason,
+        "cause": orjson.Fragment(cause), "occurred_at": change.occurred_at,
     }  # fmt: skip
 
 
