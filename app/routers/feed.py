@@ -14,7 +14,8 @@ from app.routers.auth import Reads, require
 from app.routers.problems import Problem
 from app.routers.query import KnownQuery
 from app.services import feed
-from app.services.feed import Changes, Feed
+from app.services.connection import Rows
+from app.services.feed import Feed
 from app.services.reading import NEWEST
 
 router = APIRouter(tags=["feed"], route_class=KnownQuery)
@@ -68,7 +69,7 @@ async def _stream(request: Request, after: int) -> Response:
     return StreamingResponse(_events(request, first, pages), media_type=EVENTS, headers=_NOT_BUFFERED)
 
 
-async def _events(request: Request, first: Changes, pages: AsyncIterator[Changes]) -> AsyncIterator[bytes]:
+async def _events(request: Request, first: Rows, pages: AsyncIterator[Rows]) -> AsyncIterator[bytes]:
     yield _written(first)
     async for page in pages:
         try:
@@ -78,6 +79,6 @@ async def _events(request: Request, first: Changes, pages: AsyncIterator[Changes
         yield _written(page)
 
 
-def _written(page: Changes) -> bytes:
+def _written(page: Rows) -> bytes:
     """Events; a comment in place of none."""
     return b"".join(b"id: %d\ndata: %s\n\n" % (row.seq, dumps(feed.shape(row))) for row in page) or b": still here\n\n"

@@ -23,7 +23,7 @@ from app.routers.body import MIB, NotCompressed, too_large, unpacked
 from app.routers.problems import Problem
 from app.routers.query import KnownQuery
 from app.services import reading, subscribers
-from app.services.reading import Rows
+from app.services.connection import Rows
 from app.services.roster import NotARoster, Roster, Usual
 from app.services.status import in_utc
 

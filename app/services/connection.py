@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg import InterfaceError, InternalClientError
-from sqlalchemy import event
+from sqlalchemy import Row, TextClause, event
 from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import InterfaceError as SQLInterfaceError
@@ -106,6 +106,15 @@ def connect(url: str, *, pool: int = POOL_SIZE) -> AsyncEngine:
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 """The driver's own connection. The write path runs on it: a statement costs 21 µs there, 148 µs through the engine."""
+
+
+Rows: TypeAlias = Sequence[Row[Any]]
+
+
+async def read(engine: AsyncEngine, statement: TextClause, given: Mapping[str, Any] | None = None) -> Rows:
+    """All that one statement answers."""
+    async with engine.connect() as db:
+        return (await db.execute(statement, given)).all()
 
 
 @asynccontextmanager
