@@ -226,3 +226,14 @@ async def test_a_moment_that_is_none_or_not_known_is_refused(service: Service, m
 async def test_an_offset_may_come_with_its_plus_decoded(service: Service) -> None:
     answer = await service.client.get(f"/v1/numbers/{WHO}?as_of=2026-11-01T00:00:00+00:00")
     assert answer.json()["state"] == "unseen"
+
+
+async def test_a_number_that_only_a_file_has_spoken_of_is_told_from_then_on(service: Service) -> None:
+    before = await now(service)
+    posted = await service.client.post("/v1/deactivations/twilio", content=WHO, params={"date": "2026-11-20"})
+    assert posted.json()["remembered"] == 1
+    told = await status(service)
+    assert (told["state"], told["evidence"]["code"]) == ("deactivated", "DEACT")
+    then = await status(service, as_of=(await now(service)).isoformat())
+    assert (comparable(then), then["evidence"]) == (comparable(told), told["evidence"])
+    assert (await status(service, as_of=before.isoformat()))["state"] == "unseen"
