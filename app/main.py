@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.config import Settings
 from app.routers import (
+    codes,
     consent,
     deactivations,
     feed,
@@ -70,8 +71,8 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.router.routes[:0] = [*receipts.routes, *numbers.routes]
     for router in (
-        messages, numbers, lookups, deactivations, consent, subscribers, held, quarantine, feed, reading, reports,
-        unread, operating,
+        messages, numbers, lookups, deactivations, consent, subscribers, held, quarantine, feed, reading, codes,
+        reports, unread, operating,
     ):  # fmt: skip
         app.include_router(router.router)
     openapi.install(app)

@@ -14,13 +14,14 @@ from typing import Any
 
 from app.catalogue import carriers, shipped, spaces
 from app.catalogue.policy import load_policy
-from app.config import Settings, SettingsError, is_absolute
+from app.config import Settings, SettingsError
 from app.feeds import FEEDS
 from app.gateways import GATEWAYS, custom, not_a_secret
 from app.lookups import PROVIDERS
 from app.models.duration import duration
 from app.models.http import Call, Options
 from app.models.receipt import Gateway, Link
+from app.models.settings import is_absolute
 from app.services import database
 from app.services.deactivations.fetching import Subscription
 from app.services.deactivations.importing import Guard

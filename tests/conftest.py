@@ -157,6 +157,11 @@ class Service(NamedTuple):
     client: httpx.AsyncClient
     app: FastAPI
 
+    async def get(self, path: str, **query: Any) -> Any:
+        answer = await self.client.get(path, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
     async def sql(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
         async with self.app.state.reads.connect() as db:
             result = await db.execute(text(statement), values)

@@ -29,10 +29,6 @@ async def served_by(service: Service, carrier: str | None = "AT&T", who: str = W
     assert (await service.client.post("/v1/messages", json=[entry])).status_code == 200
 
 
-async def status(service: Service, who: str = WHO, **asked: str) -> Any:
-    return (await service.client.get(f"/v1/numbers/{who}", params=asked)).json()
-
-
 async def looked_up(service: Service) -> None:
     """Wait until nothing is due or under way; longer than a lease, which a stalled disk may leave behind."""
     async with asyncio.timeout(90):

@@ -28,7 +28,5 @@ async def opt_in(
     assert put.json()["consent"] == "opted_in"
 
 
-async def status(service: Service, number: str = WHO, **query: str) -> Any:
-    answer = await service.client.get(f"/v1/numbers/{number}", params=query)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+async def status(service: Service, number: str = WHO, **query: Any) -> Any:
+    return await service.get(f"/v1/numbers/{number}", **query)

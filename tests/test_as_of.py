@@ -12,9 +12,10 @@ import pytest
 
 from tests.conftest import Service, Start
 from tests.events import PEOPLE, some_event
+from tests.number_steps import WHO, status
 from tests.provider import Reply, answering, telnyx, today
 
-WHO, SENDER = "+15555551234", "12345"
+SENDER = "12345"
 UNKNOWN = ("waiting_for", "until", "evidence", "changed_at", "last_receipt_at")
 
 
@@ -23,12 +24,6 @@ async def now(service: Service) -> datetime:
     ((at,),) = await service.sql("SELECT clock_timestamp()")
     assert isinstance(at, datetime)
     return at
-
-
-async def ask(service: Service, number: str = WHO, **query: Any) -> Any:
-    answer = await service.client.get(f"/v1/numbers/{number}", params=query)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
 
 
 def comparable(told: Any) -> Any:
@@ -56,13 +51,13 @@ class Diary:
         self.pages: list[tuple[datetime, dict[str, Any]]] = []
 
     async def note(self) -> None:
-        told = {"": await ask(self.service), "with": await ask(self.service, sender=SENDER, list="spring")}
+        told = {"": await status(self.service), "with": await status(self.service, sender=SENDER, list="spring")}
         self.pages.append((await now(self.service), told))
 
     async def holds(self) -> None:
         for at, told in self.pages:
             for key, query in (("", {}), ("with", {"sender": SENDER, "list": "spring"})):
-                then = await ask(self.service, as_of=at.isoformat(), **query)
+                then = await status(self.service, as_of=at.isoformat(), **query)
                 assert comparable(then) == comparable(told[key])
                 assert (then["waiting_for"], then["until"]) == (None, None)
 
@@ -91,7 +86,7 @@ async def test_each_step_of_a_life_is_told_as_it_was_answered_then(service: Serv
     assert states == ["active", "active", "suspended", "suspended", "active", "held", "deactivated", "reassigned",
                       "active", "active"]  # fmt: skip
     await diary.holds()
-    unseen = await ask(service, as_of=before.isoformat())
+    unseen = await status(service, as_of=before.isoformat())
     assert (unseen["state"], unseen["sendable"], unseen["lists"], unseen["carrier"]) == ("unseen", True, [], None)
 
 
@@ -99,25 +94,25 @@ async def test_why_is_told_too(service: Service) -> None:
     await hear(service, "3041", message_id="gone")
     then = await now(service)
     await opt_in(service, (await now(service)).isoformat())
-    told = await ask(service, as_of=then.isoformat())
+    told = await status(service, as_of=then.isoformat())
     assert told["evidence"].items() >= {"gateway": "native", "code": "3041", "message_id": "gone"}.items()
     assert told["decision"] == {"sendable": False, "axis": "number", "reason": "deactivated"}
     assert datetime.fromisoformat(told["changed_at"]) <= then
     assert datetime.fromisoformat(told["last_receipt_at"]) <= then
-    assert (await ask(service))["state"] == "active"
+    assert (await status(service))["state"] == "active"
 
 
 async def test_a_lapse_counts_from_its_instant_whenever_the_feed_tells_it(service: Service) -> None:
     lapse = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
     await hear(service, "569", occurred_at=(lapse - timedelta(days=30)).isoformat())
-    assert (await ask(service))["state"] == "suspended"
-    while (await ask(service))["state"] == "suspended":
+    assert (await status(service))["state"] == "suspended"
+    while (await status(service))["state"] == "suspended":
         pass
 
     async def before_and_at() -> tuple[str, str]:
         before, at = lapse - timedelta(microseconds=1), lapse
-        return ((await ask(service, as_of=before.isoformat()))["state"],
-                (await ask(service, as_of=at.isoformat()))["state"])  # fmt: skip
+        return ((await status(service, as_of=before.isoformat()))["state"],
+                (await status(service, as_of=at.isoformat()))["state"])  # fmt: skip
 
     assert await service.sql("SELECT after FROM changes WHERE kind = 'number.state'") == [("suspended",)]
     assert await before_and_at() == ("suspended", "active")
@@ -181,11 +176,11 @@ async def test_the_states_of_random_lives_are_told_as_they_were_answered(service
     for _ in range(12):
         for _ in range(12):
             await some_event(service, chance, chance.choice(PEOPLE[:3]))
-        told = {number: await ask(service, number) for number in PEOPLE[:3]}
+        told = {number: await status(service, number) for number in PEOPLE[:3]}
         pages.append((await now(service), told))
     for at, told in pages:
         for number, one in told.items():
-            then = await ask(service, number, as_of=at.isoformat())
+            then = await status(service, number, as_of=at.isoformat())
             assert then["state"] == one["state"]
             assert [(two["sender"], two["list"], two["consent"]) for two in then["lists"]] == [
                 (two["sender"], two["list"], two["consent"]) for two in one["lists"]]  # fmt: skip
@@ -200,7 +195,7 @@ async def a_life(service: Service) -> AsyncIterator[tuple[datetime, Any]]:
             await opt_in(service, (await now(service)).isoformat())
         else:
             await hear(service, code, carrier="T-Mobile", **({} if code else {"status": "delivered"}))
-        yield await now(service), await ask(service, sender=SENDER)
+        yield await now(service), await status(service, sender=SENDER)
 
 
 @pytest.mark.parametrize("dropped", range(7))
@@ -212,11 +207,11 @@ async def test_what_is_dropped_of_the_history_still_stands_at_the_moments_that_a
                                                     "held"]  # fmt: skip
     await service.sql("DELETE FROM changes WHERE committed_at <= :horizon", horizon=pages[dropped][0])
     for at, told in pages[dropped:]:
-        then = await ask(service, as_of=at.isoformat(), sender=SENDER)
+        then = await status(service, as_of=at.isoformat(), sender=SENDER)
         assert (then["state"], then["sendable"]) == (told["state"], told["sendable"])
         assert then["sender"]["blocked"] == told["sender"]["blocked"]
         assert agreed(then) <= agreed(told)
-    assert comparable(await ask(service, as_of=pages[-1][0].isoformat(), sender=SENDER)) == comparable(pages[-1][1])
+    assert comparable(await status(service, as_of=pages[-1][0].isoformat(), sender=SENDER)) == comparable(pages[-1][1])
 
 
 def agreed(told: Any) -> set[str]:
@@ -245,3 +240,14 @@ async def test_a_moment_that_is_none_or_not_known_is_refused(service: Service, m
 async def test_an_offset_may_come_with_its_plus_decoded_and_letters_small(service: Service, moment: str) -> None:
     answer = await service.client.get(f"/v1/numbers/{WHO}?as_of={moment}")
     assert answer.json()["state"] == "unseen"
+
+
+async def test_a_number_that_only_a_file_has_spoken_of_is_told_from_then_on(service: Service) -> None:
+    before = await now(service)
+    posted = await service.client.post("/v1/deactivations/twilio", content=WHO, params={"date": "2026-11-20"})
+    assert posted.json()["remembered"] == 1
+    told = await status(service)
+    assert (told["state"], told["evidence"]["code"]) == ("deactivated", "DEACT")
+    then = await status(service, as_of=(await now(service)).isoformat())
+    assert (comparable(then), then["evidence"]) == (comparable(told), told["evidence"])
+    assert (await status(service, as_of=before.isoformat()))["state"] == "unseen"

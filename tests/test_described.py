@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.config import CustomTable, SettingsError, read_settings
+from app.config import SettingsError, read_settings
 from app.gateways import GATEWAYS, custom, read
 from app.models.described import Fields
 from app.models.receipt import Broken, Gateway, Receipt
+from app.models.settings import CustomTable
 from app.wiring import gateways_of, links_of
 from tests.conftest import Service, Start
 from tests.gateway_cases import RECORDED, Case, cases_of, described

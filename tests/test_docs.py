@@ -19,19 +19,10 @@ from pydantic import SecretStr
 from app.catalogue import load
 from app.catalogue.policy import load_policy
 from app.cli import app as commands
-from app.config import (
-    _FROM_ENVIRONMENT,
-    FeedsTable,
-    LinkTable,
-    LookupTable,
-    PolicyTable,
-    RndTable,
-    SenderTable,
-    Settings,
-    read_settings,
-)
+from app.config import _FROM_ENVIRONMENT, Settings, read_settings
 from app.gateways import GATEWAYS
 from app.models.duration import duration
+from app.models.settings import FeedsTable, LinkTable, LookupTable, PolicyTable, RndTable, SenderTable
 from app.services.keys import SCOPES
 from app.services.simulate import Item, Line, Simulated
 from app.wiring import parts_of

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from app.services import feed, keys
-from app.services.connection import Busy, connect
+from app.services.connection import Busy, Rows, connect
 from tests.conftest import Service, Start
 from tests.running import CALM
 
@@ -245,7 +245,7 @@ VALUES ('+14155550009', 'number.state', '{}', now(), now()) RETURNING seq
 """
 
 
-async def followed(pages: AsyncIterator[feed.Changes]) -> str:
+async def followed(pages: AsyncIterator[Rows]) -> str:
     """The number of the first change that comes."""
     async with asyncio.timeout(30):
         while not (changes := await anext(pages)):

@@ -66,7 +66,7 @@ def test_a_status_that_nobody_knows_arrives_with_the_word_of_the_vendor(name: st
 @each_case
 def test_the_vendor_hears_what_it_counts_as_success(case: Case) -> None:
     answer = case.gateway.reply(case.callback)
-    wanted = case.reply or {"status": 200, "body": answer.body.decode()}
+    wanted = case.reply or {"status": 200, "body": ""}
     assert (answer.status, answer.body.decode()) == (wanted["status"], wanted["body"])
 
 

@@ -18,8 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from app.services import intake
 from app.services.connection import ACQUIRE_WITHIN, POOL_SIZE
 from tests.conftest import Service, Start
-
-WHO = "+15555551234"
+from tests.number_steps import WHO, status
 
 
 def receipt(**said: Any) -> dict[str, Any]:
@@ -28,10 +27,6 @@ def receipt(**said: Any) -> dict[str, Any]:
 
 async def post(service: Service, body: Any, query: dict[str, str] | None = None) -> Any:
     return await service.client.post("/v1/receipts/native", json=body, params=query)
-
-
-async def status(service: Service, who: str = WHO, **query: str) -> Any:
-    return (await service.client.get(f"/v1/numbers/{who}", params=query)).json()
 
 
 async def opt_in(service: Service, name: str = "spring", at: datetime | None = None) -> Any:
@@ -142,13 +137,13 @@ async def test_gzip_in_several_members_is_read_to_its_end(service: Service) -> N
 
 async def test_receipts_may_come_to_8_mib_and_not_to_a_byte_more(service: Service) -> None:
     body, most = json.dumps(receipt()).encode(), 8 * 1024 * 1024
-    for size, status in ((most, 200), (most + 1, 413)):
+    for size, expected in ((most, 200), (most + 1, 413)):
         for content, headers in (
             (body.ljust(size), {}),
             (gzip.compress(body.ljust(size)), {"content-encoding": "gzip"}),
         ):
             answer = await service.client.post("/v1/receipts/native", content=content, headers=headers)
-            assert answer.status_code == status
+            assert answer.status_code == expected
     assert await service.sql("SELECT count(*) FROM receipts") == [(1,)]
 
 

@@ -13,8 +13,9 @@ import pytest
 from app.catalogue.policy import PolicyError, load_policy
 from app.models.lookup import Found
 from app.models.number import Number, Verdict
+from app.services.heard import Said
 from app.services.merge import merge
-from app.services.resolve import Moment, Said, resolve
+from app.services.resolve import Moment, resolve
 from app.services.settle import Held
 from app.services.shown import show
 from tests.conftest import Service, Start

@@ -25,13 +25,15 @@ from app.models.feed import Event as Record
 from app.models.feed import Kind
 from app.models.lookup import Failed, Found
 from app.models.number import Cause, Change, Fact, Number, OptIn, Scope, Step, Verdict
+from app.models.opt_in import Place
 from app.models.policy import Policy
 from app.models.receipt import FAILED, Receipt, Status
 from app.services import breaker
-from app.services.consent import Place, agreed
+from app.services.consent import agreed
 from app.services.deactivations.events import when
 from app.services.decide import decide, reported
-from app.services.resolve import Moment, Said, resolve
+from app.services.heard import Said
+from app.services.resolve import Moment, resolve
 from app.services.settle import Held, catch_up, hold, settle
 from app.services.shown import consent, questions
 from app.services.store import Arrival

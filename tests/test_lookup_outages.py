@@ -9,7 +9,8 @@ from decimal import Decimal
 import pytest
 
 from tests.conftest import Service, Start
-from tests.lookup_steps import WHO, looked_up, opt_in, receipt, served_by, status
+from tests.lookup_steps import WHO, looked_up, opt_in, receipt, served_by
+from tests.number_steps import status
 from tests.provider import Reply, answering, says, says_as_plivo, telnyx, today
 
 pytestmark = pytest.mark.usefixtures("quick_lookups")

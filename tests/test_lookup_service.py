@@ -15,7 +15,8 @@ from sqlalchemy import make_url
 from app.services.lookup import service as making
 from app.services.lookup.budget import Budget
 from tests.conftest import Service, Start
-from tests.lookup_steps import WHO, looked_up, opt_in, receipt, served_by, status
+from tests.lookup_steps import WHO, looked_up, opt_in, receipt, served_by
+from tests.number_steps import status
 from tests.provider import Provider, Reply, answering, says, says_as_plivo, telnyx, today
 
 pytestmark = pytest.mark.usefixtures("quick_lookups")

@@ -294,5 +294,7 @@ async def test_the_history_goes_by_pages(service: Service) -> None:
 @pytest.mark.parametrize("after", ["x", "-1", "%00", "a b", "1.5", "12345678901234567890"])
 async def test_a_cursor_that_no_page_gave_is_422(service: Service, path: str, after: str) -> None:
     answer = await service.client.get(f"{path}?after={after}")
-    if (path[-11:], after) != ("subscribers", "12345678901234567890"):  # there this is a place like any other
+    if (path[-11:], after) == ("subscribers", "12345678901234567890"):  # there this is a place like any other
+        assert answer.status_code == 200
+    else:
         assert (answer.status_code, answer.json()["errors"][0]["parameter"]) == (422, "after")

@@ -108,12 +108,6 @@ def test_every_error_is_a_problem_and_every_call_names_its_own(document: Documen
             assert [*responses[str(status)]["content"]] == ["application/problem+json"], (name, status)
 
 
-def test_every_call_that_asks_for_a_key_names_one_scope(document: Document) -> None:
-    for name, operation in operations(document):
-        for scheme in operation.get("security", ()):
-            assert len(scheme["key"]) == 1, name
-
-
 def test_no_name_of_a_schema_tells_where_its_code_lies(document: Document) -> None:
     assert [name for name in document["components"]["schemas"] if "__" in name] == []
 

@@ -16,9 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from app.config import Settings
 from app.routers import operating
 from app.routers.access import AccessLog
-from app.services import doctor, intake, keys, left_open, partitions
+from app.services import intake, keys, partitions
 from app.services.connection import connect, transaction
-from app.services.finding import Finding
+from app.services.doctor import database as server
+from app.services.doctor import left_open
+from app.services.doctor import settings as told
+from app.services.doctor.finding import Finding
 from app.services.migrate import head
 from tests.running import sendable
 
@@ -231,7 +234,7 @@ async def test_metrics_need_a_key_with_their_own_scope(start):
 
 
 def of_settings(**given) -> list[Finding]:
-    return list(doctor.of_settings(Settings.model_validate(given)))
+    return list(told.of_settings(Settings.model_validate(given)))
 
 
 def test_a_gateway_without_a_secret_is_wrong_with_auth_on_and_fine_without():
@@ -279,8 +282,8 @@ def test_lookups_without_a_budget_are_noted():
 
 def test_little_room_on_the_disk_is_wrong(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=doctor.ROOM_LEAST - 1))
-    assert doctor.of_disk(tmp_path) == Finding("wrong", "disk", "2.0 GiB free where PostgreSQL lives",
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=told.ROOM_LEAST - 1))
+    assert told.of_disk(tmp_path) == Finding("wrong", "disk", "2.0 GiB free where PostgreSQL lives",
                                                f"make room in {tmp_path}")  # fmt: skip
 
 
@@ -291,7 +294,7 @@ async def examined(url: str, **given) -> list[Finding]:
     engine = connect(url)
     settings = Settings.model_validate({"lookup": {}} | given)
     try:
-        return [finding async for finding in doctor.of_database(engine, settings)]
+        return [finding async for finding in server.of_database(engine, settings)]
     finally:
         await engine.dispose()
 
@@ -576,23 +579,23 @@ NUMBERS_IN_THE_LOG = {
 
 @pytest.mark.parametrize(("mend", "shown"), NUMBERS_IN_THE_LOG.items())
 def test_settings_by_which_postgres_writes_numbers_are_wrong(mend, shown):
-    (finding,) = doctor._logging(LOGGING | shown)
+    (finding,) = server._logging(LOGGING | shown)
     assert (finding.level, finding.mend) == ("wrong", f"set {mend.replace('  ', ' ')}")
 
 
 def test_settings_by_which_postgres_writes_no_number_are_fine():
-    assert list(doctor._logging(LOGGING)) == []
-    assert list(doctor._logging(LOGGING | {"log_statement": "all", "log_parameter_max_length": "0"})) == []
+    assert list(server._logging(LOGGING)) == []
+    assert list(server._logging(LOGGING | {"log_statement": "all", "log_parameter_max_length": "0"})) == []
 
 
 def test_postgres_as_it_is_delivered_may_quote_a_number_in_an_error():
-    (finding,) = doctor._logging(LOGGING | {"log_error_verbosity": "default"})
+    (finding,) = server._logging(LOGGING | {"log_error_verbosity": "default"})
     assert finding.level == "note"
 
 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])
 def test_a_database_that_may_lose_commits_is_wrong(setting):
-    (finding,) = doctor._durable({setting: "off"})
+    (finding,) = server._durable({setting: "off"})
     assert finding.mend == f"set {setting} = on"
 
 

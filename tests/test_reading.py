@@ -13,8 +13,7 @@ import pytest
 
 from app.services import reading
 from tests.conftest import Service, Start
-
-WHO = "+15555551234"
+from tests.number_steps import WHO, post
 
 
 def receipt(place: int = 1, **said: Any) -> dict[str, Any]:
@@ -23,22 +22,12 @@ def receipt(place: int = 1, **said: Any) -> dict[str, Any]:
     } | said  # fmt: skip
 
 
-async def post(service: Service, *receipts: dict[str, Any]) -> None:
-    assert (await service.client.post("/v1/receipts/native", json=[*receipts])).status_code == 200
-
-
-async def get(service: Service, path: str, **query: Any) -> Any:
-    answer = await service.client.get(path, params=query)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
 async def whole(service: Service, path: str, **query: Any) -> list[Any]:
     """All pages of a call, one behind the other."""
-    items, page = [], await get(service, path, **query)
+    items, page = [], await service.get(path, **query)
     while page["next"] is not None:
         items += page["items"]
-        page = await get(service, path, **query, after=page["next"])
+        page = await service.get(path, **query, after=page["next"])
     return items + page["items"]
 
 
@@ -48,7 +37,7 @@ async def whole(service: Service, path: str, **query: Any) -> list[Any]:
 async def test_a_stored_receipt_is_told_as_it_came(service: Service) -> None:
     await post(service, receipt(status="undeliverable", code="00560", carrier="Verizon Wireless", mcc="311", mnc="480",
                                 segment=2, occurred_at="2026-11-20T10:00:00Z"))  # fmt: skip
-    (only,) = (await get(service, "/v1/receipts"))["items"]
+    (only,) = (await service.get("/v1/receipts"))["items"]
     received = datetime.fromisoformat(only.pop("received_at"))
     assert abs(received - datetime.now(UTC)) < timedelta(minutes=1)
     assert only == {
@@ -61,7 +50,7 @@ async def test_a_stored_receipt_is_told_as_it_came(service: Service) -> None:
 async def test_receipts_are_found_by_message_number_and_gateway(service: Service) -> None:
     await post(service, receipt(1), receipt(1, status="sent"), receipt(2), receipt(3, message_id="m1"))
     found = [
-        {(item["message_id"], item["number"][-1]) for item in (await get(service, "/v1/receipts", **query))["items"]}
+        {(item["message_id"], item["number"][-1]) for item in (await service.get("/v1/receipts", **query))["items"]}
         for query in (
             {"message_id": "m1"}, {"number": "415 555 0001"}, {"message_id": "m1", "number": "+14155550003"},
             {"gateway": "native", "message_id": "m2"}, {"gateway": "twilio"}, {"message_id": "never"},
@@ -117,7 +106,7 @@ async def a_list_of_every_kind(service: Service) -> None:
 async def test_a_list_names_every_subscriber_and_keeps_the_suspended(start: Start) -> None:
     async with start(lookup={}) as service:
         await a_list_of_every_kind(service)
-        items = (await get(service, SPRING))["items"]
+        items = (await service.get(SPRING))["items"]
         assert [(i["number"][-1], i["consent"], i["state"], i["sendable"], i["reason"]) for i in items] == [
             ("1", "opted_in", "active", True, None),
             ("2", "opted_out", "active", False, "unsubscribed"),
@@ -127,7 +116,7 @@ async def test_a_list_names_every_subscriber_and_keeps_the_suspended(start: Star
         ]
         assert [i["at"] for i in items[:2]] == ["2026-03-02T09:15:00Z", "2026-04-01T00:00:00Z"]
         for item in items:
-            told = await get(service, f"/v1/numbers/{item['number']}", sender="12345", list="spring")
+            told = await service.get(f"/v1/numbers/{item['number']}", sender="12345", list="spring")
             assert item == {"number": item["number"], "state": told["state"]} | {
                 name: told["lists"][0][name] for name in ("consent", "sendable", "reason", "at")
             }
@@ -161,12 +150,12 @@ async def test_a_block_of_one_sender_stops_no_other_for_any_reader(service: Serv
     for path in (SPRING, other):
         await subscribe(service, 1, path=path)
     await post(service, receipt(1, status="undeliverable", code="592"))
-    told = {path: (await get(service, path))["items"][0] for path in (SPRING, other)}
+    told = {path: (await service.get(path))["items"][0] for path in (SPRING, other)}
     assert [(one["sendable"], one["reason"]) for one in told.values()] == [(False, "network_not_covered"), (True, None)]
-    sizes = {one["sender"]: (one["subscribers"], one["sendable"]) for one in (await get(service, "/v1/lists"))["items"]}
+    sizes = {one["sender"]: (one["subscribers"], one["sendable"]) for one in (await service.get("/v1/lists"))["items"]}
     assert sizes == {"12345": (1, 0), "67890": (1, 1)}
     assert await service.sql("SELECT sender FROM published.sendable") == [("67890",)]
-    lists = (await get(service, "/v1/numbers/+14155550001"))["lists"]
+    lists = (await service.get("/v1/numbers/+14155550001"))["lists"]
     assert {one["sender"]: one["sendable"] for one in lists} == {"12345": False, "67890": True}
 
 
@@ -181,7 +170,7 @@ async def test_a_whole_list_is_streamed_as_lines_and_as_a_table(
 ) -> None:
     monkeypatch.setattr(reading, "AT_ONCE", 2)
     await subscribe(service, *range(1, 8))
-    items = (await get(service, SPRING))["items"]
+    items = (await service.get(SPRING))["items"]
     lines = await service.client.get(SPRING, headers={"accept": "application/x-ndjson"})
     assert lines.headers["content-type"] == "application/x-ndjson"
     assert [json.loads(line) for line in lines.text.splitlines()] == items
@@ -192,7 +181,7 @@ async def test_a_whole_list_is_streamed_as_lines_and_as_a_table(
 
 
 async def test_an_empty_list_is_empty_in_every_form(service: Service) -> None:
-    assert await get(service, SPRING) == {"items": [], "next": None}
+    assert await service.get(SPRING) == {"items": [], "next": None}
     assert (await service.client.get(SPRING, headers={"accept": "application/x-ndjson"})).text == ""
     table = await service.client.get(SPRING, headers={"accept": "text/csv"})
     assert table.text == "number,consent,state,sendable,reason,at\r\n"
@@ -202,17 +191,17 @@ async def test_an_empty_list_is_empty_in_every_form(service: Service) -> None:
 
 
 async def test_a_code_tells_its_meaning_and_the_rule_in_force(service: Service) -> None:
-    code = await get(service, "/v1/codes/openmarket/3041")
+    code = await service.get("/v1/codes/openmarket/3041")
     assert (code["reason"], code["level"], code["confidence"]) == ("deactivated", "number", "verified")
     assert code["meaning"]
     assert code["source"]
     assert code["rule"]["state"] == "deactivated"
     assert code["rule"]["lookup"] is True
-    assert (await get(service, "/v1/codes/openmarket/341"))["rule"]["alone_lapse"] == "1d"
+    assert (await service.get("/v1/codes/openmarket/341"))["rule"]["alone_lapse"] == "1d"
 
 
 async def test_a_code_is_found_without_its_leading_zeros_where_the_space_is_numeric(service: Service) -> None:
-    assert (await get(service, "/v1/codes/openmarket/000560"))["code"] == "560"
+    assert (await service.get("/v1/codes/openmarket/000560"))["code"] == "560"
 
 
 @pytest.mark.parametrize("path", ["/v1/codes/openmarket/none", "/v1/codes/nobody/1", "/v1/codes?space=nobody"])
@@ -222,16 +211,16 @@ async def test_what_no_table_holds_is_404(service: Service, path: str) -> None:
 
 
 async def test_the_catalogue_is_told_whole_or_by_space_as_the_view_holds_it(service: Service) -> None:
-    every = (await get(service, "/v1/codes"))["items"]
+    every = (await service.get("/v1/codes"))["items"]
     columns = ("space", "code", "meaning", "level", "permanence", "reason", "confidence", "source")
     view = await service.sql(f"SELECT {', '.join(columns)} FROM published.codes")  # noqa: S608
     assert {tuple(code[name] for name in columns) for code in every} == set(view)
-    twilio = (await get(service, "/v1/codes", space="twilio"))["items"]
+    twilio = (await service.get("/v1/codes", space="twilio"))["items"]
     assert twilio == [code for code in every if code["space"] == "twilio"]
 
 
 async def test_every_code_can_be_asked_for_by_its_own_name(service: Service) -> None:
-    for code in (await get(service, "/v1/codes"))["items"]:
+    for code in (await service.get("/v1/codes"))["items"]:
         meaning = service.app.state.meaning.catalogue.find(code["space"], code["code"])
         assert meaning.code == code["code"]
 
@@ -239,7 +228,7 @@ async def test_every_code_can_be_asked_for_by_its_own_name(service: Service) -> 
 async def test_an_override_shows_in_the_rule(start: Start, tmp_path: Any) -> None:
     (tmp_path / "policy.toml").write_text('[rules.suspended]\nlapse = "7d"\n')
     async with start(policy_file=tmp_path / "policy.toml") as service:
-        (code,) = [c for c in (await get(service, "/v1/codes"))["items"] if c["reason"] == "suspended"][:1]
+        (code,) = [c for c in (await service.get("/v1/codes"))["items"] if c["reason"] == "suspended"][:1]
         assert code["rule"]["lapse"] == "7d"
 
 
@@ -252,7 +241,7 @@ async def test_what_providers_said_is_told_newest_first_and_by_pages(service: Se
         FROM generate_series(1, 5) n, unnest(ARRAY['+14155550001', '+14155550002']) who""")
     seen, query = [], {"number": "+14155550001", "limit": 2}
     while True:
-        page = await get(service, "/v1/lookups", **query)
+        page = await service.get("/v1/lookups", **query)
         seen.append([one["detail"] for one in page["items"]])
         if page["next"] is None:
             break
@@ -266,24 +255,24 @@ async def test_alarms_that_stand_come_first(service: Service) -> None:
             service, receipt(status="undeliverable", code=code, message_id=f"m-{code}-{len(code)}-{id(object())}")
         )
     await service.sql("UPDATE alarms SET cleared_at = now() WHERE key LIKE '%A2' RETURNING 1")
-    first, second = (await get(service, "/v1/alarms"))["items"]
+    first, second = (await service.get("/v1/alarms"))["items"]
     assert (first["kind"], first["key"], first["cleared"]) == ("unknown_code", "native/openmarket/A1", None)
     assert second["key"] == "native/openmarket/A2"
     assert second["cleared"].endswith("Z")
-    assert [alarm["key"] for alarm in (await get(service, "/v1/alarms", cleared="false"))["items"]] == [first["key"]]
+    assert [alarm["key"] for alarm in (await service.get("/v1/alarms", cleared="false"))["items"]] == [first["key"]]
 
 
 async def test_of_alarms_that_stand_the_one_that_was_last_raised_comes_first(service: Service) -> None:
     for place, code in enumerate(("A1", "A2", "A3", "A1")):
         await post(service, receipt(1, status="undeliverable", code=code, message_id=f"m{place}"))
-    keys = [alarm["key"][-2:] for alarm in (await get(service, "/v1/alarms"))["items"]]
+    keys = [alarm["key"][-2:] for alarm in (await service.get("/v1/alarms"))["items"]]
     assert keys == ["A1", "A3", "A2"]
 
 
 async def test_an_alarm_counts_up_while_it_stands_and_begins_anew_when_it_comes_back(service: Service) -> None:
     async def raised(*ids: str) -> Any:
         await post(service, *(receipt(1, status="undeliverable", code="A1", message_id=id_) for id_ in ids))
-        (alarm,) = (await get(service, "/v1/alarms"))["items"]
+        (alarm,) = (await service.get("/v1/alarms"))["items"]
         return alarm
 
     first, again = await raised("m1"), await raised("m2", "m3")
@@ -307,7 +296,7 @@ async def test_what_could_not_be_read_is_listed_and_given_back_byte_for_byte(ser
     assert [item["id"] for item in items] == sorted((item["id"] for item in items), reverse=True)
     assert {(item["gateway"], item["account"], item["method"]) for item in items} == {("native", None, "POST")}
     assert [item["times"] for item in items][-1] == 2
-    kept = [await get(service, f"/v1/unread/{item['id']}") for item in items]
+    kept = [await service.get(f"/v1/unread/{item['id']}") for item in items]
     assert [b64decode(one["body"]) for one in reversed(kept)][:2] == bodies[:2]
     assert all(one["size"] == len(b64decode(one["body"])) and one["headers"]["x-own"] == "mark" for one in kept)
     assert all("x-token" not in one["headers"] for one in kept)

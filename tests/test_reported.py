@@ -12,7 +12,7 @@ from app.models.feed import SPACE, Event, Kind
 from app.models.number import Verdict
 from app.services.deactivations.events import reason_of
 from app.services.decide import reported
-from app.services.intake import Meaning
+from app.services.meaning import Meaning
 from app.services.shown import known_carrier
 from tests.verdicts import (
     ALONE,

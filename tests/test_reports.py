@@ -36,12 +36,6 @@ async def receipt(service: Service, place: int, code: str | None, **said: Any) -
     assert answer.status_code == 200
 
 
-async def get(service: Service, path: str, **query: str) -> Any:
-    answer = await service.client.get(path, params=query)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
 # Lists -------------------------------------------------------------------------------------------------------------
 
 
@@ -60,8 +54,8 @@ async def test_a_list_counts_its_subscribers_and_who_of_them_may_be_texted(start
                   "opted_out": 2}  # fmt: skip
         one = {"subscribers": 1, "sendable": 1, "suspended": 0, "held": 0, "opted_out": 0}
         fall, news = {"sender": "12345", "list": "fall"} | one, {"sender": "67890", "list": "news"} | one
-        assert (await get(service, "/v1/lists"))["items"] == [fall, spring, news]
-        assert (await get(service, "/v1/lists", sender="67890"))["items"] == [news]
+        assert (await service.get("/v1/lists"))["items"] == [fall, spring, news]
+        assert (await service.get("/v1/lists", sender="67890"))["items"] == [news]
 
 
 async def test_a_suspension_that_lapses_counts_as_lapsed_at_that_instant_without_any_job(start: Start) -> None:
@@ -73,7 +67,7 @@ async def test_a_suspension_that_lapses_counts_as_lapsed_at_that_instant_without
         await receipt(service, 1, suspended, code_space=space, occurred_at=at.isoformat())
         seen = set()
         while (asked := datetime.now(UTC)) < lapse or "after" not in seen:
-            (spring,) = (await get(service, "/v1/lists"))["items"]
+            (spring,) = (await service.get("/v1/lists"))["items"]
             texted = await service.sql("SELECT count(*) FROM published.sendable")
             sizes = (spring["subscribers"], spring["sendable"], spring["suspended"])
             if datetime.now(UTC) < lapse:
@@ -93,7 +87,7 @@ async def test_a_number_that_came_back_for_one_list_counts_for_that_list_alone(s
         await receipt(service, 1, "3041", occurred_at="2026-05-01T00:00:00Z")
         await opt_in(service, 1, consented_at="2026-06-01T00:00:00Z")
         sizes = {
-            one["list"]: (one["subscribers"], one["sendable"]) for one in (await get(service, "/v1/lists"))["items"]
+            one["list"]: (one["subscribers"], one["sendable"]) for one in (await service.get("/v1/lists"))["items"]
         }
         assert sizes == {"spring": (1, 1), "fall": (1, 0)}
 
@@ -107,7 +101,7 @@ async def test_however_many_ask_for_long_reports_a_number_is_answered(
         asked = [asyncio.create_task(service.client.get("/v1/lists")) for _ in range(20)]
         while not await service.sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = 1"):
             await asyncio.sleep(0.01)
-        assert (await get(service, f"/v1/numbers/{number(1)}"))["state"] == "unseen"
+        assert (await service.get(f"/v1/numbers/{number(1)}"))["state"] == "unseen"
         await db.rollback()
         assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
 
@@ -122,7 +116,7 @@ async def test_a_report_that_waits_too_long_for_others_is_told_to_come_back(
     refused = await service.client.get("/v1/lists")
     assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
     turns.release()
-    assert (await get(service, "/v1/lists"))["items"] == []
+    assert (await service.get("/v1/lists"))["items"] == []
 
 
 # The opted-out tab -------------------------------------------------------------------------------------------------
@@ -133,14 +127,14 @@ async def test_those_who_left_are_listed_with_why_and_when_whatever_else_stands_
     await service.client.delete(f"{SPRING}/{number(1)}", params={"at": "2026-04-01T00:00:00Z"})
     await receipt(service, 1, "3041", occurred_at="2026-05-01T00:00:00Z")
     await receipt(service, 2, "568", occurred_at="2026-05-02T00:00:00Z")
-    gone = (await get(service, SPRING, consent="opted_out"))["items"]
+    gone = (await service.get(SPRING, consent="opted_out"))["items"]
     assert [(one["number"], one["reason"], one["at"]) for one in gone] == [
         (number(1), "deactivated", "2026-05-01T00:00:00Z"), (number(2), "sms_not_provisioned", "2026-05-02T00:00:00Z"),
     ]  # fmt: skip
     await opt_in(service, 1, consented_at="2026-06-01T00:00:00Z")
     await service.client.delete(f"{SPRING}/{number(1)}", params={"at": "2026-06-02T00:00:00Z"})
     await receipt(service, 1, "345", occurred_at="2026-06-03T00:00:00Z")
-    (tab, _), (everybody, *_) = [(await get(service, SPRING, **q))["items"] for q in ({"consent": "opted_out"}, {})]
+    (tab, _), (everybody, *_) = [(await service.get(SPRING, **q))["items"] for q in ({"consent": "opted_out"}, {})]
     assert (tab["reason"], tab["at"]) == ("unsubscribed", "2026-06-02T00:00:00Z")
     assert everybody["reason"] == "carrier_unknown"
 
@@ -156,7 +150,7 @@ async def test_the_report_tells_counts_and_shares_by_reason_of_each_list(service
     for place, code in ((1, "3041"), (2, "573"), (3, "3041"), (4, "568")):
         await receipt(service, place, code, occurred_at=f"2026-11-0{place}T10:30:00Z")
     await service.client.delete(f"{SPRING}/{number(5)}", params={"at": "2026-11-05T00:00:00Z"})
-    told = await get(service, REPORT, **{"from": "2026-11-01T00:00:00Z", "to": "2026-11-06T00:00:00Z"})
+    told = await service.get(REPORT, **{"from": "2026-11-01T00:00:00Z", "to": "2026-11-06T00:00:00Z"})
     assert (told["from"], told["to"], told["total"]) == ("2026-11-01T00:00:00Z", "2026-11-06T00:00:00Z", 7)
     assert told["reasons"][:2] == [
         {"reason": "deactivated", "count": 3, "share": round(3 / 7, 6)},
@@ -167,7 +161,7 @@ async def test_the_report_tells_counts_and_shares_by_reason_of_each_list(service
     assert (spring["list"], {one["reason"]: (one["count"], one["share"]) for one in spring["reasons"]}) == ("spring", {
         "deactivated": (2, 0.4), "sender_blocked_by_subscriber": (1, 0.2), "sms_not_provisioned": (1, 0.2),
         "unsubscribed": (1, 0.2)})  # fmt: skip
-    only = await get(service, REPORT, sender="12345", list="fall", **{"from": "2026-11-01T00:00:00Z"})
+    only = await service.get(REPORT, sender="12345", list="fall", **{"from": "2026-11-01T00:00:00Z"})
     assert ([one["list"] for one in only["items"]], only["total"]) == (["fall"], 2)
 
 
@@ -176,8 +170,8 @@ async def test_a_report_is_of_the_last_thirty_days_unless_it_is_asked_for_others
     for place, days in ((1, 1), (2, 29), (3, 31)):
         at = (datetime.now(UTC) - timedelta(days=days)).isoformat()
         await service.client.delete(f"{SPRING}/{number(place)}", params={"at": at})
-    assert (await get(service, REPORT))["total"] == 2
-    told = await get(service, REPORT, to=(datetime.now(UTC) - timedelta(days=30)).isoformat())
+    assert (await service.get(REPORT))["total"] == 2
+    told = await service.get(REPORT, to=(datetime.now(UTC) - timedelta(days=30)).isoformat())
     assert told["total"] == 1
     assert datetime.fromisoformat(told["to"]) - datetime.fromisoformat(told["from"]) == timedelta(days=30)
 
@@ -190,7 +184,7 @@ async def test_a_report_is_of_the_last_thirty_days_unless_it_is_asked_for_others
 async def test_the_time_frame_holds_to_the_instant(service: Service, since: str, until: str, count: int) -> None:
     await opt_in(service, 1)
     await service.client.delete(f"{SPRING}/{number(1)}", params={"at": "2026-11-02T10:30:00Z"})
-    told = await get(service, REPORT, **{"from": f"2026-11-02T{since}", "to": f"2026-11-02T{until}"})
+    told = await service.get(REPORT, **{"from": f"2026-11-02T{since}", "to": f"2026-11-02T{until}"})
     assert told["total"] == count
 
 
@@ -198,8 +192,8 @@ async def test_who_was_never_in_did_not_leave(service: Service) -> None:
     """An opt-out by call where no list exists yet, and an opt-in that comes too late."""
     await service.client.delete(f"{SPRING}/{number(1)}", params={"scope": "sender"})
     await opt_in(service, 1, list_="fall")
-    assert (await get(service, REPORT))["total"] == 0
-    assert {one["list"]: one["opted_out"] for one in (await get(service, "/v1/lists"))["items"]} == {
+    assert (await service.get(REPORT))["total"] == 0
+    assert {one["list"]: one["opted_out"] for one in (await service.get("/v1/lists"))["items"]} == {
         "spring": 1, "fall": 1,
     }  # fmt: skip
 
@@ -252,14 +246,14 @@ async def test_after_random_traffic_the_roll_ups_equal_the_raw_data(service: Ser
     for _ in range(20):
         start, end = sorted(datetime.fromisoformat(moment(dice)) for _ in range(2))
         start, end = start + timedelta(seconds=dice.randrange(60)), end + timedelta(seconds=61)
-        told = await get(service, REPORT, **{"from": start.isoformat(), "to": end.isoformat()})
+        told = await service.get(REPORT, **{"from": start.isoformat(), "to": end.isoformat()})
         counted = {
             (one["sender"], one["list"], each["reason"]): each["count"]
             for one in told["items"] for each in one["reasons"]
         }  # fmt: skip
         assert counted == Counter(row[:3] for row in raw if start <= row[3] < end)
         assert told["total"] == sum(counted.values())
-    sizes = {(one["sender"], one["list"]): one for one in (await get(service, "/v1/lists"))["items"]}
+    sizes = {(one["sender"], one["list"]): one for one in (await service.get("/v1/lists"))["items"]}
     for view, name in (("sendable", "sendable"), ("opt_outs", "opted_out")):
         counted = await service.sql(f"SELECT sender, list, count(*) FROM published.{view} GROUP BY 1, 2")  # noqa: S608
         assert {key: one[name] for key, one in sizes.items() if one[name]} == {row[:2]: row[2] for row in counted}

@@ -21,8 +21,9 @@ from app.gateways import GATEWAYS, custom, not_a_secret, prove
 from app.main import create_app
 from app.models.described import Description
 from app.models.receipt import Callback, Link
-from app.services.doctor import Finding
-from app.services.sample import HEADER, of_gateway
+from app.services.doctor.finding import Finding
+from app.services.doctor.gateway import of_gateway
+from app.services.sample import HEADER
 from tests.conftest import Service, Start
 from tests.running import sendable, serving
 

@@ -13,8 +13,7 @@ from app.services import connection, held, upkeep
 from app.services.connection import connect, transaction
 from app.services.held import Which
 from tests.conftest import Service, Start
-
-WHO = "+15555551234"
+from tests.number_steps import WHO, status
 
 
 async def receipt(service: Service, code: str, at: datetime, space: str = "openmarket", who: str = WHO) -> None:
@@ -22,10 +21,6 @@ async def receipt(service: Service, code: str, at: datetime, space: str = "openm
             "code": code, "code_space": space, "occurred_at": at.isoformat()}  # fmt: skip
     answer = await service.client.post("/v1/receipts/native", json=body)
     assert (answer.status_code, "sendable-unread" in answer.headers) == (200, False)
-
-
-async def status(service: Service, who: str = WHO) -> Any:
-    return (await service.client.get(f"/v1/numbers/{who}")).json()
 
 
 async def view(service: Service) -> list[tuple[Any, ...]]:

@@ -65,9 +65,9 @@ def shipped() -> Catalogue:
     return load()
 
 
-def spaces(folder: Path = FOLDER) -> list[str]:
+def spaces() -> list[str]:
     """The names of the code spaces, without reading their codes."""
-    return sorted(path.stem for path in (folder / "codes").glob("*.csv"))
+    return sorted(path.stem for path in (FOLDER / "codes").glob("*.csv"))
 
 
 def carriers(folder: Path = FOLDER) -> Carriers:

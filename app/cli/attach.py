@@ -11,13 +11,12 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeGuard, TypeVar
 
 from asyncpg import ClientConfigurationError, DataError, ProtocolViolationError
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cli.show import Refused
 from app.config import Settings, read_settings
 from app.services import migrate
-from app.services.connection import connect
+from app.services.connection import connect, driver_error, sqlstate
 from app.services.embedded.home import is_made
 from app.wiring import gateways_of, url_of
 
@@ -69,7 +68,7 @@ def is_unkeepable(error: BaseException | None) -> bool:
 
 def is_refusal(error: BaseException) -> bool:
     """Whether the server answered but lets us not: a wrong password, no such database or role, no right to do it."""
-    return _state(error).startswith(("28", "3D", _NO_RIGHT))
+    return sqlstate(error).startswith(("28", "3D", _NO_RIGHT))
 
 
 _NO_RIGHT = "42501"
@@ -105,15 +104,15 @@ def _is_of_a_file(error: BaseException) -> TypeGuard[OSError]:
 
 def why_not(error: BaseException) -> tuple[str, str]:
     """Why the database could not be used, in words that quote no statement, and how to mend it."""
-    cause = _cause(error)
+    cause = driver_error(error)
     if _is_of_a_file(cause):
         return f"{cause.filename or 'what is written'} cannot be used ({cause.strerror})", "mend it, or name another"
     if is_refusal(error):
-        return f"the database refuses us: {_root(cause)}", _OWN_IT if _state(error) == _NO_RIGHT else _MEND_IT
+        return f"the database refuses us: {_root(cause)}", _OWN_IT if sqlstate(error) == _NO_RIGHT else _MEND_IT
     if isinstance(_root(cause), ProtocolViolationError):  # PgBouncer's, of what it does not pass on, or of its mode
         return f"the database refuses us: {_root(cause)}", f"{_MEND_IT}; docs/operating.md tells which poolers do"
     unknown = f"the database does not answer ({type(cause).__name__})", _START_IT
-    return _SAID.get(_state(error)) or _of_the_line(_root(cause)) or unknown
+    return _SAID.get(sqlstate(error)) or _of_the_line(_root(cause)) or unknown
 
 
 def _of_the_line(root: BaseException) -> tuple[str, str] | None:
@@ -136,11 +135,3 @@ def _root(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def _cause(error: BaseException) -> BaseException:
-    return (error.orig if isinstance(error, DBAPIError) else None) or error
-
-
-def _state(error: BaseException) -> str:
-    return str(getattr(_cause(error), "sqlstate", None) or "")

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cli.attach import with_database
-from app.cli.show import Json, Refused, as_json, as_table, console, say
+from app.cli.show import Json, Refused, as_json, as_table, console, refusing, say
 from app.config import Settings, read_settings
 from app.models.phone import sender_id
 from app.services.roster import NotARoster, Roster, Usual, Wrong
@@ -47,10 +47,8 @@ def import_subscribers(
 ) -> None:  # fmt: skip
     """Opt-ins from a file: number, consented_at, source; list, sender, evidence. Each acts as an opt-in of its own."""
     region = read_settings().region
-    try:
+    with refusing("--sender"):
         usual = Usual(None if sender is None else sender_id(sender, region), list_, source, region)
-    except ValueError as error:
-        raise Refused(f"--sender: {error}") from error
 
     async def bring(engine: AsyncEngine, settings: Settings) -> Told:
         roster, policy = Roster(usual, datetime.now(UTC)), meaning_of(settings).policy

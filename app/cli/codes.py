@@ -54,8 +54,7 @@ def show_codes(
     if json:
         as_json(found)
     else:
-        columns = ("space", "code", "reason", "level", "permanence", "meaning", "does")
-        as_table(columns, ([row[name] for name in columns] for row in found))
+        as_table(("space", "code", "reason", "level", "permanence", "meaning", "does"), found)
 
 
 def _codes(catalogue: Catalogue, code: str | None, space: str | None) -> list[Code]:
@@ -94,12 +93,9 @@ def does(rule: Rule) -> str:
 @codes.command("unknown")
 def unknown(gateway: Gateway = None, *, json: Json = False) -> None:
     """Codes and status words that no table knows: counted, with one message that had them, the last seen first."""
-    rows = _unknown(gateway)
-    if json:
-        as_json([row._asdict() for row in rows])
-        return
+    rows = [row._asdict() for row in _unknown(gateway)]
     columns = ("gateway", "account", "kind", "space", "word", "status", "count", "message_id", "first_at", "last_at")
-    as_table(columns, ([getattr(row, name) for name in columns] for row in rows))
+    as_json(rows) if json else as_table(columns, rows)
 
 
 @codes.command("suggest")

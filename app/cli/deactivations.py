@@ -21,7 +21,7 @@ from app.feeds import FEEDS, known_by
 from app.models.feed import Feed, Layout
 from app.services.deactivations.columns import WrongColumns, columns_of
 from app.services.deactivations.fetching import Elsewhere, Fetched, Fetcher
-from app.services.deactivations.importing import Order, Outcome, Tell, TooMuch, UnderWay, take_in
+from app.services.deactivations.importing import Order, Outcome, Tell, TooMuch, UnderWay, no_one, take_in
 from app.services.deactivations.transport import Transport
 from app.services.deactivations.unpack import NotAFile
 from app.wiring import guard_of, meaning_of, subscriptions_of
@@ -97,7 +97,7 @@ def _layout(file: Path, feed: Feed, columns: str | None, region: str) -> Layout:
 def _progress(size: int) -> Iterator[Tell]:
     """A bar where there is a terminal: of the file's bytes while it is read, of its parts while it is acted on."""
     if not sys.stderr.isatty():
-        yield lambda _what, _done, _total: None
+        yield no_one
         return
     parts = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*parts, console=console(error=True)) as bar:

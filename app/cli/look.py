@@ -44,7 +44,7 @@ def show_policy(*, json: Json = False) -> None:
         say(f"a revocation reaches as far as: {rules.revocation}")
     columns = ("reason", "state", "lapse", "block", "consent", "strict_consent", "lookup", "alarm")
     told = ({"reason": reason} | _rule(rule) for reason, rule in sorted(rules.rules.items()))
-    as_table(columns, ([row[name] for name in columns] for row in told))
+    as_table(columns, told)
     for name, ladder in rules.ladders.items():
         say(f"ladder {name}: {_told(ladder)}")
     say(f"breaker: {_told(rules.breaker)}")
@@ -134,5 +134,4 @@ def _print_number(found: dict[str, Any]) -> None:
         *([("evidence", " ".join(str(value) for value in evidence.values() if value))] if evidence else []),
     ])  # fmt: skip
     if found["lists"]:
-        columns = ("sender", "list", "consent", "sendable", "reason", "at")
-        as_table(columns, ([one[name] for name in columns] for one in found["lists"]))
+        as_table(("sender", "list", "consent", "sendable", "reason", "at"), found["lists"])

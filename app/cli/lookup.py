@@ -130,15 +130,10 @@ def look_up_file(
     async def look(engine: AsyncEngine, settings: Settings) -> dict[str, Any]:
         lookups = _lookups(engine, settings, most)
         price = lookups.plan.sources[0].price
-        answered: set[str] = set()
-        for start in range(0, len(wanted.numbers), TOLD):
-            answered |= await reading.looked_up(engine, wanted.numbers[start : start + TOLD], since)
-        due = [number for number in wanted.numbers if number not in answered]
-        told = {"numbers": len(wanted.numbers), "wrong_lines": wanted.wrong, "answered_before": len(answered),
+        due, many = await _due(engine, wanted.numbers, since), len(wanted.numbers)
+        told = {"numbers": many, "wrong_lines": wanted.wrong, "answered_before": many - len(due),
                 "to_ask": len(due), "price_at_most": str(price * len(due))}  # fmt: skip
-        say(
-            f"{len(due)} of {len(wanted.numbers)} numbers to ask, for about {price * len(due)}; at most {most} is spent"
-        )
+        say(f"{len(due)} of {many} numbers to ask, for about {price * len(due)}; at most {most} is spent")
         if dry_run:
             return told
         async with lookups.open():
@@ -156,6 +151,14 @@ def look_up_file(
         as_json(told)
     else:
         as_table(("what", "how many"), list(told.items()))
+
+
+async def _due(engine: AsyncEngine, numbers: Sequence[str], since: datetime) -> list[str]:
+    """Those that no provider has answered for since then."""
+    answered: set[str] = set()
+    for start in range(0, len(numbers), TOLD):
+        answered |= await reading.looked_up(engine, numbers[start : start + TOLD], since)
+    return [number for number in numbers if number not in answered]
 
 
 async def _look_up(lookups: Lookups, numbers: Sequence[str], price: Decimal, most: Decimal) -> list[Outcome]:
@@ -209,15 +212,13 @@ def _cells(line: str) -> list[str]:
 def _money(text: str) -> Decimal:
     try:
         most = Decimal(text)
-    except InvalidOperation as error:
-        raise Refused(f'--max-cost {text!r} is no amount: write one such as "20.00"') from error
+    except InvalidOperation:
+        most = Decimal("NaN")
     if not most.is_finite() or most < 0:
         raise Refused(f'--max-cost {text!r} is no amount: write one such as "20.00"')
     return most
 
 
 def _since(text: str) -> datetime:
-    try:
+    with refusing("--again-after"):
         return datetime.now(UTC) - duration(text)
-    except ValueError as error:
-        raise Refused(f"--again-after: {error}") from error

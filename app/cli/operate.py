@@ -19,15 +19,15 @@ from app.config import Settings, SettingsError, read_settings
 from app.models.database_url import as_role, without_password
 from app.models.duration import duration
 from app.services import database
-from app.services import doctor as doctors
 from app.services import keys as ring
 from app.services import migrate as migrations
 from app.services.connection import is_lost
-from app.services.doctor import READER
+from app.services.doctor.database import READER, of_database
+from app.services.doctor.finding import Finding
+from app.services.doctor.gateway import of_gateway
+from app.services.doctor.settings import of_disk, of_settings
 from app.services.embedded.home import ROLE, is_made, locate
-from app.services.finding import Finding
 from app.services.keys import Key
-from app.services.sample import of_gateway
 from app.wiring import every_link, links_of, meaning_of, parts_of, url_of
 
 keys = typer.Typer(no_args_is_help=True, help="Keys of internal services.")
@@ -78,7 +78,7 @@ async def _examined() -> list[Finding]:
     except (SettingsError, PolicyError, CatalogueError) as error:
         return [Finding("wrong", "settings", str(error))]
     fine = Finding("ok", "settings", "as they should be")
-    return [fine, *doctors.of_settings(settings), *await _of_database(settings)]
+    return [fine, *of_settings(settings), *await _of_database(settings)]
 
 
 async def _tried(gateway: str, account: str) -> list[Finding]:
@@ -101,10 +101,10 @@ async def _of_database(settings: Settings) -> list[Finding]:
     limit = asyncio.timeout(PATIENCE)
     try:
         if settings.database_url is None and is_made(settings.data_dir):
-            found.append(doctors.of_disk(locate(settings.data_dir).path))
+            found.append(of_disk(locate(settings.data_dir).path))
         async with limit, attached(settings) as engine:
             limit.reschedule(None)
-            async for finding in doctors.of_database(engine, settings):
+            async for finding in of_database(engine, settings):
                 found.append(finding)  # noqa: PERF401 - what was found stays though the rest cannot be asked
     except (Refused, database.CannotStart) as error:
         found.append(Finding("wrong", "database", str(error)))
@@ -150,11 +150,8 @@ def create_key(
 def list_keys(*, json: Json = False) -> None:
     """All keys, those that have ended too. The keys themselves are kept nowhere."""
     found = [_shown(key) for key in with_database(lambda engine, _: ring.list_all(engine))]
-    if json:
-        as_json(found)
-        return
     columns = ("id", "name", "scopes", "state", "created_at", "expires_at", "revoked_at")
-    as_table(columns, ([" ".join(v) if isinstance(v := row[name], list) else v for name in columns] for row in found))
+    as_json(found) if json else as_table(columns, found)
 
 
 @keys.command("revoke")

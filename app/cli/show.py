@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated, Any
@@ -29,12 +29,12 @@ class Refused(Exception):
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
-    """A value that cannot be taken ends the command with what is wrong with it."""
+def refusing(option: str | None = None) -> Iterator[None]:
+    """A value that cannot be taken ends the command with what is wrong with it, under the name of its option."""
     try:
         yield
     except ValueError as error:
-        raise Refused(str(error)) from error
+        raise Refused(f"{option}: {error}" if option else str(error)) from error
 
 
 def console(*, error: bool = False) -> Console:
@@ -50,10 +50,12 @@ def as_json(value: object) -> None:
     sys.stdout.buffer.flush()
 
 
-def as_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def as_table(columns: Sequence[str], rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> None:
+    """Of rows that have names those that are named."""
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*map(_cell, row))
+        cells = [row[name] for name in columns] if isinstance(row, Mapping) else row
+        table.add_row(*map(_cell, cells))
     console().print(table)
 
 
@@ -100,6 +102,8 @@ def _cell(value: object) -> str:
         return f"{value:%Y-%m-%d %H:%M:%S}Z"
     if isinstance(value, bool):
         return "yes" if value else ""
+    if isinstance(value, list):
+        return visible(" ".join(value))
     return visible(str(value))
 
 

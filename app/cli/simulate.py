@@ -13,7 +13,7 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cli.attach import with_database
-from app.cli.show import Json, Refused, as_json, as_table, progress, say
+from app.cli.show import Json, Refused, as_json, as_table, progress, refusing, say
 from app.config import Settings, read_settings
 from app.models.duration import duration
 from app.services.lookup.outcome import TIMETABLE
@@ -81,10 +81,8 @@ def _readable(settings: Settings) -> Settings:
 
 
 def span(since: str) -> timedelta:
-    try:
+    with refusing("--since"):
         return duration(since)
-    except ValueError as error:
-        raise Refused(f"--since: {error}") from error
 
 
 def _report(told: Simulated, *, json: bool, applied: str | None = None) -> None:
@@ -103,8 +101,7 @@ def _report(told: Simulated, *, json: bool, applied: str | None = None) -> None:
         say(f"{told.quarantined:,} receipts that the breaker took apart and nobody released are left out of both")
     if told.unanswered:
         say(f"{told.unanswered:,} numbers would wait for a lookup that was never made: its answer is not foreseen")
-    columns = ("what", "reason", "sender", "list", "only_old", "only_new", "both")
-    as_table(columns, ([row[name] for name in columns] for row in rows))
+    as_table(("what", "reason", "sender", "list", "only_old", "only_new", "both"), rows)
 
 
 def _write(target: Path, content: bytes) -> None:

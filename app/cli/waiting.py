@@ -52,12 +52,9 @@ def list_held(
 ) -> None:
     """Held numbers, in order of number."""
     which = Which(None, code, space, reason, waiting_for)
-    rows = with_database(lambda engine, _: holds.held(engine, which, limit=limit))
-    if json:
-        as_json([row._asdict() for row in rows])
-        return
+    rows = [row._asdict() for row in with_database(lambda engine, _: holds.held(engine, which, limit=limit))]
     columns = ("number", "reason", "waiting_for", "code_space", "code", "since", "until")
-    as_table(columns, ([getattr(row, name) for name in columns] for row in rows))
+    as_json(rows) if json else as_table(columns, rows)
 
 
 @held.command("release")
@@ -128,13 +125,11 @@ def list_quarantines(
     json: Json = False,
 ) -> None:
     """Mass events, newest first: what came, for how many numbers, and how many wait."""
-    rows = with_database(lambda engine, _: events.quarantines(engine, is_open=None if every else True, limit=limit))
-    if json:
-        as_json([row._asdict() for row in rows])
-        return
+    found = with_database(lambda engine, _: events.quarantines(engine, is_open=None if every else True, limit=limit))
+    rows = [row._asdict() for row in found]
     columns = ("id", "gateway", "code_space", "code", "reason", "sender", "carrier", "opened_at", "seen", "allowed",
                "waiting", "decision")  # fmt: skip
-    as_table(columns, ([getattr(row, name) for name in columns] for row in rows))
+    as_json(rows) if json else as_table(columns, rows)
 
 
 @quarantine.command("release")
@@ -172,12 +167,9 @@ def _settle(id_: int, word: Word, done: str, *, yes: bool, json: bool) -> None:
 @unread.command("list")
 def list_unread(limit: Limit = 100, *, json: Json = False) -> None:
     """Callbacks, or elements of them, that could not be read: newest first, without their bodies."""
-    rows = with_database(lambda engine, _: reading.unread(engine, reading.NEWEST, limit))
-    if json:
-        as_json([row._asdict() for row in rows])
-        return
+    rows = [row._asdict() for row in with_database(lambda engine, _: reading.unread(engine, reading.NEWEST, limit))]
     columns = ("id", "gateway", "account", "reason", "method", "size", "times", "first_at", "last_at")
-    as_table(columns, ([getattr(row, name) for name in columns] for row in rows))
+    as_json(rows) if json else as_table(columns, rows)
 
 
 @unread.command("show")

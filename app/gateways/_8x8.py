@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from app.gateways import _fields, _verify
 from app.gateways._fields import Said, Unreadable, apart, bare, batch, count, first, moment, need, part, plus
-from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Status
 
 # developer.8x8.com, message status references
 STATES = {
@@ -64,7 +64,6 @@ gateway = Gateway(
     parse=parse,
     verify=_verify.token,
     sign=_verify.sign_token,
-    reply=lambda _: Reply(),
     code_space="8x8",
     hint="nothing is signed: add ?token=… to the callback URL; 8x8 gives up after some two minutes",
     split=apart,

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
 
 from app.gateways import _fields, _verify
 from app.gateways._fields import Said, Unreadable, an_object, count, first, moment, need
-from app.models.receipt import FAILED, Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
+from app.models.receipt import FAILED, Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
 # docs.aws.amazon.com/sms-voice/latest/userguide/configuration-sets-event-types.html
 STATUS = {
@@ -191,7 +191,6 @@ gateway = Gateway(
     parse=parse,
     verify=verify,
     sign=sign,
-    reply=lambda _: Reply(),
     code_space="aws_eum_sms",
     hint="secrets = the ARN of your SNS topic (signed), or a token that stands in the URL (raw delivery)",
     certificate=certificate,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from app.gateways import _verify
 from app.gateways._fields import Said, Unreadable, apart, batch, count, first, json, moment, need, part
-from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Status
 
 # Bandwidth's page on messaging webhooks
 TYPES = {
@@ -74,7 +74,6 @@ gateway = Gateway(
     parse=parse,
     verify=_verify.token,
     sign=_verify.sign_basic,
-    reply=lambda _: Reply(),
     code_space="bandwidth",
     hint="callback user and password of the messaging application: any user, the secret as password",
     split=apart,

@@ -15,7 +15,7 @@ from hashlib import sha256
 from app.gateways import _verify
 from app.gateways._fields import Said, Unreadable, an_object, count, first, json, moment, need, part, plus
 from app.gateways._smpp import error
-from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
 SPACE = "bird_messagebird"
 """Of the Channels API."""
@@ -164,7 +164,6 @@ gateway = Gateway(
     parse=parse,
     verify=verify,
     sign=sign,
-    reply=lambda _: Reply(),
     hint="the secret is the webhook's, `whsec_` and all, or the signing key of a subscription of the Channels API; "
     "set `public_url` to the address that Bird calls",
     words=frozenset({"text"}),

@@ -10,7 +10,7 @@ import orjson
 
 from app.gateways import _fields, _verify
 from app.gateways._fields import Said, Unreadable, an_object, apart, bare, batch, first, form, moment, need, part, plus
-from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Status
 
 ONE_API, CLASSIC = "clickatell_one_api", "clickatell_status"
 
@@ -112,7 +112,6 @@ gateway = Gateway(
     parse=parse,
     verify=_verify.token,
     sign=_verify.sign_token,
-    reply=lambda _: Reply(),
     hint='set code_space: "clickatell_one_api", or for Communicator and Connect "clickatell_status"',
     split=split,
     statuses={ONE_API: dict(WORDS.values()) | REFUSED, CLASSIC: OLD},

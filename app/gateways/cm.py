@@ -9,7 +9,7 @@ import orjson
 
 from app.gateways import _fields, _verify
 from app.gateways._fields import Said, Unreadable, an_object, bare, each, first, form, moment, need, part, plus
-from app.models.receipt import Broken, Callback, Gateway, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Receipt, Status
 
 # From memory of the vendor's list: unverified
 STATUS = {
@@ -77,7 +77,6 @@ gateway = Gateway(
     parse=parse,
     verify=_verify.token,
     sign=_verify.sign_token,
-    reply=lambda _: Reply(),
     hint="nothing is signed: add ?token=… to the URL; give every message a reference when you send it",
     split=split,
 )

@@ -382,7 +382,6 @@ gateway = Gateway(
     docs="docs/gateways/custom.md",
     parse=_undescribed,
     verify=_verify.token,
-    reply=lambda _: Reply(),
     hint="describe it under [gateways.custom.NAME]; it posts to /v1/receipts/custom/NAME",
 )
 """What the descriptions share. It reads nothing by itself, and has no address."""

@@ -14,7 +14,7 @@ from lxml import etree
 
 from app.gateways import _fields, _verify
 from app.gateways._fields import Said, Unreadable, batch, count, each, first, is_xml, moment, part, plus
-from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
 ERRORS, STATUSES = "infobip_error", "infobip_status"
 
@@ -128,7 +128,6 @@ gateway = Gateway(
     parse=parse,
     verify=verify,
     sign=_verify.sign_basic,
-    reply=lambda _: Reply(),
     hint="Basic authentication in the notification profile: any user, the secret as password",
     split=split,
     words=frozenset({"text", "cleantext"}),

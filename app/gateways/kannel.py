@@ -15,7 +15,7 @@ from app.gateways import _verify
 from app.gateways._fields import Unreadable, count, first, form, moment, need
 from app.gateways._smpp import COMMAND_SPACE, STAT, Report, cause, command_status, report
 from app.gateways._words import RECEIPT_TEXT
-from app.models.receipt import Broken, Callback, Gateway, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Receipt, Status
 
 DELIVERED, FAILED, BUFFERED, TAKEN, REFUSED, INTERMEDIATE = 1, 2, 4, 8, 16, 32
 EXPIRED = FAILED | INTERMEDIATE
@@ -97,7 +97,6 @@ gateway = Gateway(
     parse=parse,
     verify=_verify.token,
     sign=_verify.sign_token,
-    reply=lambda _: Reply(),
     hint="set `code_space` to the space of your carrier's `err` codes: without it they are kept, and act on nobody",
     words=frozenset({RECEIPT_TEXT}),
 )

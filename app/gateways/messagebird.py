@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode
 from app.gateways import _jwt, _verify
 from app.gateways._fields import CANNOT_READ, Said, asked_moment, count, first, form, moment, need, plus
 from app.gateways._smpp import error
-from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
 SPACE = "bird_messagebird"
 
@@ -110,7 +110,6 @@ gateway = Gateway(
     parse=parse,
     verify=verify,
     sign=sign,
-    reply=lambda _: Reply(),
     code_space=SPACE,
     hint="the secret is the signing key, not the API key; set `public_url` to the address that MessageBird calls",
     nonce=lambda callback: first(_jwt.unproven(callback.header("messagebird-signature-jwt")), "jti"),

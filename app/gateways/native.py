@@ -8,7 +8,7 @@ import orjson
 
 from app.gateways import _verify
 from app.gateways._fields import MARK, Said, Unreadable, an_object, batch, count, each, json, loads, moment, text
-from app.models.receipt import Broken, Callback, Gateway, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Receipt, Status
 
 STATUS = {status.value: status for status in Status}
 
@@ -73,7 +73,6 @@ gateway = Gateway(
     parse=parse,
     verify=_verify.token,
     sign=_verify.sign_token,
-    reply=lambda _: Reply(),
     code_space="openmarket",
     hint="post JSON with `message_id`, `number`, `sender`, `status` and `code`",
     split=split,

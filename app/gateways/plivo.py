@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 from app.gateways import _verify
 from app.gateways._fields import LONGEST_FORM, Said, asked_moment, count, first, form, need, plus
 from app.gateways._smpp import error
-from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
 SPACE = "plivo"
 
@@ -136,7 +136,6 @@ gateway = Gateway(
     parse=parse,
     verify=verify,
     sign=sign,
-    reply=lambda _: Reply(),
     code_space=SPACE,
     hint="set `public_url` to the address that Plivo calls: its signature covers it",
     nonce=nonce,

@@ -16,7 +16,7 @@ import orjson
 from app.gateways import _verify
 from app.gateways._fields import Said, Unreadable, an_object, count, each, first, json, moment, need, plus
 from app.gateways._smpp import error
-from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
 CODES, STATUSES = "sinch_rest", "sinch_status"
 
@@ -153,7 +153,6 @@ gateway = Gateway(
     parse=parse,
     verify=verify,
     sign=sign,
-    reply=lambda _: Reply(),
     hint="send with `delivery_report` `per_recipient` or `full`: a summary names nobody",
     split=split,
     nonce=lambda callback: callback.header("x-sinch-webhook-signature-nonce") or None,

@@ -14,7 +14,7 @@ from app.gateways import _verify
 from app.gateways._fields import MOST, Said, Unreadable, an_object, count, each, first, loads, moment, part, plus, text
 from app.gateways._smpp import STAT, Report, cause, error, report
 from app.gateways._words import NO_RECEIPT, RECEIPT_TEXT
-from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Status
 
 # SMPP 3.4, 5.2.28; 0 and 9 are of version 5.0.
 STATES = {
@@ -177,7 +177,6 @@ gateway = Gateway(
     parse=parse,
     verify=_verify.token,
     sign=_verify.sign_token,
-    reply=lambda _: Reply(),
     hint="set `code_space` to the space of your carrier's `err` codes: without it they are kept, and act on nobody",
     split=split,
     words=frozenset({RECEIPT_TEXT, NO_RECEIPT}),

@@ -10,7 +10,7 @@ from lxml import etree
 
 from app.gateways import _fields, _verify
 from app.gateways._fields import Said, Unreadable, apart, batch, count, each, first, is_xml, moment, need, part, plus
-from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Status
 
 STATES = {
     "CREATED": Status.ACCEPTED,
@@ -81,7 +81,6 @@ gateway = Gateway(
     parse=parse,
     verify=_verify.token,
     sign=_verify.sign_basic,
-    reply=lambda _: Reply(),
     code_space="syniverse_scg",
     hint="authentication BASIC in the delivery configuration: any user, the secret as password",
     split=split,

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from app.gateways import _verify
 from app.gateways._fields import Said, Unreadable, apart, batch, first, json, moment, need, part
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Status
 
 # developer.telesign.com, "all status and error codes"
 STATUS = {
@@ -76,7 +76,6 @@ gateway = Gateway(
     parse=parse,
     verify=verify,
     sign=sign,
-    reply=lambda _: Reply(),
     code_space="telesign",
     hint="the secret is the API key, in base64; callbacks carry no number: post what you send to /v1/messages",
     split=apart,

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from app.gateways import _verify
 from app.gateways._fields import Said, Unreadable, an_object, count, each, first, json, moment, need, part
 from app.models.lookup import LineType
-from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
 # telnyx-python, types/outbound_message_payload.py
 STATUS = {
@@ -153,7 +153,6 @@ gateway = Gateway(
     parse=parse,
     verify=verify,
     sign=sign,
-    reply=lambda _: Reply(),
     code_space="telnyx",
     hint="the secret is the public key of Mission Control, Keys & Credentials",
     split=split,

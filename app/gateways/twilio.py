@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, parse_qsl, quote, urlsplit
 from app.gateways._fields import LONGEST_FORM, Said, Unreadable, an_object, first, form, json, mail_date, need
 from app.gateways._smpp import local_time
 from app.models.http import Call, HttpAnswer, Options, address
-from app.models.receipt import Broken, Callback, Gateway, Inbound, Inquiry, Link, Missed, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Inquiry, Link, Missed, Receipt, Status
 
 SPACE = "twilio"
 BASE = "https://api.twilio.com"
@@ -168,7 +168,6 @@ gateway = Gateway(
         ask=ask,
         answer=answer,
     ),
-    reply=lambda _: Reply(),
     code_space=SPACE,
     hint="set `public_url` to the address that Twilio calls: its signature covers it",
     words=frozenset({"body"}),

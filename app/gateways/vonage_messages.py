@@ -12,7 +12,7 @@ from hashlib import sha256
 
 from app.gateways import _jwt, _verify
 from app.gateways._fields import Said, an_object, count, first, json, moment, need, part, plus, text
-from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
 SPACE = "vonage_messages"
 
@@ -107,7 +107,6 @@ gateway = Gateway(
     parse=parse,
     verify=verify,
     sign=sign,
-    reply=lambda _: Reply(),
     hint="the secret is the signature secret of the account, not the private key of the application",
     nonce=lambda callback: first(_jwt.unproven(_token(callback)), "jti"),
     words=frozenset({"text", "caption"}),

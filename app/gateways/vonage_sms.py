@@ -27,7 +27,7 @@ from app.gateways._fields import (
     text,
 )
 from app.gateways._smpp import error, local_time
-from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
 SPACE = "vonage_dlr"
 
@@ -161,7 +161,6 @@ gateway = Gateway(
     verify=verify,
     sign=sign,
     inquiry=_vonage_reports.inquiry,
-    reply=lambda _: Reply(),
     code_space=SPACE,
     hint="where Vonage signs, write the account's method before the secret: `sha256:SECRET`",
     nonce=lambda callback: first(_said(callback), "nonce"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -61,6 +61,14 @@ Moment = Annotated[AwareDatetime, WrapValidator(_written_out), AfterValidator(_o
 InQuery = BeforeValidator(_plus_again)
 """For a moment in a query: a `+` that is not encoded arrives as a blank."""
 Words = Annotated[str, Field(max_length=1024), AfterValidator(clean)]
+
+
+class Place(NamedTuple):
+    """Whose consent, and where: number and sender in their one form."""
+
+    number: str
+    sender: str
+    list: str
 
 
 class OptInCall(BaseModel):

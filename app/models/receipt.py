@@ -176,7 +176,7 @@ class Inquiry:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """One vendor: how it proves its origin, how its bytes read, what it wants to hear.
+    """One vendor: how it proves its origin, how its bytes read, what it wants to hear where a bare 200 is not enough.
 
     `verify` is asked once for each live secret. `parse` may raise LookupError, ValueError, TypeError or AttributeError
     for bytes it cannot read; `gateways.read` is the one boundary that turns those into `Broken`. Where a callback may
@@ -204,7 +204,7 @@ class Gateway:
     docs: str
     parse: Callable[[Callback], Sequence[Receipt | Broken | Inbound]]
     verify: Callable[[Callback, str, Link], bool]
-    reply: Callable[[Callback], Reply]
+    reply: Callable[[Callback], Reply] = lambda _: Reply()
     code_space: str | None = None
     hint: str = ""
     split: Callable[[Callback], list[bytes]] | None = None

@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import orjson
-from fastapi import Path
+from fastapi import Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.models import api
 from app.models.phone import LONGEST_LIST, e164, list_name, sender_id
 from app.routers.problems import Problem
+from app.services.reading import NEWEST
 from app.services.status import Asked
 
 JSON = "application/json"
@@ -25,6 +26,10 @@ PhoneNumber = Annotated[str, Path(description="E.164; a national number is read 
                                   examples=[api.NUMBER])]  # fmt: skip
 Sender = Annotated[str, Path(description="Short code, phone number or name, percent-encoded", examples=["12345"])]
 ListName = Annotated[str, Path(max_length=LONGEST_LIST, description="A list of this sender", examples=["spring"])]
+Words = Annotated[str | None, Query(max_length=256, pattern=r"^[^\x00]+$")]
+AFTER = "The `next` of the page before"
+AfterId = Annotated[int, Query(ge=1, le=NEWEST, description=AFTER)]
+Limit = Annotated[int, Query(ge=1, le=1_000)]
 
 
 def each(item: dict[str, Any]) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from starlette.responses import Response
 
 from app.models import api
 from app.models.number import OptIn, Scope
-from app.models.opt_in import InQuery, Moment, OptInCall
+from app.models.opt_in import InQuery, Moment, OptInCall, Place
 from app.routers.answers import ListName, PhoneNumber, Sender, answer, list_of, number_of, sender_of
 from app.routers.auth import scope
 from app.routers.body import SmallBody
 from app.routers.problems import Problem
 from app.services import consent
-from app.services.consent import Place, Stands
+from app.services.consent import Stands
 from app.services.decide import AHEAD
 
 router = APIRouter(tags=["consent"], route_class=SmallBody)

@@ -14,10 +14,11 @@ from app.routers.auth import Reads, require
 from app.routers.problems import Problem
 from app.routers.query import KnownQuery
 from app.services import feed
-from app.services.feed import Changes, Feed
+from app.services.connection import Rows
+from app.services.feed import Feed
+from app.services.reading import NEWEST
 
 router = APIRouter(tags=["feed"], route_class=KnownQuery)
-LAST = 2**63 - 1
 _NOT_BUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _STREAM = each(
     {
@@ -38,7 +39,7 @@ _STREAM = each(
             responses={200: {"content": {EVENTS: _STREAM}}})  # fmt: skip
 async def changes(
     request: Request,
-    after: Annotated[int, Query(ge=0, le=LAST, description="The `next` of the page before; 0 for the beginning")] = 0,
+    after: Annotated[int, Query(ge=0, le=NEWEST, description="The `next` of the page before; 0 for the beginning")] = 0,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
     last_event_id: Annotated[str | None, Header(description="For streams: where the last one broke off")] = None,
     _: Reads = None,
@@ -56,7 +57,7 @@ async def changes(
 
 
 def _event_id(text: str) -> int:
-    if text.isascii() and text.isdigit() and int(text) <= LAST:
+    if text.isascii() and text.isdigit() and int(text) <= NEWEST:
         return int(text)
     raise wrong("Last-Event-ID", "not the id of an event of this stream: send the last one back as it came")
 
@@ -69,7 +70,7 @@ async def _stream(request: Request, after: int) -> Response:
     return StreamingResponse(_events(request, first, pages), media_type=EVENTS, headers=_NOT_BUFFERED)
 
 
-async def _events(request: Request, first: Changes, pages: AsyncIterator[Changes]) -> AsyncIterator[bytes]:
+async def _events(request: Request, first: Rows, pages: AsyncIterator[Rows]) -> AsyncIterator[bytes]:
     yield _written(first)
     async for page in pages:
         try:
@@ -79,6 +80,6 @@ async def _events(request: Request, first: Changes, pages: AsyncIterator[Changes
         yield _written(page)
 
 
-def _written(page: Changes) -> bytes:
+def _written(page: Rows) -> bytes:
     """Events; a comment in place of none."""
     return b"".join(b"id: %d\ndata: %s\n\n" % (row.seq, dumps(feed.shape(row))) for row in page) or b": still here\n\n"

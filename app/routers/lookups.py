@@ -10,13 +10,12 @@ from starlette.responses import Response
 
 from app.lookups import PROVIDERS
 from app.models import api
-from app.models.number import Change
 from app.models.opt_in import InQuery, Moment
 from app.routers.answers import PhoneNumber, answer, number_of
 from app.routers.auth import Reads, scope
 from app.routers.problems import Problem
 from app.routers.query import KnownQuery
-from app.services import reading, status
+from app.services import feed, reading, status
 from app.services.lookup import stops
 from app.services.lookup.service import NoProvider
 from app.services.store import cause_json
@@ -47,7 +46,7 @@ async def look_up(request: Request, number: PhoneNumber, _: Annotated[None, Secu
         "errors": [{"provider": provider, "error": error} for provider, error in outcome.errors],
         "price": str(outcome.price),
         "waiting_for": outcome.waiting_for,
-        "changes": [_change(change) for change in outcome.changes],
+        "changes": [feed.told(change, cause_json(change.cause)) for change in outcome.changes],
     })  # fmt: skip
 
 
@@ -67,16 +66,6 @@ async def resume(
     lifted = await stops.lift(request.app.state.engine, provider)
     return answer({"provider": provider, "resumed": bool(lifted), "error": lifted[0].error if lifted else None,
                    "since": lifted[0].since if lifted else None})  # fmt: skip
-
-
-def _change(change: Change) -> dict[str, Any]:
-    told = {
-        "number": change.number, "sender": change.sender, "list": change.list, "kind": change.kind,
-        "from": change.before,
-        "to": change.after, "reason": change.reason, "cause": orjson.Fragment(cause_json(change.cause)),
-        "occurred_at": change.occurred_at,
-    }  # fmt: skip
-    return {key: value for key, value in told.items() if value is not None or key not in {"sender", "list"}}
 
 
 @router.get("/v1/lookups", operation_id="lookupAnswers", summary="What did lookup providers say?",

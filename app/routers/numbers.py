@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from app.models import api
 from app.routers import bulk
-from app.routers.answers import JSON, NDJSON, PhoneNumber, answer, asked_of, dumps, media_type, number_of, past_time
+from app.routers.answers import (
+    JSON,
+    NDJSON,
+    AfterId,
+    Limit,
+    PhoneNumber,
+    answer,
+    asked_of,
+    dumps,
+    media_type,
+    number_of,
+    past_time,
+)
 from app.routers.auth import Admin, Reads, require
 from app.routers.query import KnownQuery, refuse_others
 from app.services import feed, reading, rnd, status
@@ -19,8 +31,6 @@ from app.services.as_of import as_of
 from app.services.erase import erase
 
 router = APIRouter(tags=["numbers"], route_class=KnownQuery)
-Limit = Annotated[int, Query(ge=1, le=1_000)]
-After = Annotated[int, Query(ge=1, le=reading.NEWEST, description="The `next` of the page before")]
 
 
 _NO_QUERY: Mapping[str, str] = {}
@@ -64,7 +74,7 @@ async def statuses(request: Request, content_type: Annotated[str, Header(include
 
 @router.get("/v1/numbers/{number}/history", operation_id="numberHistory", summary="How did it come to be so?",
             response_model=api.HistoryPage)  # fmt: skip
-async def history(request: Request, number: PhoneNumber, after: After = reading.NEWEST, limit: Limit = 100,
+async def history(request: Request, number: PhoneNumber, after: AfterId = reading.NEWEST, limit: Limit = 100,
                   _: Reads = None) -> Response:  # fmt: skip
     """Every change with its cause, newest first: why, since when, by which receipt, lookup, file or call. With the
     first page, `checks`: what the Reassigned Numbers Database was asked about the number, and what it said.

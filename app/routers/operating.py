@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from functools import cache
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Request, Security
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge, generate_latest
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.responses import Response
 
 from app.models import api
 from app.routers.auth import scope
 from app.routers.problems import Problem
-from app.services import migrate
-from app.services.connection import RETRY_AFTER, is_lost
+from app.services import ready
+from app.services.connection import RETRY_AFTER
 from app.services.intake import WAITING_MOST
 from app.services.standing import Standing, standing
 
 router = APIRouter(tags=["operating"])
-ANSWERS_WITHIN = 2.0
-"""Seconds that the database has to answer a probe."""
 COUNTS_WITHIN = 6.0
-"""Seconds that it has to count what waits among millions. Prometheus gives up after 10."""
-_AWAY = "database: it does not answer"
+"""Seconds that the database has to count what waits among millions. Prometheus gives up after 10."""
 NO_STORE = {"Cache-Control": "no-store"}
 _PROBLEM = {"description": "Not ready: what is missing", "content": {"application/problem+json": {}}}
-_head = cache(migrate.head)
 
 
 @router.head("/livez", include_in_schema=False)
@@ -47,31 +40,12 @@ async def livez() -> Response:
 async def readyz(request: Request) -> Response:
     """Whether the database answers and takes writes, its schema is this code's, and receipts have room. Open, too."""
     state = request.app.state
-    missing = await _database(state.reads)
+    missing = await ready.missing(state.reads)
     if state.intake.depth >= WAITING_MOST:
         missing.append(f"intake: {state.intake.depth} receipts wait for their commit, and no more may")
     if missing:
         raise Problem(503, "; ".join(missing), headers=NO_STORE | {"Retry-After": str(RETRY_AFTER)})
-    return _json({"ready": True, "schema": _head()})
-
-
-_ASK = text("""
-SELECT version_num AS schema, current_setting('transaction_read_only') = 'on' AS closed FROM alembic_version
-""")
-
-
-async def _database(engine: AsyncEngine) -> list[str]:
-    try:
-        async with asyncio.timeout(ANSWERS_WITHIN), engine.connect() as db:
-            row = (await db.execute(_ASK)).one()
-    except (SQLAlchemyError, TimeoutError, OSError) as error:
-        return [_AWAY if is_lost(error) else "schema: none that can be read"]
-    wrong = []
-    if row.closed:
-        wrong.append("database: it takes no writes (a standby, or a demoted primary)")
-    if row.schema != _head():
-        wrong.append(f"schema: the database is at version {row.schema}, this code at {_head()}")
-    return wrong
+    return _json({"ready": True, "schema": ready.head()})
 
 
 @router.get("/metrics", operation_id="metrics", summary="For Prometheus", response_class=Response,
@@ -87,7 +61,7 @@ async def metrics(request: Request, _: Annotated[None, Security(scope("metrics:r
             left = await state.lookups.budget.left()
     except (SQLAlchemyError, TimeoutError, OSError):
         now = None
-    up = now is not None or _AWAY not in await _database(state.reads)
+    up = now is not None or ready.AWAY not in await ready.missing(state.reads)
     Gauge("sendable_database_up", "Whether the database answered this scrape", registry=registry).set(up)
     if now:
         _waiting(registry, now)

@@ -13,7 +13,8 @@ from app.routers.auth import Admin, Reads
 from app.routers.problems import Problem
 from app.routers.query import KnownQuery
 from app.services import quarantine
-from app.services.quarantine import NEWEST, Decision
+from app.services.quarantine import Decision
+from app.services.reading import NEWEST
 
 router = APIRouter(tags=["held"], route_class=KnownQuery)
 Id = Annotated[int, Path(ge=1, le=NEWEST, description="As the list tells it", examples=[1])]

@@ -1,26 +1,106 @@
-"""`POST /v1/senders/{sender}/lists/{list}/subscribers`: a whole list's opt-ins in one call, streamed."""
+"""`/v1/senders/{sender}/lists/{list}/subscribers`: a whole list, read or brought in by one call, streamed."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import csv
+import io
+from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import uuid4
 
+import orjson
 from fastapi import APIRouter, Query, Request, Security
+from sqlalchemy import Row
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from app.models import api
-from app.routers.answers import CSV, NDJSON, ListName, Sender, answer, each, list_of, sender_of
-from app.routers.auth import scope
+from app.models.number import Consent, State
+from app.routers.answers import AFTER, CSV, JSON, NDJSON, ListName, Sender, answer, each, list_of, sender_of, wanted
+from app.routers.auth import Reads, scope
 from app.routers.body import MIB, NotCompressed, too_large, unpacked
 from app.routers.problems import Problem
 from app.routers.query import KnownQuery
-from app.services import subscribers
+from app.services import reading, subscribers
+from app.services.connection import Rows
 from app.services.roster import NotARoster, Roster, Usual
+from app.services.status import in_utc
 
 router = APIRouter(tags=["consent"], route_class=KnownQuery)
+AfterNumber = Annotated[str, Query(pattern="^([0-9a-f]{2})*$", description=AFTER)]
+
+# Read ----------------------------------------------------------------------------------------------------------------
+
+_LINES = each({"$ref": "#/components/schemas/Subscriber"})
+_TABLE = {
+    "schema": {"type": "string"},
+    "example": f"number,consent,state,sendable,reason,at\r\n{api.NUMBER},opted_in,active,true,,2026-03-02T09:15:00Z",
+}
+_COLUMNS = ("number", "consent", "state", "sendable", "reason", "at")
+
+
+@router.get("/v1/senders/{sender:path}/lists/{list:path}/subscribers", operation_id="subscribers",
+            summary="Who is on this list?", response_model=api.SubscriberPage,
+            responses={200: {"content": {NDJSON: _LINES, CSV: _TABLE}}})  # fmt: skip
+async def who_is_on(
+    request: Request,
+    *,
+    sender: Sender,
+    list: ListName,  # noqa: A002 - as the path calls it
+    consent: Consent | None = None,
+    state: State | None = None,
+    sendable: Annotated[bool | None, Query(description="Whether this list may be texted at this number now")] = None,
+    after: AfterNumber = "",
+    limit: Annotated[int, Query(ge=1, le=10_000, description="For JSON; NDJSON and CSV give the whole list")] = 1_000,
+    _: Reads = None,
+) -> Response:
+    """In order of number, as pages of JSON, or the whole list as NDJSON or CSV (by `Accept`), streamed.
+
+    The suspended stay listed: they are subscribers still. `sendable=true` names exactly those who may be texted now.
+    `consent=opted_out` names those who left: `reason` and `at` are of what ended their consent, whatever else stands in
+    the way.
+    """
+    who = sender_of(request.app.state.settings.region, sender), list_of(list)
+    given = {"consent": consent, "state": state, "sendable": sendable}
+    asked = {name: value for name, value in given.items() if value is not None}
+    kind = wanted(request, JSON, NDJSON, CSV)
+    # In hex: a `+` that is not encoded reads as a space, and no log of a proxy should show a number.
+    reads, start = request.app.state.reads, bytes.fromhex(after).replace(b"\0", b"").decode("latin-1")
+    if kind == JSON:
+        rows = await reading.subscribers(reads, *who, asked, after=start, limit=limit + 1)
+        items = [row._asdict() for row in rows[:limit]]
+        return answer({"items": items, "next": items[-1]["number"].encode().hex() if len(rows) > limit else None})
+    pages = reading.all_subscribers(reads, *who, asked, start)
+    write = _as_lines if kind == NDJSON else _as_table
+    return StreamingResponse(_written(await anext(pages), pages, write), media_type=kind)
+
+
+async def _written(first: Rows, pages: AsyncIterator[Rows], write: Any) -> AsyncIterator[bytes]:  # noqa: ANN401
+    yield write(first, first=True)
+    async for page in pages:
+        yield write(page, first=False)
+
+
+def _as_lines(rows: Rows, *, first: bool) -> bytes:  # noqa: ARG001 - lines need no heading
+    return b"".join(orjson.dumps(row._asdict(), option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE) for row in rows)
+
+
+def _as_table(rows: Rows, *, first: bool) -> bytes:
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    if first:
+        writer.writerow(_COLUMNS)
+    writer.writerows(map(_cells, rows))
+    return table.getvalue().encode()
+
+
+def _cells(row: Row[Any]) -> Iterable[str]:
+    return (row.number, row.consent, row.state, "true" if row.sendable else "false", row.reason or "", in_utc(row.at))
+
+
+# Brought in ----------------------------------------------------------------------------------------------------------
+
 MOST = 512 * MIB
 """Bytes after decompression: some four million lines."""
 

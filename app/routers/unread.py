@@ -1,18 +1,21 @@
-"""`/v1/unread/replay`, `/reverify` and `/drop`: what was kept, tried again or given up."""
+"""`/v1/unread`: what could not be read or proven was kept; it is listed, tried again or given up."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+import orjson
+from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from app.models import api
-from app.routers.answers import answer
+from app.routers.answers import AfterId, Limit, answer
 from app.routers.auth import Admin
 from app.routers.body import SmallBody
-from app.services import refused, unread
+from app.routers.problems import Problem
+from app.services import reading, refused, unread
 from app.services.reading import NEWEST
 from app.services.unread import Which
 
@@ -43,6 +46,27 @@ class OfGateway(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"gateway": "twilio"}]})
 
     gateway: Name | None = None
+
+
+@router.get("/v1/unread", operation_id="unread", summary="What could not be read?",
+            response_model=api.UnreadPage)  # fmt: skip
+async def list_unread(request: Request, after: AfterId = NEWEST, limit: Limit = 100, _: Admin = None) -> Response:
+    """Callbacks, or elements of them, that were answered as success and kept for a person; newest first."""
+    rows = await reading.unread(request.app.state.reads, after, limit + 1)
+    items = [row._asdict() for row in rows[:limit]]
+    return answer({"items": items, "next": items[-1]["id"] if len(rows) > limit else None})
+
+
+@router.get("/v1/unread/{id:int}", operation_id="unreadCallback", summary="One of them, as it came",
+            response_model=api.UnreadCallback,
+            responses={404: {"description": "There is none of this id"}})  # fmt: skip
+async def show_unread(request: Request, id: Annotated[int, Path(ge=1, le=NEWEST, examples=[17])],  # noqa: A002
+                          _: Admin = None) -> Response:  # fmt: skip
+    """With its headers, query and body (base64): it may hold phone numbers."""
+    row = await reading.one_unread(request.app.state.reads, id)
+    if row is None:
+        raise Problem(404, "there is none of this id: it was read since, or never was")
+    return answer(row._asdict() | {"headers": orjson.Fragment(row.headers), "body": b64encode(row.body).decode()})
 
 
 @router.post("/v1/unread/replay", operation_id="replayUnread", summary="Read what could not be read again",

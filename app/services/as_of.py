@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import reduce
 from typing import Any
 
@@ -20,7 +20,7 @@ from app.services.aside import acting
 from app.services.connection import Connection, transaction
 from app.services.merge import later, merge
 from app.services.shown import DEAD
-from app.services.status import Asked, Told, answer
+from app.services.status import Asked, Told, answer, in_utc
 
 _CHANGES = """
 SELECT sender, list, kind, before, after, reason, cause, occurred_at, committed_at FROM changes
@@ -249,7 +249,7 @@ class _Then:
             opted_in = one.consent == "opted_in"
             yield {
                 "sender": sender, "list": name, "consent": one.consent, "sendable": opted_in and not older,
-                "reason": one.reason if not opted_in else "deactivated" if older else None, "at": _z(one.at),
+                "reason": one.reason if not opted_in else "deactivated" if older else None, "at": in_utc(one.at),
             }  # fmt: skip
 
 
@@ -261,7 +261,7 @@ def _carrier(row: Mapping[str, Any], cause: Cause) -> Told | None:
 
 def _named(name: str, source: str, at: datetime) -> Told:
     rest = dict.fromkeys(("name_raw", "mcc", "mnc", "line_type", "ported", "ported_at"))
-    return {"name": name, **rest, "source": source, "as_of": _z(at)}
+    return {"name": name, **rest, "source": source, "as_of": in_utc(at)}
 
 
 def _fact(at: datetime, cause: Cause) -> Told:
@@ -271,9 +271,4 @@ def _fact(at: datetime, cause: Cause) -> Told:
         "code": cause.code,
         "message_id": cause.message_id,
     }
-    return {"at": _z(at), "cause": told}
-
-
-def _z(at: datetime) -> str:
-    """As a time is written in answers."""
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return {"at": in_utc(at), "cause": told}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg import InterfaceError, InternalClientError
-from sqlalchemy import event
+from sqlalchemy import Row, TextClause, event
 from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import InterfaceError as SQLInterfaceError
@@ -40,24 +40,26 @@ _AGAIN_STATES = ("40", "53", "55P03", "57014", "58", "28", "3D")
 
 def is_lost(error: BaseException) -> bool:
     """Whether the database, not the data, is at fault: what failed may be tried again as it was."""
-    return _is_gone(error) or _state(error).startswith(_AGAIN_STATES)
+    return _is_gone(error) or sqlstate(error).startswith(_AGAIN_STATES)
 
 
 def _is_gone(error: BaseException) -> bool:
     """Whether the connection is of no more use."""
     return (
-        _state(error).startswith(_GONE_STATES)
+        sqlstate(error).startswith(_GONE_STATES)
         or isinstance(error, PoolTimeout | OSError | asyncio.TimeoutError | SQLInterfaceError)
-        or _is_broken_client(_cause(error))
+        or _is_broken_client(driver_error(error))
     )
 
 
-def _cause(error: BaseException) -> BaseException:
+def driver_error(error: BaseException) -> BaseException:
+    """What the driver raised, out of what SQLAlchemy made of it."""
     return error.orig if isinstance(error, DBAPIError) and error.orig else error
 
 
-def _state(error: BaseException) -> str:
-    return str(getattr(_cause(error), "sqlstate", None) or getattr(_cause(error), "pgcode", None) or "")
+def sqlstate(error: BaseException) -> str:
+    """PostgreSQL's own code of an error; empty where it has none."""
+    return str(getattr(driver_error(error), "sqlstate", None) or "")
 
 
 def _is_broken_client(error: BaseException | None) -> bool:
@@ -104,6 +106,15 @@ def connect(url: str, *, pool: int = POOL_SIZE) -> AsyncEngine:
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 """The driver's own connection. The write path runs on it: a statement costs 21 µs there, 148 µs through the engine."""
+
+
+Rows: TypeAlias = Sequence[Row[Any]]
+
+
+async def read(engine: AsyncEngine, statement: TextClause, given: Mapping[str, Any] | None = None) -> Rows:
+    """All that one statement answers."""
+    async with engine.connect() as db:
+        return (await db.execute(statement, given)).all()
 
 
 @asynccontextmanager

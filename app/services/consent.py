@@ -8,6 +8,7 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Cause, Consent, Fact, OptIn, Scope, Verdict
+from app.models.opt_in import Place
 from app.models.policy import Policy
 from app.services import store
 from app.services.apply import apply
@@ -22,14 +23,6 @@ class Stands(NamedTuple):
     at: datetime
     reason: str | None
     was_blocked: bool
-
-
-class Place(NamedTuple):
-    """Whose consent, and where: number and sender in their one form."""
-
-    number: str
-    sender: str
-    list: str
 
 
 async def opt_in(engine: AsyncEngine, place: Place, given: OptIn, policy: Policy) -> Stands:

@@ -6,7 +6,7 @@ One connection a process listens for NOTIFY. Streams that wait for the same plac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -15,7 +15,8 @@ import structlog
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.services.connection import Connection, connect, driver_of, is_lost
+from app.models.number import Change
+from app.services.connection import Connection, Rows, connect, driver_of, is_lost, read
 from app.services.store import CHANNEL
 
 log = structlog.get_logger(__name__)
@@ -26,31 +27,34 @@ RECONNECT = 1.0
 PROBE = 60.0
 """Seconds after which the listening connection is tried: a half-dead one says nothing by itself."""
 AT_ONCE = 500
-"""Changes that a stream sends at once."""
+"""Rows that a stream sends at once."""
 
 _PAGE = text("""
 SELECT seq, number, sender, list, kind, before, after, reason, cause, occurred_at, committed_at
 FROM changes WHERE seq > :after ORDER BY seq LIMIT :limit
 """)
-Changes = Sequence[Row[Any]]
 
 
-async def page(engine: AsyncEngine, after: int, limit: int) -> Changes:
+async def page(engine: AsyncEngine, after: int, limit: int) -> Rows:
     """The changes behind a cursor in the order of their commits: none will ever come before one that was read."""
-    async with engine.connect() as db:
-        return (await db.execute(_PAGE, {"after": after, "limit": limit})).all()
+    return await read(engine, _PAGE, {"after": after, "limit": limit})
 
 
 def shape(row: Row[Any]) -> dict[str, Any]:
     """A change as readers get it. `cause` stays the JSON that the database holds."""
-    about = {"seq": row.seq, "number": row.number}
-    if row.sender is not None:
-        about["sender"] = row.sender
-    if row.list is not None:
-        about["list"] = row.list
+    return {"seq": row.seq, **told(row, row.cause), "committed_at": row.committed_at}
+
+
+def told(change: Change | Row[Any], cause: str) -> dict[str, Any]:
+    """The same without its place in the feed, which it has once it is committed."""
+    about = {"number": change.number}
+    if change.sender is not None:
+        about["sender"] = change.sender
+    if change.list is not None:
+        about["list"] = change.list
     return about | {
-        "kind": row.kind, "from": row.before, "to": row.after, "reason": row.reason,
-        "cause": orjson.Fragment(row.cause), "occurred_at": row.occurred_at, "committed_at": row.committed_at,
+        "kind": change.kind, "from": change.before, "to": change.after, "reason": change.reason,
+        "cause": orjson.Fragment(cause), "occurred_at": change.occurred_at,
     }  # fmt: skip
 
 
@@ -61,7 +65,7 @@ class Feed:
         self._url = url
         self._reads = reads
         self._woken = asyncio.Event()
-        self._pages: dict[int, asyncio.Task[Changes]] = {}
+        self._pages: dict[int, asyncio.Task[Rows]] = {}
         self._stopped = False
 
     async def run(self) -> None:
@@ -111,8 +115,8 @@ class Feed:
         self._stopped = True
         self.wake()
 
-    async def follow(self, after: int) -> AsyncIterator[Changes]:
-        """Changes behind a cursor as they are committed. An empty page says: nothing new, still here.
+    async def follow(self, after: int) -> AsyncIterator[Rows]:
+        """Rows behind a cursor as they are committed. An empty page says: nothing new, still here.
 
         Raises what the database says to the first look; later a lost database is waited for.
         """
@@ -133,7 +137,7 @@ class Feed:
             if len(changes) < AT_ONCE and not await _within(woken, HEARTBEAT):
                 yield ()
 
-    async def _read(self, after: int) -> Changes:
+    async def _read(self, after: int) -> Rows:
         """Shared while it runs, and then forgotten: who looks later must see what came meanwhile, or another error."""
         pages = self._pages
         task = pages.get(after)
@@ -144,7 +148,7 @@ class Feed:
         return await asyncio.shield(task)
 
 
-def _heard(page: asyncio.Task[Changes]) -> None:
+def _heard(page: asyncio.Task[Rows]) -> None:
     """A look that fails after all who waited for it have gone is nobody's error any more."""
     if not page.cancelled():
         page.exception()

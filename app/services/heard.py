@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import phonenumbers
 
 from app.models.catalogue import Carriers
-from app.models.lookup import Failed, Found, LineType
+from app.models.lookup import Failed, Failure, Found, LineType
 from app.models.number import Carrier, Fact
 from app.services.shown import network_of
 
@@ -19,6 +19,8 @@ DEAF: frozenset[LineType] = frozenset(
     {"landline", "toll_free", "premium", "shared_cost", "uan", "voicemail", "pager"}
 )  # fmt: skip
 NOT_MOBILE: frozenset[LineType] = DEAF | {"voip", "satellite", "personal"}
+NO_SUCH: frozenset[Failure] = frozenset({"not_found", "invalid_number"})
+"""Failures by which a provider says that there is no such number."""
 HOME_CODES = {"US": frozenset({"310", "311", "312", "313", "314", "315", "316"}), "CA": frozenset({"302"})}
 """Mobile country codes of those countries that share a calling code, and so are not told apart by it."""
 
@@ -46,7 +48,7 @@ def best(answers: Sequence[Said], since: datetime | None) -> Said | None:
 
 def _weight(answer: Found | Failed, since: datetime | None) -> int:
     if isinstance(answer, Failed):
-        return 1 if answer.error in {"not_found", "invalid_number"} else 0
+        return 1 if answer.error in NO_SUCH else 0
     if answer.ported and answer.ported_at and (since is None or answer.ported_at > since):
         return 5
     if answer.ported is not None or answer.porting or answer.active is False or answer.line_type in DEAF:
@@ -61,7 +63,7 @@ def named(found: Found) -> bool:
 def suffices(answer: Found | Failed) -> bool:
     """Whether no other provider need be asked: it tells about the port, or what no port can change."""
     if isinstance(answer, Failed):
-        return answer.error in {"not_found", "invalid_number"}
+        return answer.error in NO_SUCH
     return _weight(answer, None) > 3 and not answer.partial  # noqa: PLR2004
 
 
@@ -71,7 +73,7 @@ def suffices(answer: Found | Failed) -> bool:
 def kind_of(answer: Found | Failed, stored: Carrier | None, carriers: Carriers) -> Kind:
     """The answer against the stored carrier. Mergers are applied: one network under two names is the same."""
     if isinstance(answer, Failed):
-        return "not_found" if answer.error in {"not_found", "invalid_number"} else "nothing"
+        return "not_found" if answer.error in NO_SUCH else "nothing"
     if answer.active is False:
         return "gone"
     if answer.line_type in DEAF:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Cause, Fact, Verdict
 from app.models.policy import Policy
 from app.services import store
 from app.services.apply import apply
-from app.services.connection import transaction
+from app.services.connection import Rows, read, transaction
 
 AT_ONCE = 5_000
 
@@ -43,10 +42,9 @@ ORDER BY number LIMIT :limit
 """)
 
 
-async def held(engine: AsyncEngine, which: Which, after: str = "", limit: int = 100) -> Sequence[Row[Any]]:
+async def held(engine: AsyncEngine, which: Which, after: str = "", limit: int = 100) -> Rows:
     """Held numbers in order of number, from the one behind `after`."""
-    async with engine.connect() as db:
-        return (await db.execute(_HELD, {**which._asdict(), "after": after, "limit": limit})).all()
+    return await read(engine, _HELD, {**which._asdict(), "after": after, "limit": limit})
 
 
 async def release(engine: AsyncEngine, which: Which, policy: Policy, by: str) -> int:

@@ -38,13 +38,13 @@ async def keep(db: Connection, arrivals: Iterable[Arrival], unread: Sequence[Kep
     keyed = {a.key: a for a in arrivals}
     fresh = await store.add_keys(db, keyed, now) if keyed else set()
     taken = [one for key, one in keyed.items() if key in fresh]
-    told, undone, tripped, recounted = await _take(db, taken, meaning, now) if taken else NOTHING
+    acted = await _take(db, taken, meaning, now) if taken else _NOTHING
     await store.keep_unread(db, unread, now)
     gone = await store.drop_unread(db, read) + await store.drop_refused(db, proven)
-    await store.count(db, totals(told, recounted))
-    await store.alarm(db, alarms(taken, meaning.policy) + Counter(tripped), now)
+    await store.count(db, totals(acted.told, acted.recounted))
+    await store.alarm(db, alarms(taken, meaning.policy) + Counter(acted.alarms), now)
     await store.note_unknown(db, taken, now)
-    await store.publish(db, [change for one in told for change in one.changes] + undone)
+    await store.publish(db, acted.every_change)
     return taken, gone
 
 
@@ -149,17 +149,22 @@ class Told(NamedTuple):
 
 
 class Acted(NamedTuple):
-    """What came of a group: its receipts one by one, what a mass event undid, the alarms that it raised, and by how
-    much the counts of opt-outs are to be corrected for it.
+    """What came of a group: its receipts one by one, what else has changed, as a mass event undid it, the alarms that
+    it raised, and by how much the counts of opt-outs are to be corrected for it.
     """
 
     told: list[Told]
-    undone: list[Change]
+    others: list[Change]
     alarms: dict[tuple[str, str], int]
     recounted: Counter[CountKey]
 
+    @property
+    def every_change(self) -> list[Change]:
+        """All of them in order, as they are published."""
+        return [change for one in self.told for change in one.changes] + self.others
 
-NOTHING = Acted([], [], {}, Counter())
+
+_NOTHING = Acted([], [], {}, Counter())
 
 
 def totals(told: Sequence[Told], recounted: Mapping[CountKey, int], *, named: bool = False) -> Counter[CountKey]:

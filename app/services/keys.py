@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.services.connection import is_lost
+from app.services.connection import is_lost, read
 
 SCOPES = {
     "numbers:read": "status, history, receipts, lists, the feed, alarms",
@@ -93,8 +93,7 @@ _LIST = text(f"SELECT {_COLUMNS} FROM api_keys ORDER BY created_at, id")  # noqa
 
 async def list_all(engine: AsyncEngine) -> list[Key]:
     """All keys, those that have ended too, oldest first."""
-    async with engine.connect() as db:
-        return [_key(row) for row in await db.execute(_LIST)]
+    return [_key(row) for row in await read(engine, _LIST)]
 
 
 _REVOKE = text(f"""
@@ -180,7 +179,6 @@ class Keyring:
             if self._read_at > since:
                 return
             began = self._clock()
-            async with self._engine.connect() as db:
-                rows = (await db.execute(_LIVE)).all()
+            rows = await read(self._engine, _LIVE)
             self._live = {row.id: (row.digest, _key(row)) for row in rows}
             self._read_at = began

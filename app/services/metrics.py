@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Histogram
 
 from app.models.lookup import Failed, Found
-
-if TYPE_CHECKING:
-    from app.services.store import Arrival
+from app.services.store import Arrival
 
 RECEIPTS = Counter("sendable_receipts_total", "Receipts committed", ["gateway", "status", "reason"])
 DUPLICATES = Counter("sendable_duplicate_receipts_total", "Receipts that had been taken before")

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from app.services.connection import ACQUIRE_WITHIN, NO_DEFAULTS, engine_of
+from app.services.connection import ACQUIRE_WITHIN, NO_DEFAULTS, engine_of, sqlstate
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 LOCK_TIMEOUT = "2s"
@@ -120,15 +120,11 @@ def _upgrade(connection: Connection) -> None:
     try:
         command.upgrade(config, "head")
     except DBAPIError as error:
-        if found is None and _state(error) in _THERE_ALREADY:
+        if found is None and sqlstate(error) in _THERE_ALREADY:
             said = str(error.orig).rpartition(": ")[2]
             raise SchemaError(f"the database is another program's: {said}; {OWN_DATABASE}") from error
         raise
 
 
 def _busy(error: BaseException) -> bool:
-    return isinstance(error, DBAPIError) and _state(error) in _LOCKED
-
-
-def _state(error: DBAPIError) -> str | None:
-    return getattr(error.orig, "sqlstate", None)
+    return isinstance(error, DBAPIError) and sqlstate(error) in _LOCKED

@@ -107,28 +107,34 @@ async def _pages(db: Connection, statement: str, since: datetime) -> AsyncIterat
         after = page[-1]
 
 
+_RECEIPTS = """
+SELECT r.*, m.number AS sent_to, m.sender AS sent_from, m.sent_at AS registered, m.carrier AS sent_by
+FROM receipts r LEFT JOIN messages m USING (gateway, account, message_id)
+WHERE r.number = ANY($1::text[]) AND r.received_at >= $2 ORDER BY r.number, r.received_at, r.key
+"""
+_CHANGES = """
+SELECT number, sender, list, kind, before, after, reason, cause, occurred_at, committed_at
+FROM changes WHERE number = ANY($1::text[]) ORDER BY number, seq
+"""
+_ANSWERS = """
+SELECT number, asked_at, provider, outcome, detail, found FROM lookup_answers
+WHERE number = ANY($1::text[]) AND asked_at >= $2 AND outcome IN ('ok', 'not_found') ORDER BY number, asked_at, provider
+"""
+
+
 async def past(db: Connection, page: Sequence[str], since: datetime, meaning: Meaning) -> list[Past]:
     """The past of each number of a page."""
     found = {number: Past(number, [], [], [], []) for number in page}
     for row in await db.fetch(_RECEIPTS, page, since, timeout=WITHIN):
         found[row["number"]].receipts.append(_arrived(row, meaning))
     for row in await db.fetch(_CHANGES, page, timeout=WITHIN):
-        found[row["number"]].changes.append(_dated(row))
+        found[row["number"]].changes.append(Dated(store.change_of(row), row["committed_at"]))
     for number, lists in (await store.lists(db, [*page])).items():
         found[number].lists.extend(lists.values())
     for row in await db.fetch(_ANSWERS, page, since, timeout=WITHIN):
         answer = store.found_of(row["found"]) if row["found"] else Failed(row["number"], row["outcome"], row["detail"])
         found[row["number"]].answers.append((row["asked_at"], Said(row["provider"], answer)))
     return [*found.values()]
-
-
-# Receipts ----------------------------------------------------------------------------------------------------------
-
-_RECEIPTS = """
-SELECT r.*, m.number AS sent_to, m.sender AS sent_from, m.sent_at AS registered, m.carrier AS sent_by
-FROM receipts r LEFT JOIN messages m USING (gateway, account, message_id)
-WHERE r.number = ANY($1::text[]) AND r.received_at >= $2 ORDER BY r.number, r.received_at, r.key
-"""
 
 
 def _arrived(row: Any, meaning: Meaning) -> tuple[Arrival, Registered | None]:  # noqa: ANN401 - a driver's row
@@ -143,23 +149,3 @@ def _arrived(row: Any, meaning: Meaning) -> tuple[Arrival, Registered | None]:  
         known = Registered(row["sent_to"], row["sent_from"], row["registered"], row["sent_by"])
     said = arrival(receipt, row["received_at"], meaning)
     return said._replace(key=row["key"], reason=row["reason"]), known
-
-
-# Changes and answers -----------------------------------------------------------------------------------------------
-
-_CHANGES = """
-SELECT number, sender, list, kind, before, after, reason, cause, occurred_at, committed_at
-FROM changes WHERE number = ANY($1::text[]) ORDER BY number, seq
-"""
-_ANSWERS = """
-SELECT number, asked_at, provider, outcome, detail, found FROM lookup_answers
-WHERE number = ANY($1::text[]) AND asked_at >= $2 AND outcome IN ('ok', 'not_found') ORDER BY number, asked_at, provider
-"""
-
-
-def _dated(row: Any) -> Dated:  # noqa: ANN401 - a driver's row
-    change = Change(
-        row["number"], row["kind"], row["before"], row["after"], row["reason"], store.cause_of(row["cause"]),
-        row["occurred_at"], row["sender"], row["list"],
-    )  # fmt: skip
-    return Dated(change, row["committed_at"])

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Aside, Cause, Verdict
@@ -18,7 +18,8 @@ from app.models.policy import Policy
 from app.services import breaker, opt_outs, store
 from app.services.apply import apply
 from app.services.breaker import ALARM
-from app.services.connection import Connection, transaction
+from app.services.connection import Connection, Rows, read, transaction
+from app.services.reading import NEWEST
 from app.services.store import CountKey
 
 AT_ONCE = 5_000
@@ -32,15 +33,13 @@ FROM quarantines q
 WHERE (CAST(:open AS boolean) IS NULL OR (q.decision IS NULL) = :open) AND q.id < :before
 ORDER BY q.id DESC LIMIT :limit
 """)
-NEWEST = 2**63 - 1
 
 
 async def quarantines(
     engine: AsyncEngine, *, is_open: bool | None = None, before: int = NEWEST, limit: int = 100
-) -> Sequence[Row[Any]]:
+) -> Rows:
     """Newest first, those that wait and those that are decided."""
-    async with engine.connect() as db:
-        return (await db.execute(_LIST, {"open": is_open, "before": before, "limit": limit})).all()
+    return await read(engine, _LIST, {"open": is_open, "before": before, "limit": limit})
 
 
 # Deciding ----------------------------------------------------------------------------------------------------------

@@ -14,52 +14,46 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.catalogue import Catalogue
-
-Rows = Sequence[Row[Any]]
-
-
-async def _all(engine: AsyncEngine, statement: str, given: Mapping[str, Any]) -> Rows:
-    async with engine.connect() as db:
-        return (await db.execute(text(statement), given)).all()
-
+from app.services.connection import Rows, read
 
 # History -----------------------------------------------------------------------------------------------------------
 
-_HISTORY = """
+_HISTORY = text("""
 SELECT seq, number, sender, list, kind, before, after, reason, cause, occurred_at, committed_at
 FROM changes WHERE number = :number AND seq < :before ORDER BY seq DESC LIMIT :limit
-"""
+""")
 NEWEST = 2**63 - 1
+"""Behind every id and place in the feed: where pages that begin with the newest begin."""
 
 
 async def history(engine: AsyncEngine, number: str, before: int, limit: int) -> Rows:
     """A number's changes, newest first, from the one before the cursor."""
-    return await _all(engine, _HISTORY, {"number": number, "before": before, "limit": limit})
+    return await read(engine, _HISTORY, {"number": number, "before": before, "limit": limit})
 
 
 # Lookups -----------------------------------------------------------------------------------------------------------
 
-_LOOKUPS = """
+_LOOKUPS = text("""
 SELECT number, provider, asked_at, outcome, detail, price, kept_until, found FROM lookup_answers
 WHERE number = :number AND asked_at < coalesce(CAST(:before AS timestamptz), 'infinity')
 ORDER BY asked_at DESC, provider LIMIT :limit
-"""
+""")
 
 
 async def lookup_answers(engine: AsyncEngine, number: str, before: datetime | None, limit: int) -> Rows:
     """What providers said of a number, newest first."""
-    return await _all(engine, _LOOKUPS, {"number": number, "before": before, "limit": limit})
+    return await read(engine, _LOOKUPS, {"number": number, "before": before, "limit": limit})
 
 
-_LOOKED_UP = """
+_LOOKED_UP = text("""
 SELECT DISTINCT number FROM lookup_answers
 WHERE number = ANY(:numbers) AND asked_at > :since AND outcome IN ('ok', 'not_found', 'invalid_number')
-"""
+""")
 
 
 async def looked_up(engine: AsyncEngine, numbers: Sequence[str], since: datetime) -> set[str]:
     """Of these numbers those that a provider has answered for since then."""
-    return {row.number for row in await _all(engine, _LOOKED_UP, {"numbers": [*numbers], "since": since})}
+    return {row.number for row in await read(engine, _LOOKED_UP, {"numbers": [*numbers], "since": since})}
 
 
 # Receipts ----------------------------------------------------------------------------------------------------------
@@ -96,7 +90,7 @@ async def receipts(engine: AsyncEngine, wanted: Mapping[str, str], before: Place
     steps = () if wanted.keys() & {"message_id", "number"} else tuple(before.received_at - back for back in _BACK)
     rows: Rows = ()
     for since in (*steps, EVER):
-        rows = await _all(engine, statement, {**wanted, **before._asdict(), "since": since, "limit": limit})
+        rows = await read(engine, text(statement), {**wanted, **before._asdict(), "since": since, "limit": limit})
         if len(rows) == limit:
             break
     return rows
@@ -132,7 +126,7 @@ async def subscribers(engine: AsyncEngine, sender: str, list_: str, wanted: Mapp
     by that, the reason is what ended their consent; else it is what stands in the way first.
     """
     given = {**wanted, "sender": sender, "list": list_, "after": after, "limit": limit}
-    return await _all(engine, _subscribers(wanted), given)
+    return await read(engine, text(_subscribers(wanted)), given)
 
 
 def _subscribers(wanted: Mapping[str, Any]) -> str:
@@ -160,53 +154,53 @@ async def all_subscribers(engine: AsyncEngine, sender: str, list_: str, wanted: 
 
 # Unknown words ------------------------------------------------------------------------------------------------------
 
-_UNKNOWN = """
+_UNKNOWN = text("""
 SELECT gateway, nullif(account, '') AS account, kind, nullif(space, '') AS space, word, status, message_id, first_at,
        last_at, count
 FROM unknown_words WHERE CAST(:gateway AS text) IS NULL OR gateway = :gateway
 ORDER BY last_at DESC, gateway, account, kind, space, word
-"""
+""")
 
 
 async def unknown_words(engine: AsyncEngine, catalogue: Catalogue, gateway: str | None, limit: int) -> list[Row[Any]]:
     """Codes and status words that no table knows, the last seen first. What a table knows by now is left out."""
-    rows = await _all(engine, _UNKNOWN, {"gateway": gateway})
+    rows = await read(engine, _UNKNOWN, {"gateway": gateway})
     return [row for row in rows if row.kind == "status" or catalogue.find(row.space, row.word) is None][:limit]
 
 
 # For people --------------------------------------------------------------------------------------------------------
 
-_ALARMS = """
+_ALARMS = text("""
 SELECT kind, key, since, last_at, count, cleared_at AS cleared FROM alarms
 WHERE CAST(:cleared AS boolean) OR cleared_at IS NULL
 ORDER BY cleared_at IS NOT NULL, last_at DESC, kind, key LIMIT :limit
-"""
+""")
 
 
 async def alarms(engine: AsyncEngine, limit: int, *, cleared: bool) -> Rows:
     """What a person should look at: what stands first, then what was cleared."""
-    return await _all(engine, _ALARMS, {"cleared": cleared, "limit": limit})
+    return await read(engine, _ALARMS, {"cleared": cleared, "limit": limit})
 
 
-_UNREAD = """
+_UNREAD = text("""
 SELECT id, gateway, nullif(account, '') AS account, reason, method, octet_length(body) AS size, first_at, last_at,
        times
 FROM unread WHERE id < :before ORDER BY id DESC LIMIT :limit
-"""
+""")
 
 
 async def unread(engine: AsyncEngine, before: int, limit: int) -> Rows:
     """Callbacks that could not be read, newest first, without their bodies."""
-    return await _all(engine, _UNREAD, {"before": before, "limit": limit})
+    return await read(engine, _UNREAD, {"before": before, "limit": limit})
 
 
-_ONE_UNREAD = """
+_ONE_UNREAD = text("""
 SELECT id, gateway, nullif(account, '') AS account, reason, method, octet_length(body) AS size, first_at, last_at,
        times, headers, query, body
 FROM unread WHERE id = :id
-"""
+""")
 
 
 async def one_unread(engine: AsyncEngine, id_: int) -> Row[Any] | None:
     """One of them as it came."""
-    return next(iter(await _all(engine, _ONE_UNREAD, {"id": id_})), None)
+    return next(iter(await read(engine, _ONE_UNREAD, {"id": id_})), None)

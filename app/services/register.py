@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -14,7 +14,7 @@ from app.services import store
 from app.services.arrival import arrival
 from app.services.connection import Connection, transaction
 from app.services.decide import Registered
-from app.services.keep import NOTHING, act, corrected, totals
+from app.services.keep import act, corrected, totals
 from app.services.meaning import Meaning
 from app.services.store import Arrival
 
@@ -24,6 +24,8 @@ KEPT = timedelta(days=14)
 """For which a message's number is found by its id, and a receipt waits for it."""
 UNTOLD = ""
 """The carrier of a message of which the register says nothing: to have named none when sending would say something."""
+
+Named: TypeAlias = tuple[Arrival, Registered]
 
 
 class Sent(NamedTuple):
@@ -53,16 +55,21 @@ async def _register(engine: AsyncEngine, sent: Sequence[Sent], meaning: Meaning)
         await store.register(db, sent, now)
         entries = {one[:3]: Registered(one.number, one.sender, one.sent_at, one.carrier) for one in sent}
         waited = [(a, entries[store.id_of(a.receipt)]) for a in await store.take_unnamed(db, entries)]
-        undated = await _undated(db, entries, meaning, now)
-        await store.name_receipts(db, waited)
+        undated = [(a, entries[store.id_of(a.receipt)]) for a in await _undated(db, entries, meaning, now)]
         carriers = [_served_by(one, meaning) for one in sent if one.carrier]
-        heard = [*waited, *((a, entries[store.id_of(a.receipt)]) for a in undated)]
-        told, others, tripped, recounted = await act(db, heard, meaning, now, again=True, besides=carriers)
-        recounted.update(corrected(told[len(waited) :]))
-        await store.count(db, totals(told[: len(waited)], recounted, named=True))
-        await store.alarm(db, tripped, now)
-        await store.publish(db, [change for one in told for change in one.changes] + others)
+        await _apply(db, waited, meaning, now, undated=undated, besides=carriers)
     return len(waited)
+
+
+async def _apply(db: Connection, waited: Sequence[Named], meaning: Meaning, now: datetime, *,
+                 undated: Sequence[Named] = (), besides: Sequence[Verdict] = ()) -> None:  # fmt: skip
+    """Receipts that `waited` count from now on; the `undated` have been counted, but for what they opt out by now."""
+    await store.name_receipts(db, waited)
+    acted = await act(db, [*waited, *undated], meaning, now, again=True, besides=besides)
+    acted.recounted.update(corrected(acted.told[len(waited) :]))
+    await store.count(db, totals(acted.told[: len(waited)], acted.recounted, named=True))
+    await store.alarm(db, acted.alarms, now)
+    await store.publish(db, acted.every_change)
 
 
 async def name_senders(engine: AsyncEngine, gateway: str, account: str, sender: str, meaning: Meaning) -> int:
@@ -80,11 +87,8 @@ async def _name_senders(engine: AsyncEngine, gateway: str, account: str, sender:
             (a, Registered(a.receipt.number or "", sender, NEVER, UNTOLD))
             for a in await store.take_senderless(db, gateway, account, AT_ONCE)
         ]
-        await store.name_receipts(db, waited)
-        told, others, tripped, recounted = await act(db, waited, meaning, now, again=True) if waited else NOTHING
-        await store.count(db, totals(told, recounted, named=True))
-        await store.alarm(db, tripped, now)
-        await store.publish(db, [change for one in told for change in one.changes] + others)
+        if waited:
+            await _apply(db, waited, meaning, now)
     return len(waited)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.services.connection import transaction
+from app.services.connection import Rows, read, transaction
 
 HOUR = timedelta(hours=1)
 
@@ -65,14 +64,13 @@ GROUP BY 1, 2, 3 HAVING sum(total) > 0 ORDER BY 1, 2, 4 DESC, 3
 """
 
 
-async def opt_outs(engine: AsyncEngine, frame: Frame, sender: str | None, list_: str | None) -> Sequence[Row[Any]]:
+async def opt_outs(engine: AsyncEngine, frame: Frame, sender: str | None, list_: str | None) -> Rows:
     """How many subscribers left each list, by reason. Whole hours come from the roll-up, the edges from the history. An
     opt-in that names a reason takes an opt-out of that reason and date back: the breaker's.
     """
     wanted = {name: value for name, value in (("sender", sender), ("list", list_)) if value is not None}
     statement = _OPT_OUTS.format(filters="".join(f" AND {name} = :{name}" for name in wanted))
-    async with engine.connect() as db:
-        return (await db.execute(text(statement), {**wanted, **_parts(frame)})).all()
+    return await read(engine, text(statement), {**wanted, **_parts(frame)})
 
 
 def _parts(frame: Frame) -> dict[str, datetime]:

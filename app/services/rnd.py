@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
-from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.lookups import rnd
@@ -22,7 +21,7 @@ from app.models.number import Cause, Fact, Verdict
 from app.models.policy import Policy
 from app.services import store
 from app.services.apply import apply
-from app.services.connection import Connection, transaction
+from app.services.connection import Connection, Rows, read, transaction
 from app.services.lookup.transport import Transport, Unreached
 
 AT_ONCE = 5_000
@@ -55,8 +54,7 @@ ORDER BY number, consented_on LIMIT :limit
 async def consents(engine: AsyncEngine, number: str, sender: str | None, list_: str | None) -> list[rnd.Asked]:
     """The dates, before today, of the consents that stand for a number: on a list, with a sender, or all of them."""
     given = {"number": number, "sender": sender, "list": list_, "after": "", "limit": AT_ONCE}
-    async with engine.connect() as db:
-        return [rnd.Asked(*row) for row in await db.execute(_CONSENTS, given)]
+    return [rnd.Asked(row.number, row.consented_on) for row in await read(engine, _CONSENTS, given)]
 
 
 async def of_list(engine: AsyncEngine, sender: str, list_: str) -> AsyncIterator[list[rnd.Asked]]:
@@ -64,12 +62,19 @@ async def of_list(engine: AsyncEngine, sender: str, list_: str) -> AsyncIterator
     after = ""
     while True:
         given = {"number": None, "sender": sender, "list": list_, "after": after, "limit": AT_ONCE}
-        async with engine.connect() as db:
-            asked = [rnd.Asked(*row) for row in await db.execute(_CONSENTS, given)]
+        asked = [rnd.Asked(row.number, row.consented_on) for row in await read(engine, _CONSENTS, given)]
         if not asked:
             return
         yield asked
         after = asked[-1].number
+
+
+_SENDERS = text("SELECT sender FROM list_sizes WHERE list = :list ORDER BY 1")
+
+
+async def senders_of(engine: AsyncEngine, list_: str) -> list[str]:
+    """Whose lists have this name."""
+    return [row.sender for row in await read(engine, _SENDERS, {"list": list_})]
 
 
 # By the API --------------------------------------------------------------------------------------------------------
@@ -102,15 +107,6 @@ async def _ask(
         return {}, str(error)
 
 
-_SENDERS = text("SELECT sender FROM list_sizes WHERE list = :list ORDER BY 1")
-
-
-async def senders_of(engine: AsyncEngine, list_: str) -> list[str]:
-    """Whose lists have this name."""
-    async with engine.connect() as db:
-        return [row.sender for row in await db.execute(_SENDERS, {"list": list_})]
-
-
 # By file -----------------------------------------------------------------------------------------------------------
 
 
@@ -118,6 +114,18 @@ async def exported(engine: AsyncEngine, asked: Sequence[rnd.Asked], policy: Poli
     """Keep the questions of a file: their answers come with another one."""
     at = datetime.now(UTC)
     await keep(engine, [Checked(one, at, None, "exported") for one in asked], "file", policy)
+
+
+_ANSWER = """
+UPDATE rnd_checks c SET answer = v.answer, answered_at = $4, detail = NULL
+FROM unnest($1::text[], $2::date[], $3::text[]) AS v (number, consented_on, answer)
+WHERE (c.number, c.consented_on) = (v.number, v.consented_on) AND c.via = 'file' AND c.answer IS NULL
+RETURNING c.number, c.consented_on, c.answer
+"""
+_KNOWN = """
+SELECT count(*) FROM unnest($1::text[], $2::date[]) AS v (number, consented_on)
+WHERE EXISTS (SELECT FROM rnd_checks c WHERE (c.number, c.consented_on) = (v.number, v.consented_on))
+"""
 
 
 async def answered(engine: AsyncEngine, told: Mapping[rnd.Asked, rnd.Told], policy: Policy) -> tuple[int, int]:
@@ -132,17 +140,6 @@ async def answered(engine: AsyncEngine, told: Mapping[rnd.Asked, rnd.Told], poli
         await _act(db, fresh, policy, now)
     return len(fresh), len(told) - known
 
-
-_ANSWER = """
-UPDATE rnd_checks c SET answer = v.answer, answered_at = $4, detail = NULL
-FROM unnest($1::text[], $2::date[], $3::text[]) AS v (number, consented_on, answer)
-WHERE (c.number, c.consented_on) = (v.number, v.consented_on) AND c.via = 'file' AND c.answer IS NULL
-RETURNING c.number, c.consented_on, c.answer
-"""
-_KNOWN = """
-SELECT count(*) FROM unnest($1::text[], $2::date[]) AS v (number, consented_on)
-WHERE EXISTS (SELECT FROM rnd_checks c WHERE (c.number, c.consented_on) = (v.number, v.consented_on))
-"""
 
 # Keeping and acting ------------------------------------------------------------------------------------------------
 
@@ -192,7 +189,6 @@ WHERE number = :number ORDER BY asked_at DESC, consented_on
 """)
 
 
-async def history(engine: AsyncEngine, number: str) -> Sequence[Row[Any]]:
+async def history(engine: AsyncEngine, number: str) -> Rows:
     """Every check of a number, newest first."""
-    async with engine.connect() as db:
-        return (await db.execute(_HISTORY, {"number": number})).all()
+    return await read(engine, _HISTORY, {"number": number})

@@ -15,9 +15,8 @@ import orjson
 from pydantic import ValidationError
 
 from app.models.number import OptIn
-from app.models.opt_in import SubscriberLine
+from app.models.opt_in import Place, SubscriberLine
 from app.models.phone import e164, list_name, sender_id
-from app.services.consent import Place
 from app.services.decide import AHEAD
 
 LINE_MOST = 8 * 1024

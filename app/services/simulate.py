@@ -18,10 +18,12 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.feed import Event
-from app.models.number import Carrier, Cause, Change, Fact, Number, OptIn, Reach, Subscription, Verdict
+from app.models.number import Carrier, Change, Fact, Number, OptIn, Reach, Subscription, Verdict
+from app.models.opt_in import Place
 from app.models.policy import Policy
 from app.models.receipt import FAILED, Status
 from app.services import store
+from app.services.consent import agreed
 from app.services.decide import Registered, decide, reported
 from app.services.heard import Said
 from app.services.meaning import Meaning
@@ -292,14 +294,12 @@ def _heard(one: Past, since: datetime) -> list[tuple[datetime, Heard]]:
 
 def _told(dated: Dated) -> Iterator[Heard]:
     """What a change tells of a call, a file or a person's decision: they stand whatever the policy is."""
-    change, at = dated.change, dated.change.occurred_at
-    cause, whose = change.cause, {"sender": change.sender, "list": change.list}
+    change, cause, at = dated.change, dated.change.cause, dated.change.occurred_at
+    place = Place(change.number, change.sender or "", change.list or "")
     if cause.kind == "call" and change.kind == "list.opted_in":
-        given = OptIn(at, cause.source or "", cause.evidence)
-        yield Verdict(change.number, at, cause, opted_in=given, **whose)  # type: ignore[arg-type]
+        yield agreed(place, OptIn(at, cause.source or "", cause.evidence))
     elif cause.kind in {"call", "person"} and change.kind == "list.opted_out":
-        out = Fact(at, at, change.reason or "", cause)
-        yield Verdict(change.number, at, cause, out=out, scope="list", **whose)  # type: ignore[arg-type]
+        yield _left(place, Fact(at, at, change.reason or "", cause))
     elif cause.kind == "person" and change.kind == "number.state" and change.before == "held":
         yield Verdict(change.number, at, cause, cleared=(("held", at),), released=True)
     elif cause.kind == "file" and change.kind == "number.state":
@@ -310,9 +310,12 @@ def _told(dated: Dated) -> Iterator[Heard]:
 def _calls(lists: Iterable[Subscription]) -> Iterator[Verdict]:
     """Calls that changed nothing when they came, and would have under another policy."""
     for held in lists:
-        whose = {"sender": held.sender, "list": held.list}
-        if given := held.opted_in:
-            cause = Cause("call", source=given.source, evidence=given.evidence)
-            yield Verdict(held.number, given.at, cause, opted_in=given, **whose)  # type: ignore[arg-type]
+        place = Place(held.number, held.sender, held.list)
+        if held.opted_in:
+            yield agreed(place, held.opted_in)
         if held.out and held.out.cause.kind == "call":
-            yield Verdict(held.number, held.out.at, held.out.cause, out=held.out, scope="list", **whose)  # type: ignore[arg-type]
+            yield _left(place, held.out)
+
+
+def _left(place: Place, out: Fact) -> Verdict:
+    return Verdict(place.number, out.at, out.cause, sender=place.sender, list=place.list, out=out, scope="list")

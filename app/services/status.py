@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 import orjson
@@ -154,6 +154,11 @@ def told(row: Sequence[Any], asked: Asked) -> Told:
     """The same as plain values, to be looked into."""
     plain: Told = orjson.loads(orjson.dumps(answer(row, asked), option=orjson.OPT_UTC_Z))
     return plain
+
+
+def in_utc(at: datetime) -> str:
+    """A time as answers write it, where it must be text already."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _present(before: Present, steps: Sequence[Mapping[str, Any]], now: datetime) -> Present:

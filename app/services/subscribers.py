@@ -16,11 +16,12 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import OptIn
+from app.models.opt_in import Place
 from app.models.policy import Policy
 from app.services import store
 from app.services.apply import Applied, apply, foresee
 from app.services.connection import Connection, transaction
-from app.services.consent import Place, agreed
+from app.services.consent import agreed
 from app.services.roster import Given, Roster, Wrong
 from app.services.shown import consent
 

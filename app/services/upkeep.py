@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.config import Settings
 from app.models.catalogue import Code
 from app.models.number import Cause, Verdict
 from app.models.phone import sender_id
@@ -24,10 +24,7 @@ from app.services import breaker, partitions, quarantine, register, store
 from app.services.apply import apply
 from app.services.connection import Connection, is_lost, touched, transaction
 from app.services.lookup import stops
-
-if TYPE_CHECKING:
-    from app.config import Settings
-    from app.services.meaning import Meaning
+from app.services.meaning import Meaning
 
 log = structlog.get_logger(__name__)
 
@@ -194,7 +191,7 @@ async def keep_house(engine: AsyncEngine, settings: Settings, now: datetime) -> 
         await _delete(engine, _prune(table, column), oldest)
     async with transaction(engine) as db:
         await db.execute(_DROP_LINES)
-        await db.execute(_END_QUIET, now, now - QUIET_FOR, [breaker.ALARM, stops.ALARM])
+        await store.clear_quiet_alarms(db, [breaker.ALARM, stops.ALARM], now, now - QUIET_FOR)
 
 
 async def _delete(engine: AsyncEngine, statement: str, oldest: date) -> None:
@@ -208,12 +205,6 @@ async def _delete(engine: AsyncEngine, statement: str, oldest: date) -> None:
 
 # Alarms ------------------------------------------------------------------------------------------------------------
 
-_END_QUIET = """
-UPDATE alarms a SET cleared_at = $1
-FROM (SELECT kind, key FROM alarms WHERE cleared_at IS NULL AND last_at < $2 AND kind <> ALL($3::text[])
-      ORDER BY kind, key FOR UPDATE) AS over
-WHERE (a.kind, a.key) = (over.kind, over.key)
-"""
 _UNKNOWN = "SELECT key FROM alarms WHERE kind = 'unknown_code' AND cleared_at IS NULL"
 
 

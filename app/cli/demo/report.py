@@ -16,7 +16,7 @@ from app.cli.demo.outcome import Outcome
 from app.cli.show import as_table
 from app.services import database
 from app.services.connection import connect
-from app.services.doctor import READER
+from app.services.doctor.database import READER
 
 SQL = (
     "SELECT state, sendable, count(*) FROM published.number_status GROUP BY 1, 2 ORDER BY 3 DESC, 1",

@@ -14,11 +14,11 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.feeds import CANNOT_READ, known_by, why
-from app.models.feed import Ask, Download, Feed, Layout, Listing, NotYet, Refused, Save, TooOld, Wanted, Write
+from app.models.feed import Ask, Download, Feed, Layout, Listing, NotYet, Refused, Save, Source, TooOld, Wanted, Write
 from app.models.http import Options
 from app.services import store
 from app.services.connection import Connection, driver_of, is_lost, transaction
-from app.services.deactivations.importing import Guard, Order, Outcome, Tell, TooMuch, UnderWay, take_in
+from app.services.deactivations.importing import Guard, Order, Outcome, Tell, TooMuch, UnderWay, no_one, take_in
 from app.services.deactivations.transport import Transport, Unreached
 from app.services.deactivations.unpack import NotAFile
 from app.services.logs import error_fields
@@ -45,6 +45,11 @@ class Subscription:
 
     feed: Feed
     options: Options
+
+    @property
+    def source(self) -> Source:
+        assert self.feed.source is not None  # noqa: S101 - only such feeds are subscribed to
+        return self.feed.source
 
 
 class Fetched(NamedTuple):
@@ -94,7 +99,7 @@ class Fetcher:
                 log.warning("fetching failed and is tried again", lost=is_lost(error), error=type(error).__name__)
             await asyncio.sleep(EVERY)
 
-    async def fetch(self, today: date, tell: Tell = lambda _what, _done, _total: None) -> list[Fetched]:
+    async def fetch(self, today: date, tell: Tell = no_one) -> list[Fetched]:
         """Everything there is up to yesterday and not taken in yet. Raises Elsewhere."""
         async with self.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as pooled:
             db = await driver_of(pooled)
@@ -125,10 +130,9 @@ class Fetcher:
 
     async def _day(self, db: Connection, one: Subscription, day: date, tell: Tell) -> list[Fetched] | None:
         """The files of a day. None: nothing of it is there."""
-        source, name = one.feed.source, one.feed.name
-        assert source is not None  # noqa: S101 - only such feeds are subscribed to
+        name = one.feed.name
         try:
-            wanted: Sequence[Wanted] = await self._drive(source.listing(day, one.options)) or ()
+            wanted: Sequence[Wanted] = await self._drive(one.source.listing(day, one.options)) or ()
         except (NotYet, TooOld):
             return None
         except (Refused, Unreached) as error:
@@ -160,12 +164,10 @@ class Fetcher:
 
     async def _saved(self, one: Subscription, wanted: Wanted) -> BinaryIO:
         """The file, on the disk. Raises NoRoom, and what is wrong with the feed."""
-        source = one.feed.source
-        assert source is not None  # noqa: S101 - only such feeds are subscribed to
         try:
             with ExitStack() as undone:
                 file = cast("BinaryIO", undone.enter_context(tempfile.TemporaryFile(prefix="sendable-feed-")))
-                await self._drive(source.download(wanted, one.options), file)
+                await self._drive(one.source.download(wanted, one.options), file)
                 undone.pop_all()
                 return file
         except OSError as error:
@@ -211,11 +213,10 @@ async def _days(db: Connection, one: Subscription, today: date) -> list[date]:
     """The last days up to yesterday, and before them whatever lacks since the first one that was taken in: while nobody
     looked, or since it waits for a person.
     """
-    assert one.feed.source is not None  # noqa: S101 - only such feeds are subscribed to
     taken = {row["day"] for row in await db.fetch(_TAKEN, one.feed.name)}
     back = int(one.options.get("days", DAYS))
     first = min(taken, default=today)
-    days = (today - timedelta(days=ago) for ago in range(one.feed.source.kept, 0, -1))
+    days = (today - timedelta(days=ago) for ago in range(one.source.kept, 0, -1))
     return [day for day in days if (today - day).days <= back or (day > first and day not in taken)]
 
 

@@ -107,11 +107,11 @@ class Outcome(NamedTuple):
         return self._asdict() | {"lists": [one._asdict() for one in self.lists]}
 
 
-def _no_one(_what: str, _done: int, _total: int) -> None:
+def no_one(_what: str, _done: int, _total: int) -> None:
     """Nobody watches."""
 
 
-async def take_in(engine: AsyncEngine, meaning: Meaning, order: Order, guard: Guard, tell: Tell = _no_one) -> Outcome:
+async def take_in(engine: AsyncEngine, meaning: Meaning, order: Order, guard: Guard, tell: Tell = no_one) -> Outcome:
     """Everything. Raises TooMuch, UnderWay, NotAFile; what the database says is raised as it is, and the file goes on
     when it comes again.
     """

@@ -47,11 +47,11 @@ class NoProvider(Exception):
 class Lookups:
     """The lookup service of one process."""
 
-    def __init__(self, engine: AsyncEngine, meaning: Meaning, plan: Plan, transport: Transport | None = None) -> None:
+    def __init__(self, engine: AsyncEngine, meaning: Meaning, plan: Plan) -> None:
         self._engine = engine
         self._meaning = meaning
         self.plan = plan
-        self._transport = transport or Transport()
+        self._transport = Transport()
         self.budget = Budget(engine, plan.per_day, plan.per_number, plan.most)
         self.panel = Panel([Asker(source, self._transport, self.budget) for source in plan.sources])
         self._flights: dict[str, asyncio.Future[Outcome]] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from app.models.number import Change
 from app.services import store
 from app.services.connection import Connection
 from app.services.lookup.budget import NOTHING
@@ -16,7 +15,7 @@ SELECT provider, outcome, price FROM lookup_answers
 WHERE number = $1 AND asked_at > $2::timestamptz - interval '2 minutes' ORDER BY asked_at
 """
 _CHANGES = """
-SELECT kind, before, after, reason, cause, occurred_at, sender, list FROM changes
+SELECT number, kind, before, after, reason, cause, occurred_at, sender, list FROM changes
 WHERE number = $1 AND cause ->> 'kind' = 'lookup' AND committed_at > $2::timestamptz - interval '2 minutes' ORDER BY seq
 """
 
@@ -27,11 +26,7 @@ async def written(db: Connection, number: str, began: datetime) -> Outcome | Non
         return None
     good = [row for row in rows if row["outcome"] == "ok"]
     errors = [(row["provider"], row["outcome"]) for row in rows if row["outcome"] != "ok"]
-    changes = [
-        Change(number, r["kind"], r["before"], r["after"], r["reason"], store.cause_of(r["cause"]), r["occurred_at"],
-               r["sender"], r["list"])
-        for r in await db.fetch(_CHANGES, number, began)
-    ]  # fmt: skip
+    changes = [store.change_of(row) for row in await db.fetch(_CHANGES, number, began)]
     word = "ok" if good else errors[-1][1] if errors else "provider_error"
     provider: Any = good[-1]["provider"] if good else errors[-1][0] if errors else None
     return Outcome(number, word, provider, errors, sum((row["price"] for row in rows), NOTHING), changes)

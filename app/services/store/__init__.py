@@ -4,9 +4,9 @@ messages, the breaker's hits, quarantines, numbers, lookups, unread, refused, co
 the feed; within each by key. So processes cannot deadlock.
 """
 
-from app.services.store.changes import CHANNEL, FEED_LOCK, publish
+from app.services.store.changes import CHANNEL, FEED_LOCK, change_of, publish
 from app.services.store.consents import list_row, lists, save_lists
-from app.services.store.counts import OPTED_OUT, CountKey, alarm, clear_alarms, count, note_unknown
+from app.services.store.counts import OPTED_OUT, CountKey, alarm, clear_alarms, clear_quiet_alarms, count, note_unknown
 from app.services.store.messages import (
     add_unnamed,
     find_messages,
@@ -45,7 +45,9 @@ __all__ = [
     "carrier_of",
     "cause_json",
     "cause_of",
+    "change_of",
     "clear_alarms",
+    "clear_quiet_alarms",
     "columns",
     "count",
     "drop_refused",

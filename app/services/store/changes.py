@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from app.models.number import Change
 from app.services.connection import Connection
-from app.services.store.rows import objects
+from app.services.store.rows import cause_of, objects
 
 FEED_LOCK = 7_316_002
 CHANNEL = "sendable_changes"
@@ -41,6 +42,14 @@ sized AS (
     ON CONFLICT (sender, list) DO UPDATE
     SET opted_in = l.opted_in + excluded.opted_in, opted_out = l.opted_out + excluded.opted_out)"""
 _PUBLISH_ALONE, _PUBLISH_COUNTED = _PUBLISH.format(roll_ups=""), _PUBLISH.format(roll_ups=_ROLL_UPS)
+
+
+def change_of(row: Mapping[str, Any]) -> Change:
+    """A row of the feed, as it was published."""
+    return Change(
+        row["number"], row["kind"], row["before"], row["after"], row["reason"], cause_of(row["cause"]),
+        row["occurred_at"], row["sender"], row["list"],
+    )  # fmt: skip
 
 
 async def publish(db: Connection, changes: Sequence[Change]) -> None:

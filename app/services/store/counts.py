@@ -50,17 +50,22 @@ async def alarm(db: Connection, alarms: Mapping[tuple[str, str], int], now: date
 
 
 _CLEAR = """
-UPDATE alarms a SET cleared_at = $3
-FROM (SELECT kind, key FROM alarms
-      WHERE cleared_at IS NULL AND kind = ANY($1::text[]) AND ($2::text[] IS NULL OR key = ANY($2))
-      ORDER BY kind, key FOR UPDATE) AS over
+UPDATE alarms a SET cleared_at = $1
+FROM (SELECT kind, key FROM alarms WHERE cleared_at IS NULL AND {which} ORDER BY kind, key FOR UPDATE) AS over
 WHERE (a.kind, a.key) = (over.kind, over.key)
 """
+_CLEAR_KINDS = _CLEAR.format(which="kind = ANY($2::text[]) AND ($3::text[] IS NULL OR key = ANY($3))")
+_CLEAR_QUIET = _CLEAR.format(which="kind <> ALL($2::text[]) AND last_at < $3")
 
 
 async def clear_alarms(db: Connection, kinds: Sequence[str], now: datetime, keys: Sequence[str] | None = None) -> None:
     """End the alarms that stand of these kinds; with `keys`, those of them alone."""
-    await db.execute(_CLEAR, kinds, keys, now)
+    await db.execute(_CLEAR_KINDS, now, kinds, keys)
+
+
+async def clear_quiet_alarms(db: Connection, but: Sequence[str], now: datetime, since: datetime) -> None:
+    """End those that were not raised again since then, `but` of kinds that something else ends."""
+    await db.execute(_CLEAR_QUIET, now, but, since)
 
 
 _UNKNOWN = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -102,7 +102,10 @@ WHERE gateway = g AND account = a AND message_id = m RETURNING receipt
 
 async def take_unnamed(db: Connection, ids: Iterable[MessageId]) -> list[Arrival]:
     """The receipts that waited for these messages' names, in order of arrival."""
-    rows = await db.fetch(_TAKE_UNNAMED, *columns(ids))
+    return _in_order(await db.fetch(_TAKE_UNNAMED, *columns(ids)))
+
+
+def _in_order(rows: Iterable[Mapping[str, Any]]) -> list[Arrival]:
     return sorted((arrival_of(row["receipt"]) for row in rows), key=lambda a: (a.arrived, a.key))
 
 
@@ -117,8 +120,7 @@ RETURNING receipt
 
 async def take_senderless(db: Connection, gateway: str, account: str, most: int) -> list[Arrival]:
     """Receipts of one link that waited for the name of their sender alone, in order of arrival."""
-    rows = await db.fetch(_TAKE_SENDERLESS, gateway, account, most)
-    return sorted((arrival_of(row["receipt"]) for row in rows), key=lambda a: (a.arrived, a.key))
+    return _in_order(await db.fetch(_TAKE_SENDERLESS, gateway, account, most))
 
 
 _NAME_RECEIPTS = """

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.services.finding import Finding
+from app.services.doctor.finding import Finding
 
 SINCE_MOST = 100_000
 """Transactions during which a reader may look at one state of the database. What is counted by the hour changes with

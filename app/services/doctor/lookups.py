@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.lookup import ANSWERS
-from app.services.finding import Finding, age
+from app.models.settings import LookupTable
+from app.services.doctor.finding import Finding, age
 from app.services.lookup.breaker import FAILS
 from app.services.standing import Standing
-
-if TYPE_CHECKING:
-    from app.config import LookupTable
 
 LATE = 300.0
 """Seconds that a due lookup may wait before somebody should know: one look is made twice a second."""

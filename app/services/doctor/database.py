@@ -1,64 +1,26 @@
-"""What is wrong, and how to mend it: one line each, for `sendable doctor`."""
+"""What the database tells: of its server, of our schema and our rights in it, and of what waits there."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import count, takewhile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.gateways import GATEWAYS
+from app.config import Settings
 from app.models.tables import metadata
-from app.services import left_open, migrate, partitions
+from app.services import migrate, partitions
 from app.services.connection import driver_of
-from app.services.finding import Finding, age
-from app.services.lookup import doctor as lookups
-from app.services.lookup import stops
-from app.services.standing import standing
-
-if TYPE_CHECKING:
-    from app.config import Settings
+from app.services.doctor import left_open
+from app.services.doctor.finding import Finding
+from app.services.doctor.waiting import of_what_waits
 
 OLDEST_POSTGRES = 15
 READER = "sendable_reader"
-ROOM_LEAST = 2 * 1024**3
-"""Bytes that must be free where the embedded PostgreSQL lives: its write-ahead log alone may take this much."""
 SKEW_MOST = timedelta(seconds=5)
-
-
-def of_settings(settings: Settings) -> Iterator[Finding]:
-    """What the settings leave out. What is wrong in them has stopped us before this."""
-    if settings.auth == "off":
-        yield Finding("note", "auth", "off: whoever reaches this address may do everything", "set SENDABLE_AUTH=on")
-    links = settings.links()
-    for (name, account), link in links.items():
-        for_accounts = not account and any(of == name and other.secrets for (of, _), other in links.items())
-        about = link.table
-        if settings.auth == "on" and not link.secrets and not for_accounts:
-            yield Finding("wrong", about, "has no secret, so it is answered 404", f"give it `secrets` under [{about}]")
-        if link.code_space is None and name in GATEWAYS and "code_space" in GATEWAYS[name].hint:
-            yield Finding("note", about, "its codes mean nothing yet", "say whose codes they are: `code_space = …`")
-    if settings.auth == "on" and not any(link.secrets for link in links.values()):
-        mend = (
-            "give one a secret: [gateways.NAME] in the file that SENDABLE_CONFIG names; "
-            "a service of `make run` takes all, since it has SENDABLE_AUTH=off: give that here, too"
-        )
-        yield Finding("wrong", "gateways", "no gateway can post receipts", mend)
-    yield from lookups.of_settings(settings.lookup)
-
-
-def of_disk(folder: Path) -> Finding:
-    """The room where the embedded PostgreSQL lives."""
-    free = shutil.disk_usage(folder).free
-    says = f"{free / 1024**3:.1f} GiB free where PostgreSQL lives"
-    if free < ROOM_LEAST:
-        return Finding("wrong", "disk", says, f"make room in {folder}")
-    return Finding("ok", "disk", says)
 
 
 async def of_database(engine: AsyncEngine, settings: Settings) -> AsyncIterator[Finding]:
@@ -83,7 +45,7 @@ async def of_database(engine: AsyncEngine, settings: Settings) -> AsyncIterator[
         yield _partitions(await partitions.days(await driver_of(db)))
         async for finding in left_open.findings(db):
             yield finding
-    async for finding in _waiting(engine, settings):
+    async for finding in of_what_waits(engine, settings):
         yield finding
 
 
@@ -238,58 +200,3 @@ def _partitions(days: Sequence[date]) -> Finding:
     if ahead < 1:
         return Finding("wrong", "partitions", says, "start `sendable serve`; its log says why it makes none")
     return Finding("ok", "partitions", says)
-
-
-# What waits --------------------------------------------------------------------------------------------------------
-
-
-async def _waiting(engine: AsyncEngine, settings: Settings) -> AsyncIterator[Finding]:
-    now = await standing(engine)
-    for finding in lookups.of_database(now, settings.lookup, await lookups.seen(engine)):
-        yield finding
-    for alarm in now.alarms:
-        if alarm.kind == stops.ALARM:
-            continue  # told above
-        says = f"{alarm.kind} {alarm.key}: {alarm.count} times since {alarm.since:%Y-%m-%d %H:%M} UTC"
-        yield Finding("wrong", "alarm", says, _MENDS.get(alarm.kind, "look into it"))
-    if now.quarantines.total:
-        events = "mass event waits" if now.quarantines.total == 1 else "mass events wait"
-        says = f"{now.quarantines.total} {events}, with {now.quarantines.numbers} numbers"
-        says += f", the oldest for {age(now.quarantines.oldest)}"
-        yield Finding("wrong", "quarantine", says, "see `sendable quarantine list`; release or discard each of them")
-    for held in now.held:
-        if held.waiting_for != "time":
-            says = f"{held.total} wait for {held.waiting_for.replace('_', ' ')}, the oldest for {age(held.oldest)}"
-            yield Finding("note", "held numbers", says, _WAITS.get(held.waiting_for, _BY_HAND))
-    for unread in now.unread:
-        says = f"{unread.total} callbacks of {unread.gateway} could not be read, the oldest {age(unread.oldest)} ago"
-        yield Finding("note", "unread", says, "see `sendable unread list`; after a fix `sendable unread replay`")
-    for refused in now.refused:
-        name, newest = refused.gateway, f"{refused.newest:%Y-%m-%d %H:%M} UTC"
-        says = f"{refused.total} requests to {name} proved nothing, the newest at {newest}"
-        mend = f"if they are its own: mend its secret or `public_url`, then `sendable unread reverify --gateway {name}`"
-        yield Finding("note", "refused", says, mend)
-    if now.unnamed.total:
-        oldest = age(now.unnamed.oldest)
-        says = f"{now.unnamed.total} wait for the register to name their number, the oldest for {oldest}"
-        yield Finding("note", "receipts", says, "post what is sent to /v1/messages")
-
-
-_BY_HAND = "see `sendable held list`; release them or opt them out"
-_WAITS = {
-    "no_lookup_provider": f"name a provider under [lookup], or {_BY_HAND}",
-    "lookup": "the timetable goes on by itself; `lookups` above says when it does not",
-    "budget": "raise the budget under [lookup]",
-    "sender": f"post what is sent to /v1/messages, set `sender` for the gateway, or {_BY_HAND}",
-}
-_MENDS = {
-    "lookup_outage": "it ends when a provider answers; `lookups` above says which ones fail",
-    "lookup_budget": "raise the budget under [lookup], or wait for the next day",
-    "lookup_undecided": _BY_HAND,
-    "same_code_again": "these numbers are in service and not reached: ask the gateway why",
-    "unknown_code": "find out what it means, and add it to the gateway's code table or `codes`",
-    "feed_failed": "look at what `sendable fetch deactivations` says, and at the feed's keys in the settings",
-    "feed_guard": "look at what `sendable fetch deactivations` says, and add `--yes` if it is meant",
-    "quarantine": "see `sendable quarantine list`; if the receipts are right release it, else discard it",
-    "network_not_covered": "ask for this network to be added to the account, or send by another gateway",
-}

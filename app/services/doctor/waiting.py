@@ -1,0 +1,65 @@
+"""What waits for a person or for time, and what ends each of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.config import Settings
+from app.services.doctor import lookups
+from app.services.doctor.finding import Finding, age
+from app.services.lookup import stops
+from app.services.standing import standing
+
+
+async def of_what_waits(engine: AsyncEngine, settings: Settings) -> AsyncIterator[Finding]:
+    now = await standing(engine)
+    for finding in lookups.of_database(now, settings.lookup, await lookups.seen(engine)):
+        yield finding
+    for alarm in now.alarms:
+        if alarm.kind == stops.ALARM:
+            continue  # told above
+        says = f"{alarm.kind} {alarm.key}: {alarm.count} times since {alarm.since:%Y-%m-%d %H:%M} UTC"
+        yield Finding("wrong", "alarm", says, _MENDS.get(alarm.kind, "look into it"))
+    if now.quarantines.total:
+        events = "mass event waits" if now.quarantines.total == 1 else "mass events wait"
+        says = f"{now.quarantines.total} {events}, with {now.quarantines.numbers} numbers"
+        says += f", the oldest for {age(now.quarantines.oldest)}"
+        yield Finding("wrong", "quarantine", says, "see `sendable quarantine list`; release or discard each of them")
+    for held in now.held:
+        if held.waiting_for != "time":
+            says = f"{held.total} wait for {held.waiting_for.replace('_', ' ')}, the oldest for {age(held.oldest)}"
+            yield Finding("note", "held numbers", says, _WAITS.get(held.waiting_for, _BY_HAND))
+    for unread in now.unread:
+        says = f"{unread.total} callbacks of {unread.gateway} could not be read, the oldest {age(unread.oldest)} ago"
+        yield Finding("note", "unread", says, "see `sendable unread list`; after a fix `sendable unread replay`")
+    for refused in now.refused:
+        name, newest = refused.gateway, f"{refused.newest:%Y-%m-%d %H:%M} UTC"
+        says = f"{refused.total} requests to {name} proved nothing, the newest at {newest}"
+        mend = f"if they are its own: mend its secret or `public_url`, then `sendable unread reverify --gateway {name}`"
+        yield Finding("note", "refused", says, mend)
+    if now.unnamed.total:
+        oldest = age(now.unnamed.oldest)
+        says = f"{now.unnamed.total} wait for the register to name their number, the oldest for {oldest}"
+        yield Finding("note", "receipts", says, "post what is sent to /v1/messages")
+
+
+_BY_HAND = "see `sendable held list`; release them or opt them out"
+_WAITS = {
+    "no_lookup_provider": f"name a provider under [lookup], or {_BY_HAND}",
+    "lookup": "the timetable goes on by itself; `lookups` above says when it does not",
+    "budget": "raise the budget under [lookup]",
+    "sender": f"post what is sent to /v1/messages, set `sender` for the gateway, or {_BY_HAND}",
+}
+_MENDS = {
+    "lookup_outage": "it ends when a provider answers; `lookups` above says which ones fail",
+    "lookup_budget": "raise the budget under [lookup], or wait for the next day",
+    "lookup_undecided": _BY_HAND,
+    "same_code_again": "these numbers are in service and not reached: ask the gateway why",
+    "unknown_code": "find out what it means, and add it to the gateway's code table or `codes`",
+    "feed_failed": "look at what `sendable fetch deactivations` says, and at the feed's keys in the settings",
+    "feed_guard": "look at what `sendable fetch deactivations` says, and add `--yes` if it is meant",
+    "quarantine": "see `sendable quarantine list`; if the receipts are right release it, else discard it",
+    "network_not_covered": "ask for this network to be added to the account, or send by another gateway",
+}
