@@ -27,7 +27,7 @@ RECONNECT = 1.0
 PROBE = 60.0
 """Seconds after which the listening connection is tried: a half-dead one says nothing by itself."""
 AT_ONCE = 500
-"""Rows that a stream sends at once."""
+"""Changes that a stream sends at once."""
 
 _PAGE = text("""
 SELECT seq, number, sender, list, kind, before, after, reason, cause, occurred_at, committed_at
@@ -116,7 +116,7 @@ class Feed:
         self.wake()
 
     async def follow(self, after: int) -> AsyncIterator[Rows]:
-        """Rows behind a cursor as they are committed. An empty page says: nothing new, still here.
+        """Changes behind a cursor as they are committed. An empty page says: nothing new, still here.
 
         Raises what the database says to the first look; later a lost database is waited for.
         """
