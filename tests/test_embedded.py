@@ -27,6 +27,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from app.services import database
 from app.services.database import CannotStart, serving, url_for
+from app.services.embedded import cluster
 from app.services.embedded.cluster import LOGS_KEPT, complaint, prune_logs, survivors
 from app.services.embedded.home import ELSEWHERE, Home, is_made, locate
 
@@ -105,7 +106,7 @@ async def _comes_back(data_dir: Path) -> None:
         async with _session(url) as session:
             await session.execute("CREATE TABLE kept AS SELECT n FROM generate_series(1, 1000) AS n")
             os.kill(_postmaster(locate(data_dir)), signal.SIGKILL)
-        async for attempt in _soon(OSError, asyncpg.PostgresError):
+        async for attempt in _soon(*_AWAY):
             with attempt:
                 async with _session(url) as session:
                     assert await session.fetchval("SELECT count(*) FROM kept") == 1000
@@ -135,11 +136,21 @@ async def test_the_server_follows_a_killed_watcher_and_the_owner_starts_both_aga
     async with serving(data_dir) as url:
         before = psutil.Process(_postmaster(locate(data_dir)))
         before.parent().kill()
-        async for attempt in _soon(OSError, asyncpg.PostgresError, AssertionError):
+        async for attempt in _soon(*_AWAY, AssertionError):
             with attempt:
                 async with _session(url) as session:
                     assert await session.fetchval("SELECT pg_postmaster_start_time()") is not None
                 assert _postmaster(locate(data_dir)) != before.pid
+
+
+def test_a_survivor_that_goes_by_itself_while_it_is_told_to_go_is_no_error(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with subprocess.Popen(["sleep", "60"]) as child:
+        survivor = psutil.Process(child.pid)
+        child.kill()
+    monkeypatch.setattr(cluster, "survivors", lambda _: [survivor])
+    cluster.dismiss(locate(data_dir))
 
 
 async def test_the_pid_of_a_zombie_in_the_lock_file_is_not_taken_for_a_server(data_dir: Path):
@@ -185,7 +196,7 @@ async def test_another_process_joins_the_server_and_takes_it_over_when_its_owner
             assert _postmaster(locate(data_dir)) == first, "a guest that goes leaves the server alone"
             owner.stdin.close()
             assert owner.wait() == 0
-            async for attempt in _soon(OSError, asyncpg.PostgresError):
+            async for attempt in _soon(*_AWAY):
                 with attempt:
                     async with _session(url) as session:
                         assert await session.fetchval("SELECT 1") == 1
@@ -283,7 +294,7 @@ async def test_a_server_that_dies_while_nothing_can_be_written_comes_back_once_i
             async for attempt in _soon(AssertionError):
                 with attempt:
                     assert "No such file or directory" in [line.get("why") for line in lines]
-        async for attempt in _soon(OSError, asyncpg.PostgresError):
+        async for attempt in _soon(*_AWAY):
             with attempt:
                 async with _session(url) as session:
                     assert await session.fetchval("SELECT 1") == 1
@@ -433,6 +444,9 @@ def _system_python() -> str:
 
 def _postmaster(home: Home) -> int:
     return int((home.data / "postmaster.pid").read_text().split()[0])
+
+
+_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InternalClientError)
 
 
 def _soon(*errors: type[Exception]) -> AsyncRetrying:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -79,7 +80,8 @@ def dismiss(home: Home) -> None:
     found = survivors(home)
     postmaster = [process for process in found if process.pid == _left_pid(home)]
     for process in postmaster or found:
-        process.send_signal(signal.SIGINT if postmaster else signal.SIGTERM)
+        with suppress(psutil.NoSuchProcess):  # it has gone since we looked
+            process.send_signal(signal.SIGINT if postmaster else signal.SIGTERM)
 
 
 def prune_logs(home: Home) -> None:
