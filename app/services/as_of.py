@@ -176,7 +176,7 @@ class _Then:
 
     def _state(self, row: Mapping[str, Any], cause: Cause) -> None:
         if row["before"] == row["after"] == "active":
-            return  # a death that was outlived: `remember` knows it
+            return  # a port disproves a death that was outlived: `remember` knows it
         self.state, self.changed_at = row["after"], _known_at(row)
         shown = self.state not in {"active", "unseen"}
         self.reason = row["reason"] if shown else None
