@@ -16,6 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 from app.models.receipt import Status
 
 AN_EVENING = datetime(2026, 11, 21, 18, 42, 7, tzinfo=UTC)
+ITS_TWIN = AN_EVENING.replace(year=2015)
+"""The same day of a year whose calendar is the same: what writes both alike tells no year."""
 RECEIPT_TEXT = "smpp"
 """The name under which the parts of a receipt text lie: `smpp.stat`."""
 
@@ -195,10 +197,12 @@ class Description(_Part):
         if form is None:
             return None
         try:
-            read = datetime.strptime(AN_EVENING.strftime(form), form)  # noqa: DTZ007 - only whether it can be read
+            written, twin = AN_EVENING.strftime(form), ITS_TWIN.strftime(form)
+            # Python 3.13 warns of a day without a year, and later ones may refuse it.
+            read = datetime.strptime(written, form) if written != twin else None  # noqa: DTZ007 - only whether it can be
         except (ValueError, re.error) as error:
             raise ValueError('is no format of a time: write one such as "%d/%m/%Y %H:%M:%S"') from error
-        if read.replace(second=AN_EVENING.second, tzinfo=UTC) != AN_EVENING:
+        if read is None or read.replace(second=AN_EVENING.second, tzinfo=UTC) != AN_EVENING:
             raise ValueError("must tell year, day, hour and minute: where a time lacks one, leave out where it lies")
         if "%Z" in form:
             raise ValueError("has %Z, a name that tells no offset: write its letters, and set `timezone`")
