@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zipfile
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +17,7 @@ from app.models.feed import Layout
 from app.services.deactivations import files, importing
 from app.services.deactivations.importing import Guard, Order, UnderWay, take_in
 from tests.conftest import Service, Start
-from tests.deactivation_steps import DAY, OTHER, WHO, changes, opt_in, post, status
+from tests.deactivation_steps import DAY, OTHER, STRANGER, WHO, changes, opt_in, post, status
 
 
 def zipped(**members: str) -> bytes:
@@ -91,7 +92,8 @@ async def test_a_file_that_was_cut_is_used_as_far_as_it_goes_and_the_whole_one_a
 async def test_a_file_that_was_left_half_done_for_weeks_goes_on_and_another_that_was_is_forgotten(
     service: Service,
 ) -> None:
-    await opt_in(service)
+    for who in (WHO, OTHER):
+        await opt_in(service, who)
     await post(service, f"{OTHER}\n")
     await post(service, f"{WHO}\n")
     await service.sql(
@@ -101,6 +103,42 @@ async def test_a_file_that_was_left_half_done_for_weeks_goes_on_and_another_that
     assert (told["records"], told["already"]) == (1, False)
     left = await service.sql("SELECT finished_at IS NULL, started_at < now() - interval '19 days' FROM feed_files")
     assert left == [(False, True)]
+
+
+async def another_file_comes(service: Service) -> None:
+    await post(service, f"{WHO}\n")
+
+
+async def it_is_only_tried(service: Service) -> None:
+    await post(service, f"{STRANGER}\n", date=DAY, dry_run="true")
+
+
+async def it_takes_too_many(service: Service) -> None:
+    for who in NOT_REACHED:
+        await opt_in(service, who)
+    answer = await service.client.post("/v1/deactivations/twilio", content=HALF_DONE, params={"date": DAY})
+    assert answer.status_code == 409
+
+
+NOT_REACHED = [WHO, OTHER, "+15555550177"]
+HALF_DONE = "".join(f"{number}\n" for number in (STRANGER, *NOT_REACHED))
+
+
+@pytest.mark.parametrize("happens", [another_file_comes, it_is_only_tried, it_takes_too_many])
+async def test_what_a_file_said_before_it_was_left_half_done_is_not_forgotten(
+    service: Service, happens: Callable[[Service], Awaitable[None]]
+) -> None:
+    body = HALF_DONE if happens is it_takes_too_many else f"{STRANGER}\n"
+    await post(service, body, date=DAY)
+    await service.sql("DELETE FROM numbers WHERE number = ANY(:ones)", ones=NOT_REACHED)
+    await service.sql(
+        "UPDATE feed_files SET finished_at = NULL, acted = 0, started_at = started_at - interval '20 days'"
+    )
+    await happens(service)
+    await opt_in(service, STRANGER)
+    assert (await status(service, STRANGER))["state"] == "deactivated"
+    again = await post(service, body, date=DAY, yes="true")
+    assert (again["already"], again["records"]) == (False, len(body.split()))
 
 
 @pytest.mark.parametrize("body", ["<html><body>Not found</body></html>", b"PK\x03\x04 but no zip"])

@@ -135,8 +135,10 @@ async def finish(db: Connection, file: int, fetched: str | None) -> None:
 
 
 async def forget(db: Connection, file: int) -> None:
-    """As if it had never come: of a file that was only tried, or that a person has to say yes to."""
-    await db.execute("DELETE FROM feed_files WHERE id = $1 AND finished_at IS NULL", file)
+    """As if it had never come: of a file that was only tried, or that a person has to say yes to. One that was begun
+    stays known: the numbers that it noted say no more than that they are noted by it.
+    """
+    await db.execute("DELETE FROM feed_files WHERE id = $1 AND finished_at IS NULL AND noted = 0", file)
     await db.execute(f"DROP TABLE IF EXISTS {lines_of(file)}", timeout=LONG)
 
 
