@@ -14,6 +14,7 @@ import pytest
 
 from app.feeds import FEEDS
 from app.models.feed import Layout
+from app.services.connection import Connection
 from app.services.deactivations import files, importing
 from app.services.deactivations.importing import Guard, Order, UnderWay, take_in
 from tests.conftest import Service, Start
@@ -221,6 +222,39 @@ async def test_lines_that_a_crash_of_the_server_took_are_read_again(service: Ser
         await db.execute(f"TRUNCATE {files.lines_of(begun.id)}")
     told = await post(service, raw)
     assert (told["records"], told["broken"], told["remembered"]) == (2, 0, 2)
+
+
+async def test_after_a_crash_in_the_middle_of_acting_every_line_is_acted_on_wherever_it_lies_then(
+    service: Service,
+) -> None:
+    await opt_in(service)
+    body = f"{WHO}\n{OTHER}\n"
+    first = await post(service, body, date=DAY)
+    await service.sql("DELETE FROM numbers WHERE number = :other", other=OTHER)
+    await service.sql("UPDATE feed_files SET finished_at = NULL, acted = :done", done=files.BLOCKS)
+    told = await post(service, body, date=DAY)
+    assert (told["held"], told["changes"], told["already"]) == (1, first["changes"], False)
+    assert (await status(service, OTHER))["state"] == "deactivated"
+
+
+@pytest.mark.parametrize("ending", [files.finish, files.forget])
+async def test_a_file_that_another_process_ends_as_it_is_found_is_not_gone_on_with(
+    service: Service, monkeypatch: pytest.MonkeyPatch, ending: Callable[..., Awaitable[None]]
+) -> None:
+    body = f"{STRANGER}\n"
+    take_alone = files.take_alone
+
+    async def too_late(db: Connection, file: int) -> bool:
+        await (ending(db, file, None) if ending is files.finish else ending(db, file))
+        return await take_alone(db, file)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "take_alone", too_late)
+        answer = await service.client.post("/v1/deactivations/twilio", content=body, params={"date": DAY})
+    assert answer.status_code == 409
+    assert "this very file" in answer.json()["detail"]
+    again = await post(service, body, date=DAY)
+    assert again["already"] is (ending is files.finish)
 
 
 # Trying, and asking --------------------------------------------------------------------------------------------------

@@ -155,13 +155,17 @@ async def clear_away(db: Connection, now: datetime, but: int) -> None:
 
 # Its lines -----------------------------------------------------------------------------------------------------------
 
-_RESTART = (
-    "UPDATE feed_files SET staged = 0, whole = false, cut = false, records = 0, broken = 0, errors = '[]' WHERE id = $1"
-)
+_RESTART = """
+UPDATE feed_files SET staged = 0, whole = false, cut = false, acted = 0, records = 0, broken = 0, errors = '[]',
+    held = 0
+WHERE id = $1
+"""
 
 
 async def prepare(db: Connection, file: File) -> File:
-    """A place for its lines. A server that has crashed has lost those that were there: they are read again."""
+    """A place for its lines. A server that has crashed has lost those that were there: they are read again, and acted
+    on again, since they need not lie where they lay. Whatever they did counts once.
+    """
     await db.execute(f"""
     CREATE UNLOGGED TABLE IF NOT EXISTS {lines_of(file.id)} (line bigint NOT NULL, number text NOT NULL,
         kind text NOT NULL, at timestamptz, guard timestamptz, carrier text, new_number text, new_carrier text)""")

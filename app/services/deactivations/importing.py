@@ -54,6 +54,9 @@ class TooMuch(Exception):
 class UnderWay(Exception):
     """Another process takes this very file in."""
 
+    def __init__(self) -> None:
+        super().__init__("this very file is being taken in just now: wait for it")
+
 
 class NotThis(NotAFile):
     """The file is not what its feed writes."""
@@ -123,8 +126,10 @@ async def take_in(engine: AsyncEngine, meaning: Meaning, order: Order, guard: Gu
             await files.finish(db, file.id, None if file.cut else order.fetched)
             return _outcome(file, [], order, already=True)
         if not await files.take_alone(db, file.id):
-            raise UnderWay("this very file is being taken in just now: wait for it")
+            raise UnderWay
         try:
+            if await files.find(db, given) != file:  # who had it until this moment has ended it, or given it up
+                raise UnderWay
             return await _Taking(engine, db, meaning, order, guard, tell).run(file)
         finally:
             if not db.is_closed():
