@@ -262,6 +262,35 @@ async def test_what_was_read_before_a_stop_is_not_read_into_the_database_again(
     ]
 
 
+async def test_of_two_that_import_the_same_file_at_once_the_last_tells_all_that_came_of_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscribers, "AT_ONCE", 100)
+    engine: AsyncEngine = service.app.state.engine
+    policy, name, body = service.app.state.meaning.policy, uuid4(), HEADING + lines(*range(1_000))
+
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await subscribers.take(engine, name, parts_of(body, 4_000), roster(), policy=policy,
+                               watch=subscribers.Watch(applied=stop))  # fmt: skip
+
+    async def go_on() -> tuple[subscribers.Told | subscribers.Elsewhere, int]:
+        try:
+            told: Any = await subscribers.take(engine, name, parts_of(body, 4_000), roster(), policy=policy)
+        except subscribers.Elsewhere as error:
+            told = error
+        ((waiting,),) = await service.sql("SELECT count(*) FROM import_lines")
+        return told, waiting
+
+    ended = await asyncio.gather(go_on(), go_on())
+    assert [waiting for _, waiting in ended] == [0, 0]
+    (other,) = [one for one, _ in ended if isinstance(one, subscribers.Elsewhere)]
+    assert "tells" in str(other)
+    assert [one.outcomes for one, _ in ended if isinstance(one, subscribers.Told)] == [{"opted_in": 1_000}]
+
+
 def written(path: Path, body: Iterable[str]) -> Path:
     path.write_text(HEADING + "".join(body))
     return path

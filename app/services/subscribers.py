@@ -20,7 +20,7 @@ from app.models.opt_in import Place
 from app.models.policy import Policy
 from app.services import store
 from app.services.apply import Applied, apply, foresee
-from app.services.connection import Connection, transaction
+from app.services.connection import transaction
 from app.services.consent import agreed
 from app.services.roster import Given, Roster, Wrong
 from app.services.shown import consent
@@ -32,6 +32,9 @@ ERRORS_TOLD = 1_000
 
 class Elsewhere(RuntimeError):
     """Another process imports the same file just now."""
+
+    def __init__(self, what: str = "it tells what came of it") -> None:
+        super().__init__(f"another process imports this file just now: {what}")
 
 
 @dataclass(slots=True)
@@ -78,8 +81,7 @@ async def take(engine: AsyncEngine, import_: UUID, parts: Parts, roster: Roster,
             staged = await _stage(engine, import_, [one for one in group if one.line > staged], staged)
     while applied := await _apply_group(engine, import_, policy):
         watch.applied(applied)
-    done = await _finish(engine, import_)
-    told.outcomes, told.reasons = Counter(done["outcomes"]), Counter(done["reasons"])
+    told.outcomes, told.reasons = await _finish(engine, import_)
     return told
 
 
@@ -144,7 +146,7 @@ async def _stage(engine: AsyncEngine, import_: UUID, group: Sequence[Given], sta
     rows = [(import_, one.line, *one.place, *_said(one.opt_in)) for one in group]
     async with transaction(engine) as db:
         if not await db.fetchval(_STAGED, import_, staged, group[-1].line, datetime.now(UTC)):
-            raise Elsewhere("another process imports this file just now: let it finish")
+            raise Elsewhere("let it finish")
         await db.copy_records_to_table("import_lines", records=rows, columns=_LINE)
     return group[-1].line
 
@@ -162,14 +164,15 @@ RETURNING import_lines.line, number, sender, list, consented_at, source, evidenc
 
 
 async def _apply_group(engine: AsyncEngine, import_: UUID, policy: Policy) -> int:
-    """Apply the first lines that wait, in their order; how many there were."""
-    now = datetime.now(UTC)
+    """Apply the first lines that wait, in their order; how many there were. Of several processes one at a time does."""
     async with transaction(engine) as db:
+        told, now = _told(await db.fetchval(_TOLD, import_)), datetime.now(UTC)
         rows = await db.fetch(_TAKE, import_, AT_ONCE)
         group = [Given(row[0], Place(*row[1:4]), OptIn(*row[4:])) for row in sorted(rows, key=lambda row: row[0])]
         if group:
             applied = await apply(db, [agreed(one.place, one.opt_in) for one in group], policy, now)
-            await _tell(db, import_, group, applied)
+            _count(group, applied, *told)
+            await db.execute(_TELL, import_, orjson.dumps({"outcomes": told[0], "reasons": told[1]}).decode(), now)
             await store.publish(db, applied.every_change)
     return len(group)
 
@@ -178,12 +181,12 @@ _TOLD = "SELECT told FROM imports WHERE id = $1 FOR UPDATE"
 _TELL = "UPDATE imports SET told = $2, touched_at = $3 WHERE id = $1"
 
 
-async def _tell(db: Connection, import_: UUID, group: Sequence[Given], applied: Applied) -> None:
-    told = orjson.loads(await db.fetchval(_TOLD, import_) or "{}")
-    outcomes, reasons = Counter(told.get("outcomes", {})), Counter(told.get("reasons", {}))
-    _count(group, applied, outcomes, reasons)
-    said = orjson.dumps({"outcomes": outcomes, "reasons": reasons}).decode()
-    await db.execute(_TELL, import_, said, datetime.now(UTC))
+def _told(stored: str | None) -> tuple[Counter[str], Counter[str]]:
+    """Outcomes and reasons, as far as they were told. Raises Elsewhere when another process has ended the import."""
+    if stored is None:
+        raise Elsewhere
+    told = orjson.loads(stored)
+    return Counter(told.get("outcomes", {})), Counter(told.get("reasons", {}))
 
 
 def _count(group: Sequence[Given], applied: Applied, outcomes: Counter[str], reasons: Counter[str]) -> None:
@@ -201,10 +204,9 @@ def _count(group: Sequence[Given], applied: Applied, outcomes: Counter[str], rea
 _FINISH = "DELETE FROM imports WHERE id = $1 RETURNING told"
 
 
-async def _finish(engine: AsyncEngine, import_: UUID) -> dict[str, dict[str, int]]:
+async def _finish(engine: AsyncEngine, import_: UUID) -> tuple[Counter[str], Counter[str]]:
     async with transaction(engine) as db:
-        told = orjson.loads(await db.fetchval(_FINISH, import_) or "{}")
-    return {"outcomes": told.get("outcomes", {}), "reasons": told.get("reasons", {})}
+        return _told(await db.fetchval(_FINISH, import_))
 
 
 _DROP_LINES = "DELETE FROM import_lines WHERE import = $1"
