@@ -21,6 +21,7 @@ from app.services.deactivations import files, importing
 from app.services.deactivations.importing import Order
 from app.services.erase import SEARCHED, WITHOUT_NUMBERS, written
 from tests.conftest import Service, Start
+from tests.locks import waiting
 from tests.provider import Reply, answering, telnyx, today
 from tests.running import sendable
 
@@ -238,31 +239,20 @@ async def test_roll_ups_forget_the_number_too(service: Service) -> None:
 async def test_a_receipt_that_waits_for_the_number_is_taken_after_the_erasure(service: Service) -> None:
     """And an opt-in that waits sees that the number was erased."""
     await opt_in(service, WHO)
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     receipt = {"message_id": "m", "number": WHO, "sender": "12345", "status": "undeliverable", "code": "560"}
     async with service.app.state.engine.begin() as db:
         await db.execute(text("SELECT FROM numbers WHERE number = :number FOR UPDATE"), {"number": WHO})
         erasing = asyncio.create_task(service.client.delete(f"/v1/numbers/{WHO}"))
-        while await service.sql(waiting) == [(0,)]:
-            assert not erasing.done()
+        await waiting(service, 1, erasing)
         others = [asyncio.create_task(service.client.post("/v1/receipts/native", json=receipt)),
                   asyncio.create_task(opt_in(service, WHO))]  # fmt: skip
-        while (await service.sql(waiting))[0][0] < 3:
-            assert not any(task.done() for task in others)
+        await waiting(service, 3, *others)
     assert (await erasing).status_code == 200
     assert [(await task).status_code for task in others] == [200, 409]
     assert await service.sql("SELECT sender, reason FROM published.sender_blocks") == [
         ("12345", "carrier_blocked_subscriber")
     ]
     assert await service.sql("SELECT consent FROM subscriptions") == [("opted_out",)]
-
-
-WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-
-
-async def waiting(service: Service, many: int, *tasks: asyncio.Task[Any]) -> None:
-    while (await service.sql(WAITING))[0][0] < many:
-        assert not any(task.done() for task in tasks)
 
 
 @pytest.mark.parametrize("table", ["import_lines", "breaker_hits"])

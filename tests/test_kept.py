@@ -23,6 +23,7 @@ from app.models.receipt import Callback, Link
 from app.services import refused, unread
 from app.services.connection import connect
 from tests.conftest import Service, Start
+from tests.locks import waiting
 from tests.running import environment, sendable
 
 BERLIN = "030 555012"
@@ -386,6 +387,22 @@ async def test_what_cannot_be_written_yet_waits_in_its_order() -> None:
         await refusals.write()
     refusals.keep(link, Callback("POST", "http://h/v1/receipts/native", {}, "", b"3"))
     assert [callback.body for _, callback, _ in refusals._queues["native"].waiting] == [b"1", b"2", b"3"]
+
+
+async def test_a_gateway_whose_first_refusal_comes_while_others_are_written_waits_for_the_next_time(
+    service: Service,
+) -> None:
+    refusals = service.app.state.refusals
+    callback = Callback("POST", "http://h/v1/receipts/native", {}, "", b"1")
+    async with service.app.state.engine.begin() as db:
+        await db.execute(text("LOCK TABLE refused IN ACCESS EXCLUSIVE MODE"))
+        refusals.keep(Link("native"), callback)
+        writing = asyncio.create_task(refusals.write())
+        await waiting(service, 1, writing)
+        refusals.keep(Link("twilio"), callback)
+    await writing
+    await refusals.write()
+    assert await service.sql("SELECT gateway FROM refused ORDER BY id") == [("native",), ("twilio",)]
 
 
 async def test_the_command_proves_them_again(start: Start, database_url: str, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from app.feeds import FEEDS
 from app.gateways import GATEWAYS
 from app.models.tables import metadata
 from tests.conftest import Service, Start
+from tests.locks import waiting
 from tests.running import CALM
 
 APP = Path(__file__).parents[1] / "app"
@@ -136,9 +137,6 @@ async def test_history_still_names_its_causes_when_the_receipts_are_gone(service
     assert (await service.client.get(f"/v1/numbers/{WHO}")).json()["evidence"]["message_id"] == "gone-1"
 
 
-WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-
-
 @pytest.mark.parametrize("call", ["opt in", "receipt"])
 async def test_consent_of_a_number_waits_for_whoever_holds_the_number(service: Service, call: str) -> None:
     await service.client.put(SUBSCRIBER, json=OPT_IN)
@@ -148,12 +146,11 @@ async def test_consent_of_a_number_waits_for_whoever_holds_the_number(service: S
             service.client.put(SUBSCRIBER, json=OPT_IN | {"consented_at": "2026-02-03T04:05:06Z"}) if call == "opt in"
             else service.client.post("/v1/receipts/native", json=GONE | {"code": "560"})
         )  # fmt: skip
-        waiting = asyncio.create_task(sending)
-        while await service.sql(WAITING) == [(0,)]:
-            assert not waiting.done()
+        told = asyncio.create_task(sending)
+        await waiting(service, 1, told)
         held = await service.sql("SELECT consent, opted_in_at::date::text FROM subscriptions")
         assert held == [("opted_in", "2026-01-02")]
-    assert (await waiting).status_code == 200
+    assert (await told).status_code == 200
 
 
 # Words -------------------------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ class Refusals:
 
     async def write(self) -> None:
         """A part of what waits, of each gateway."""
-        for gateway, queue in self._queues.items():
+        for gateway, queue in [*self._queues.items()]:  # another may come while these are written
             if part := [queue.take() for _ in range(min(len(queue.waiting), AT_ONCE))]:
                 try:
                     await _write(self._engine, gateway, [*map(_row, part)])
