@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from app.services import connection, held, upkeep
 from app.services.connection import connect, transaction
 from app.services.held import Which
 from tests.conftest import Service, Start
+from tests.locks import waiting
 from tests.number_steps import WHO, status
 
 
@@ -222,6 +224,34 @@ async def test_what_only_serves_for_days_is_pruned_in_parts(service: Service, mo
     await upkeep.keep_house(service.app.state.engine, service.app.state.settings, datetime.now(UTC))
     counts = "SELECT (SELECT count(*) FROM receipt_keys), (SELECT count(*) FROM messages)"
     assert await service.sql(counts) == [(7, 7)]
+
+
+async def test_what_is_written_anew_as_it_is_pruned_stays(service: Service) -> None:
+    await service.sql(SENT, days=15, rows=1)
+    async with service.app.state.engine.begin() as db:
+        await db.execute(text("UPDATE messages SET registered_at = now()"))
+        pruning = asyncio.create_task(
+            upkeep.keep_house(service.app.state.engine, service.app.state.settings, datetime.now(UTC))
+        )
+        await waiting(service, 1, pruning)
+    await pruning
+    assert await service.sql("SELECT count(*) FROM messages") == [(1,)]
+
+
+async def test_a_message_is_kept_from_when_it_is_registered_whenever_its_receipt_came(service: Service) -> None:
+    receipt = {"message_id": "m", "status": "accepted"}
+    assert (await service.client.post("/v1/receipts/native", json=receipt)).status_code == 200
+    await service.sql("UPDATE messages SET registered_at = now() - interval '15 days'")
+    entry = {
+        "gateway": "native",
+        "message_id": "m",
+        "number": WHO,
+        "sender": "12345",
+        "sent_at": "2026-11-01T10:00:00Z",
+    }
+    assert (await service.client.post("/v1/messages", json=[entry])).json()["registered"] == 1
+    await upkeep.keep_house(service.app.state.engine, service.app.state.settings, datetime.now(UTC))
+    assert await service.sql("SELECT number FROM messages") == [(WHO,)]
 
 
 async def test_a_clock_that_is_years_ahead_of_the_databases_deletes_nothing(service: Service) -> None:

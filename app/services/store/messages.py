@@ -72,7 +72,7 @@ INSERT INTO messages AS known (gateway, account, message_id, number, sender, car
 SELECT *, $8 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[])
     AS sent (g, a, m, n, s, c, t) ORDER BY g, a, m
 ON CONFLICT (gateway, account, message_id) DO UPDATE SET number = excluded.number, sender = excluded.sender,
-    carrier = excluded.carrier, sent_at = excluded.sent_at
+    carrier = excluded.carrier, sent_at = excluded.sent_at, registered_at = excluded.registered_at
 """
 
 
