@@ -7,8 +7,10 @@ from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
+from sqlalchemy import text
 
 from tests.conftest import Service, Start
+from tests.locks import waiting
 from tests.lookup_steps import WHO, looked_up, opt_in, receipt, served_by
 from tests.number_steps import status
 from tests.provider import Reply, answering, says, says_as_plivo, telnyx, today
@@ -93,6 +95,34 @@ async def test_what_a_provider_asks_us_to_wait_is_waited_and_then_asked_again(st
             assert asyncio.get_running_loop().time() - began >= 1
             assert provider.calls == {WHO: 3}
             assert told["price"] == "0.02"  # the 429 was not billed; the 502 may have been
+
+
+async def test_a_lookup_that_cannot_be_kept_fails_no_other_and_is_not_paid_for_again_at_once(start: Start) -> None:
+    first, broken, good = whos = ("+15555550101", "+15555550102", "+15555550103")
+    go = {who: asyncio.Event() for who in whos}
+    async with (
+        answering(lambda who: Reply(telnyx(who, "T-Mobile", ported="Y", on=today()), after=go[who])) as provider,
+        start(lookup=provider.settings()) as service,
+    ):
+        await service.sql("""CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                             'BEGIN RAISE EXCEPTION ''refused''; END'""")
+        await service.sql(f"""CREATE TRIGGER refuse BEFORE INSERT ON lookup_answers FOR EACH ROW
+                              WHEN (NEW.number = '{broken}') EXECUTE FUNCTION refuse()""")
+        for who in whos:
+            await receipt(service, "3041", who)
+        async with asyncio.timeout(30), service.app.state.engine.begin() as db:
+            await db.execute(text("SELECT FROM numbers FOR UPDATE"))
+            go[first].set()
+            await waiting(service, 1)  # the first one's commit: behind it the others gather
+            go[broken].set()
+            go[good].set()
+            while len(service.app.state.lookups._commits._done) < 2:
+                await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            while (await status(service, good))["state"] != "active":
+                await asyncio.sleep(0.01)
+        assert await service.sql("SELECT number, lease_until > now() FROM lookups") == [(broken, True)]
+        assert provider.calls == dict.fromkeys(whos, 1)
 
 
 async def test_metrics_count_each_provider_by_itself(start: Start) -> None:

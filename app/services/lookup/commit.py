@@ -54,6 +54,10 @@ class Commits:
             async with asyncio.timeout(10):
                 outcomes = await self._settle(group)
         except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it
+            if len(group) > 1 and not is_lost(error):  # one of them is at fault, and must not fail its neighbours
+                for one in group:
+                    await self._commit([one])
+                return
             for one in group:
                 if not one.outcome.done():
                     one.outcome.set_exception(Busy() if is_lost(error) else error)

@@ -158,22 +158,25 @@ class Lookups:
     # One lookup ----------------------------------------------------------------------------------------------------
 
     async def _make(self, mine: Sequence[Claim], before: Known) -> None:
-        """Ask about these numbers and have what follows committed. Whatever fails, the lease ends by itself."""
-        committed = False
+        """Ask about these numbers and have what follows committed. Whatever fails, the lease ends by itself: after a
+        fault of ours not sooner, since it would be paid for again and again.
+        """
+        give_back = True
         try:
             done = await self._asked(mine, before)
             self._asking.discard(asyncio.current_task())
             outcomes = await self._commits.outcomes(done)
-            committed = True
+            give_back = False
             for outcome in outcomes:
                 self._arrive(outcome.number, outcome)
         except Exception as error:  # noqa: BLE001 - it is made again after its lease
-            log.warning("lookup not finished", lost=is_lost(error), error=type(error).__name__)
+            give_back = isinstance(error, Busy) or is_lost(error)
+            log.warning("lookup not finished", lost=give_back, error=type(error).__name__)
         finally:
             for one in mine:
                 self._arrive(one.number, None)
             self._free.set()
-            if not committed:
+            if give_back:
                 await self._give_back(mine)
 
     def _arrive(self, number: str, outcome: Outcome | None) -> None:
