@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import asyncpg
 from asyncpg import InterfaceError, InternalClientError
 from sqlalchemy import Row, TextClause, event
-from sqlalchemy.engine.interfaces import ExceptionContext
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine.interfaces import AdaptedConnection, ExceptionContext
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import InterfaceError as SQLInterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -100,6 +100,7 @@ def connect(url: str, *, pool: int = POOL_SIZE) -> AsyncEngine:
             "server_settings": {"application_name": "sendable", "timezone": "UTC", "jit": "off", **NO_DEFAULTS},
         },
     )
+    event.listen(engine.sync_engine, "checkout", _replace_if_ended)
     event.listen(engine.sync_engine, "handle_error", _drop_if_gone)
     return engine
 
@@ -148,6 +149,14 @@ def touched(tag: str) -> int:
 def _as_text(json: str) -> str:
     """JSON stays text on its way: who reads it knows its type (and parses it once, or not at all)."""
     return json
+
+
+def _replace_if_ended(kept: AdaptedConnection, *_: object) -> None:
+    """What ended while nobody used it, as all do when the server starts again, is replaced before anybody has it: the
+    driver has heard of it, so it costs no round trip. The first receipt after a restart was refused, however long ago.
+    """
+    if kept.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 def _drop_if_gone(context: ExceptionContext) -> None:

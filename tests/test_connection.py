@@ -1,0 +1,24 @@
+"""A connection that has ended between two uses is nobody's 503."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sqlalchemy import text
+
+from app.services.connection import connect, driver_of, read, transaction
+
+
+async def test_a_connection_that_ended_while_nobody_used_it_is_replaced_unseen(database_url: str) -> None:
+    """After a restart of the database, hours ago, the first receipt was refused, which some gateways never repeat."""
+    engine, other = connect(database_url, pool=1), connect(database_url, pool=1)
+    async with engine.connect() as db:
+        idle = await driver_of(db)
+    await read(other, text("SELECT pg_terminate_backend(:pid)"), {"pid": idle.get_server_pid()})
+    async with asyncio.timeout(30):
+        while not idle.is_closed():
+            await asyncio.sleep(0)
+    async with transaction(engine) as raw:
+        assert await raw.fetchval("SELECT pg_backend_pid()") != idle.get_server_pid()
+    await engine.dispose()
+    await other.dispose()
