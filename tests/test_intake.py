@@ -120,6 +120,14 @@ async def test_a_gzipped_body_is_read_and_a_bomb_is_refused(service: Service) ->
     assert await service.sql("SELECT body FROM unread") == [(b"\x1f\x8bnot really",)]
 
 
+@pytest.mark.parametrize("named", ["UTF-8", "utf8", "identity", ""])
+async def test_a_charset_where_a_coding_should_stand_packs_nothing(service: Service, named: str) -> None:
+    """As some senders of callbacks write it, who will not mend it."""
+    answer = await service.client.post("/v1/receipts/native", json=receipt(), headers={"content-encoding": named})
+    assert (answer.status_code, "sendable-unread" in answer.headers) == (200, False)
+    assert await service.sql("SELECT message_id FROM receipts") == [("m1",)]
+
+
 async def test_gzip_in_several_members_is_read_to_its_end(service: Service) -> None:
     """As `cat a.gz b.gz` makes it (RFC 1952, 2.2)."""
     lines = [gzip.compress(json.dumps(receipt(message_id=f"m{n}")).encode() + b"\n") for n in range(3)]

@@ -162,7 +162,8 @@ async def _stream(request: Request, most: int) -> bytes:
 
 # What is packed ------------------------------------------------------------------------------------------------------
 
-_PLAIN = frozenset({"identity", ""})
+_PLAIN = frozenset({"identity", "", "utf-8", "utf8"})
+"""What packs nothing. A charset is no coding, but some callbacks name it as one (expressjs/body-parser issue 100)."""
 _PART_MOST = 64 * 1024
 """Bytes that are decompressed at a time."""
 _MEMBERS_MOST = 1_000
