@@ -160,6 +160,13 @@ WRONG = {
     "a batch nowhere": ({"each": "a | b"}, f"{HERE}.each` must be the path of a list in the body"),
     "only without words": ({"only": {"kind": "dlr"}}, f"{HERE}.only` must say which words to take at which path"),
     "an answer that fails": ({"answer": {"status": 404}}, f"{HERE}.answer.status` Input should be less than or equal"),
+    "an answer that breaks off": (
+        {"answer": {"status": 204, "body": "OK"}}, f"{HERE}.answer` has a `body`, which no answer 204 or 205 can hold",
+    ),
+    "an answer that no header holds": (
+        {"answer": {"content_type": "text/plain\n"}}, f"{HERE}.answer` has a `content_type` that is none: write one",
+    ),
+    "an answer of no letters": ({"answer": {"content_type": "text/\N{EURO SIGN}"}}, f"{HERE}.answer` has a `content_"),
     "a token nowhere": ({"token": {}}, f"{HERE}.token` must name one of `header` and `param`"),
     "both proofs": ({"token": {"param": "a"}, "signature": {"header": "b"}}, f"{HERE}` `token` and `signature` ex"),
     "an unsigned body": ({"signature": {"header": "x", "over": "{url}"}}, f"{HERE}` `signature.over` must hold {{bod"),

@@ -117,6 +117,15 @@ class Answer(_Part):
     body: str = ""
     content_type: str = "text/plain"
 
+    @model_validator(mode="after")
+    def _can_be_sent(self) -> Self:
+        """What cannot ends its connection, behind the commit: the vendor would send the receipt again for ever."""
+        if self.body and self.status in {204, 205}:
+            raise ValueError("has a `body`, which no answer 204 or 205 can hold: take it out, or set another `status`")
+        if not (self.content_type and self.content_type.isascii() and self.content_type.isprintable()):
+            raise ValueError('has a `content_type` that is none: write one such as "text/plain"')
+        return self
+
 
 class Token(_Part):
     """Another header or parameter for our token than `X-Sendable-Token` and `token`."""
