@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,11 @@ def test_every_error_is_a_problem_and_every_call_names_its_own(document: Documen
         if "requestBody" in operation:
             assert errors >= {400, 408, 413, 422}, name
         for status in errors:
-            assert [*responses[str(status)]["content"]] == ["application/problem+json"], (name, status)
+            ((form, shown),) = responses[str(status)]["content"].items()
+            assert (form, shown["example"]["title"]) == ("application/problem+json", HTTPStatus(status).phrase), name
+        told = {(header, status) for status in errors for header in responses[str(status)].get("headers", ())}
+        assert told >= {("Allow", 405), ("Retry-After", 503)}, name
+        assert 401 not in errors or told >= {("WWW-Authenticate", 401), ("WWW-Authenticate", 403)}, name
 
 
 def test_no_name_of_a_schema_tells_where_its_code_lies(document: Document) -> None:
@@ -139,6 +144,27 @@ def test_every_example_is_one(document: Document) -> None:
             jsonschema_rs.validate(shared | body["schema"], body["example"]), name
 
 
+def test_a_place_in_pages_has_64_bits_and_no_bound_is_beyond_them(document: Document) -> None:
+    """Generators of clients take an integer that says nothing for one of 32 bits: there is a change behind those."""
+    for name, schema in integers(document):
+        assert {type(schema.get(bound, 0)) for bound in ("minimum", "maximum")} == {int}, name
+        if name in {"seq", "next", "id", "ids", "after"}:
+            assert (schema["format"], schema.get("maximum", 2**63 - 1)) == ("int64", 2**63 - 1), name
+
+
+def integers(part: Any, name: str = "") -> Iterator[tuple[str, Document]]:
+    """Every schema of an integer, with the name of what it is of."""
+    if isinstance(part, list):
+        for inner in part:
+            yield from integers(inner, name)
+    elif isinstance(part, dict):
+        if part.get("type") == "integer":
+            yield name, part
+        named = part.get("name") if "in" in part else None
+        for key, inner in part.items():
+            yield from integers(inner, named or (name if key in {"anyOf", "items"} else key))
+
+
 def test_the_receipt_routes_are_documented_for_every_gateway(document: Document) -> None:
     for path in ("/v1/receipts/{gateway}", "/v1/receipts/{gateway}/{account}"):
         for operation in (document["paths"][path][method] for method in ("get", "post")):
@@ -150,7 +176,7 @@ def test_the_receipt_routes_are_documented_for_every_gateway(document: Document)
         assert "413" in document["paths"][path]["post"]["responses"]
         asks = document["paths"][path]["options"]
         assert asks["parameters"][0]["schema"]["enum"] == ["azure-acs"]
-        assert {*asks["responses"]["200"]["headers"]} == {"WebHook-Allowed-Origin", "WebHook-Allowed-Rate"}
+        assert {*asks["responses"]["200"]["headers"]} == {"Allow", "WebHook-Allowed-Origin", "WebHook-Allowed-Rate"}
         assert not asks["security"]
 
 

@@ -31,7 +31,7 @@ _STREAM = each(
                 "contentSchema": {"$ref": "#/components/schemas/Change"},
             },
         },
-    }
+    },
 )
 
 
@@ -48,7 +48,8 @@ async def changes(
     copy of who may be texted, ask again for the numbers that it names: changes added up do not tell all of it.
 
     With `Accept: text/event-stream` it stays open: an event a change, its `id` the cursor, a comment now and then to
-    show that the stream lives. `EventSource` resumes by itself. It ends with its key.
+    show that the stream lives. It ends with its key. `EventSource` resumes by itself where it breaks off; where the
+    answer is an error, as 503, it gives up, and is to be opened anew.
     """
     if wanted(request, JSON, EVENTS) == EVENTS:
         return await _stream(request, after if last_event_id is None else _event_id(last_event_id))

@@ -23,7 +23,9 @@ Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 class Choice(BaseModel):
     """One number, or all that one code of a space, or one reason, holds."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"code": "345", "code_space": "openmarket"}]}
+    )
 
     number: Word | None = None
     code: Word | None = None

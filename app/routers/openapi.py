@@ -26,6 +26,7 @@ from app.routers.answers import JSON, NDJSON, each
 from app.routers.auth import lacking
 from app.routers.messages import SentMessage
 from app.routers.problems import MEDIA_TYPE, Problem, answer
+from app.services.reading import NEWEST
 
 Document = dict[str, Any]
 SCHEMAS = "#/components/schemas/{model}"
@@ -59,8 +60,11 @@ PROBLEMS = {
     500: "Sendable failed; the log says why",
     503: "Nothing can be read or written just now: come back after `Retry-After` seconds",
 }
+_CHALLENGE = {"WWW-Authenticate": {"description": "How to prove who asks", "schema": {"type": "string"}}}
+_ALLOW = {"Allow": {"description": "The methods there are", "schema": {"type": "string"}}}
 _HEADERS = {
-    401: {"WWW-Authenticate": {"description": "How to prove who asks", "schema": {"type": "string"}}},
+    401: _CHALLENGE,
+    405: _ALLOW,
     503: {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}},
 }
 _FIXES = {
@@ -76,7 +80,7 @@ _BY_FASTAPI = 422
 
 def _problem(status: int, description: str | None = None, detail: str | None = None) -> Document:
     detail = detail or _FIXES.get(status, PROBLEMS[status])
-    example = {"type": "about:blank", "title": "…", "status": status, "detail": detail}
+    example = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     content = {MEDIA_TYPE: {"schema": _ref(api.Problem), "example": example}}
     answer = {"description": description or PROBLEMS[status], "content": content}
     return answer | ({"headers": _HEADERS[status]} if status in _HEADERS else {})
@@ -160,7 +164,8 @@ _UNREAD = {
 
 
 def _callback(method: str, *, account: bool) -> Document:
-    parameters = [_text("gateway", "path", "Which vendor calls", *GATEWAYS, enum=[*GATEWAYS])]
+    calls = {"example": "kannel" if method == "get" else "native"}  # of whom the example of the receipt is
+    parameters = [_text("gateway", "path", "Which vendor calls", *GATEWAYS, enum=[*GATEWAYS]) | calls]
     if account:
         parameters.append(
             _text(
@@ -176,8 +181,9 @@ def _callback(method: str, *, account: bool) -> Document:
             "name": "fields", "in": "query", "style": "form", "explode": True, "schema": fields, "example": _KANNEL,
             "description": "The receipt, for gateways that call by GET",
         })  # fmt: skip
-    taken = {"description": "Committed: the body is what this vendor expects", "headers": _UNREAD,
-             "content": {"text/plain": {"schema": {"type": "string"}}}}  # fmt: skip
+    committed = "Committed: the body is what this vendor expects; of `custom` the status is, too, as its settings say"
+    taken = {"description": committed, "headers": _UNREAD,
+             "content": {"text/plain": {"schema": {"type": "string"}}, JSON: {"schema": {}}}}  # fmt: skip
     refused = {"403": "The callback does not prove its origin", "404": "No such gateway, or it is not configured"}
     operation = {
         "operationId": f"{method}Receipts{'OfAccount' if account else ''}",
@@ -204,7 +210,7 @@ def _consent(*, account: bool) -> Document:
     })  # fmt: skip
     named = {"description": "May post: the origin that asked", "schema": {"type": "string"}}
     rate = {"description": "How often a minute; `*`: as it likes", "schema": {"type": "string"}}
-    consented = {"WebHook-Allowed-Origin": named, "WebHook-Allowed-Rate": rate}
+    consented = _ALLOW | {"WebHook-Allowed-Origin": named, "WebHook-Allowed-Rate": rate}
     asked["responses"]["200"] |= {"description": "Where an origin asked: it may post", "headers": consented}
     asked["description"] = "What CloudEvents ask before they come (azure-acs); every other gateway answers 405."
     return asked | {"summary": "Whether a gateway may post"}
@@ -268,7 +274,20 @@ def _document(app: FastAPI) -> Document:
     document["components"]["schemas"] |= found["$defs"]
     for unused in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(unused, None)
+    _mend_bounds(document)
     return document
+
+
+def _mend_bounds(part: object) -> None:
+    """Where an integer may have 64 bits, generators of clients must be told; and as FastAPI writes the greatest one, as
+    a float, it is one more.
+    """
+    if isinstance(part, dict):
+        if part.get("type") == "integer" and part.get("maximum", 0) >= NEWEST:
+            part |= {"minimum": int(part["minimum"]), "maximum": NEWEST, "format": "int64"}
+        part = [*part.values()]
+    for inner in part if isinstance(part, list) else ():
+        _mend_bounds(inner)
 
 
 def _complete(path: str, operation: Document) -> None:
@@ -278,7 +297,8 @@ def _complete(path: str, operation: Document) -> None:
         said = responses.get(str(status), {}).get("description") if status != _BY_FASTAPI else None
         responses[str(status)] = _problem(status, said)
     if name := _scope(operation):
-        responses["403"] = _problem(403, f"The key lacks the scope `{name}`, which this call needs", lacking(name))
+        lacks = _problem(403, f"The key lacks the scope `{name}`, which this call needs", lacking(name))
+        responses["403"] = lacks | {"headers": _CHALLENGE}
     operation["responses"] = dict(sorted(responses.items()))
 
 

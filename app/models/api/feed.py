@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from app.models.api.fields import NextPlace, Number, When
+from app.models.api.fields import Long, NextPlace, Number, When
 
 CAUSE = {
     "kind": "receipt", "gateway": "openmarket", "code_space": "openmarket", "code": "3041", "message_id": "0d8f1c2e",
@@ -21,7 +21,7 @@ class Change(BaseModel):
     and `list.opted_in` from `opted_in` that consent which it had outdated is given again.
     """
 
-    seq: int = Field(description="Its place in the feed: commit order", examples=[4711])
+    seq: Long = Field(description="Its place in the feed: commit order", examples=[4711])
     number: Number
     sender: str | None = Field(None, examples=["12345"])
     list: str | None = Field(None, examples=["spring"])
@@ -43,7 +43,7 @@ class ChangePage(BaseModel):
     """Changes in commit order. `next` leads to the following page; of an empty page it is the cursor that was given."""
 
     items: list[Change]
-    next: int = Field(examples=[4711])
+    next: Long = Field(examples=[4711])
 
 
 class RndCheck(BaseModel):

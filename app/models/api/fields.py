@@ -17,4 +17,6 @@ When = Annotated[datetime, Field(description="UTC", examples=[WHEN])]
 Given = list[Any]
 """Stands here because a field called `list` hides the word."""
 Next = Annotated[str | None, Field(description="Pass it as `after` for the next page; null on the last one")]
-NextPlace = Annotated[int | None, Field(description="Pass it as `after` for the next page; null on the last one")]
+Long = Annotated[int, Field(json_schema_extra={"format": "int64"})]
+"""Generators of clients make 32 bits of an integer that says nothing of its size."""
+NextPlace = Annotated[Long | None, Field(description="Pass it as `after` for the next page; null on the last one")]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from app.models.api.fields import Given, Next, NextPlace, Number, When
+from app.models.api.fields import Given, Long, Next, NextPlace, Number, When
 from app.models.number import Waiting
 
 
@@ -68,7 +68,7 @@ class Decided(BaseModel):
 class Quarantine(BaseModel):
     """A mass event. `seen`: distinct numbers when it was noticed, of `allowed` ones; `waiting`: how many wait now."""
 
-    id: int
+    id: Long
     gateway: str = Field(examples=["openmarket"])
     code_space: str = Field(examples=["openmarket"])
     code: str = Field(examples=["561"])

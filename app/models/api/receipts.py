@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from app.models.api.fields import NUMBER, Next, NextPlace, When
+from app.models.api.fields import NUMBER, Long, Next, NextPlace, When
 from app.models.api.problems import Place
 
 
@@ -48,7 +48,7 @@ class Registered(BaseModel):
 class Unread(BaseModel):
     """A callback, or an element of one, that could not be read."""
 
-    id: int
+    id: Long
     gateway: str = Field(examples=["openmarket"])
     account: str | None
     reason: str = Field(description="Why it could not be read")
