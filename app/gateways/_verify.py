@@ -61,6 +61,11 @@ def _basic(callback: Callback) -> Iterator[bytes]:
         yield pair.partition(b":")[2]
 
 
+def challenge(callback: Callback) -> str | None:
+    """What a vendor must hear that shows its credentials only when asked: it has shown nothing, so forged nothing."""
+    return None if any(_given(callback)) else 'Basic realm="Sendable"'
+
+
 def body_hmac(callback: Callback, secret: str, headers: tuple[str, ...]) -> bool:
     """An HMAC of the raw body, keyed by the secret, as hex or base64 in one of these headers; `sha256=` may lead it.
 

@@ -74,6 +74,7 @@ gateway = Gateway(
     parse=parse,
     verify=_verify.token,
     sign=_verify.sign_basic,
+    challenge=_verify.challenge,  # else it does not come again: docs, "Authentication"
     code_space="bandwidth",
     hint="callback user and password of the messaging application: any user, the secret as password",
     split=apart,

@@ -197,7 +197,8 @@ class Gateway:
     Two effects are left to the edge, which asks where: `certificate` gives the address of one that the proof needs,
     `confirmation` what to call once a handshake has been proven. Both must know the host. Ask through
     `gateways.certificate_at` and `gateways.confirmation_at`. `consent` are the headers by which a vendor that asks, by
-    OPTIONS, hears that it may post; None where no vendor asks.
+    OPTIONS, hears that it may post; None where no vendor asks. `challenge` asks one for credentials that it does not
+    show unasked; it is None, or gives None, where there is nothing to ask for.
     """
 
     name: str
@@ -217,5 +218,6 @@ class Gateway:
     certificate: Callable[[Callback, Link], str | None] | None = None
     confirmation: Callable[[Callback], str | None] | None = None
     consent: Callable[[Callback], Mapping[str, str]] | None = None
+    challenge: Callable[[Callback], str | None] | None = None
     sign: Callable[[Callback, str, Link], Callback | None] | None = None
     inquiry: Inquiry | None = None

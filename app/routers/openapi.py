@@ -184,7 +184,11 @@ def _callback(method: str, *, account: bool) -> Document:
     committed = "Committed: the body is what this vendor expects; of `custom` the status is, too, as its settings say"
     taken = {"description": committed, "headers": _UNREAD,
              "content": {"text/plain": {"schema": {"type": "string"}}, JSON: {"schema": {}}}}  # fmt: skip
-    refused = {"403": "The callback does not prove its origin", "404": "No such gateway, or it is not configured"}
+    refused = {
+        "401": "The callback shows no credentials, of a vendor that shows them when asked (bandwidth)",
+        "403": "The callback does not prove its origin",
+        "404": "No such gateway, or it is not configured",
+    }
     operation = {
         "operationId": f"{method}Receipts{'OfAccount' if account else ''}",
         "tags": ["receipts"],
@@ -203,6 +207,7 @@ def _consent(*, account: bool) -> Document:
     """The handshake of CloudEvents: its parameters are those of the call that it asks for."""
     asked = _callback("options", account=account)
     asking = [name for name, gateway in GATEWAYS.items() if gateway.consent]
+    del asked["responses"]["401"]
     asked["parameters"][0] = _text("gateway", "path", "Which vendor asks", *asking, enum=asking)
     origin = {"type": "string", "example": "eventgrid.azure.net"}
     asked["parameters"].append({
@@ -295,7 +300,7 @@ def _complete(path: str, operation: Document) -> None:
     declared = {int(status) for status in responses if int(status) >= HTTPStatus.BAD_REQUEST}
     for status in sorted(declared | set(_errors(path, operation))):
         said = responses.get(str(status), {}).get("description") if status != _BY_FASTAPI else None
-        responses[str(status)] = _problem(status, said)
+        responses[str(status)] = _problem(status, said, said if status == HTTPStatus.UNAUTHORIZED else None)
     if name := _scope(operation):
         lacks = _problem(403, f"The key lacks the scope `{name}`, which this call needs", lacking(name))
         responses["403"] = lacks | {"headers": _CHALLENGE}
