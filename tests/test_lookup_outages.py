@@ -85,6 +85,35 @@ async def test_nobody_is_opted_out_by_an_outage_and_no_step_is_lost(start: Start
             assert await service.sql("SELECT kind FROM alarms WHERE cleared_at IS NULL") == []
 
 
+async def standing(service: Service) -> list[tuple[str, ...]]:
+    return await service.sql("SELECT kind FROM alarms WHERE cleared_at IS NULL")
+
+
+async def test_what_an_earlier_answer_decides_ends_no_outage(start: Start) -> None:
+    async with answering(says("T-Mobile USA, Inc.", ported="Y")) as provider:
+        async with start(lookup=provider.settings()) as service:
+            await receipt(service, "345")
+            await looked_up(service)
+            provider.says = lambda _: Reply(b"", 503)
+            await receipt(service, "345", "+15555550001")
+            await looked_up(service)
+            calls = provider.calls.total()
+            await receipt(service, "345", message="m2")
+            await looked_up(service)
+            assert provider.calls.total() == calls
+            assert await standing(service) == [("lookup_outage",)]
+
+
+async def test_an_outage_that_one_process_met_ends_when_another_one_hears_an_answer(start: Start) -> None:
+    async with answering(lambda _: Reply(b"", 503)) as bad, answering(says("T-Mobile USA, Inc.")) as good:
+        async with start(lookup=bad.settings()) as one, start(lookup=good.settings()) as two:
+            for _ in range(2):  # a second outage as well
+                assert (await one.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "provider_error"
+                assert await standing(one) == [("lookup_outage",)]
+                assert (await two.client.post("/v1/numbers/+15555550001/lookup")).json()["outcome"] == "ok"
+                assert await standing(two) == []
+
+
 async def test_what_a_provider_asks_us_to_wait_is_waited_and_then_asked_again(start: Start) -> None:
     replies = iter([Reply(b"{}", 429, {"retry-after": "1"}), Reply(b"{}", 502)])
     async with answering(lambda number: next(replies, Reply(telnyx(number, "T-Mobile USA", ported="Y")))) as provider:

@@ -33,7 +33,6 @@ class Commits:
         self._plan = plan
         self._done: list[Done] = []
         self._some = asyncio.Event()
-        self._alarmed = True
 
     async def outcomes(self, done: Sequence[Done]) -> list[Outcome]:
         """Have these committed. Raises Busy when nothing can be written."""
@@ -107,10 +106,9 @@ class Commits:
         return again, done, early
 
     async def _alarms(self, db: Connection, settled: Collection[Settled], now: datetime) -> None:
+        """An answer ends them, whichever process raised them; one that was kept from before does not."""
         raised = Counter(alarm for one in settled for alarm in one.alarms)
         if raised:
-            self._alarmed = True
             await store.alarm(db, dict(sorted(raised.items())), now)
-        elif self._alarmed and any(one.waits is None for one in settled):
-            self._alarmed = False
+        elif any(one.keep and one.waits is None for one in settled):
             await store.clear_alarms(db, ALARMS, now)
