@@ -412,14 +412,37 @@ async def test_an_alarm_is_over_when_nothing_raised_it_for_a_week_but_where_it_w
     assert await service.sql(STANDING) == [(kind, kind) for kind in ("lookup_stopped", "quarantine", "unknown_code")]
 
 
+KNOWN_LATER = """
+INSERT INTO unknown_words (gateway, account, kind, space, word, status, first_at, last_at, count)
+VALUES ('native', '', 'code', 'openmarket', '3041', 'undeliverable', now(), now(), 1)
+"""
+
+
 async def test_a_code_that_the_tables_have_by_now_raises_no_alarm_since_the_start(start: Start) -> None:
     async with start() as service:
-        for key in ("kannel/openmarket/3041", "custom/mine/eu/openmarket/600700", "native/600700", "native"):
-            await raised(service, "unknown_code", key, 1)
-        await raised(service, "same_code_again", "native/openmarket/3041", 1)
+        await service.sql(KNOWN_LATER)
+        for kind in ("unknown_code", "same_code_again"):
+            await raised(service, kind, "native/openmarket/3041", 1)
+        await unmapped(service, "3/41")
     async with start() as service:
-        assert await service.sql(STANDING) == [
-            ("same_code_again", "native/openmarket/3041"),
-            ("unknown_code", "custom/mine/eu/openmarket/600700"), ("unknown_code", "native"),
-            ("unknown_code", "native/600700"),
-        ]  # fmt: skip
+        standing = [("same_code_again", "native/openmarket/3041"), ("unknown_code", "kannel/3/41")]
+        assert await service.sql(STANDING) == standing
+
+
+async def unmapped(service: Service, code: str) -> None:
+    """A failure of kannel, of whose codes nothing is said."""
+    receipt = {"st": 2, "id": code, "to": "+15555550100", "a": f"id:1 stat:UNDELIV err:{code}"}
+    assert (await service.client.get("/v1/receipts/kannel", params=receipt)).status_code == 200
+
+
+SAYS_WHOSE = {"gateways": {"kannel": {"code_space": "openmarket", "codes": {"304": "3041"}}}}
+
+
+async def test_a_code_that_the_settings_explain_by_now_is_unknown_no_more(start: Start) -> None:
+    async with start() as service:
+        for code in ("560", "304", "77"):
+            await unmapped(service, code)
+        assert len(await service.sql(STANDING)) == len((await service.get("/v1/codes/unknown"))["items"]) == 3
+    async with start(**SAYS_WHOSE) as service:
+        assert await service.sql(STANDING) == [("unknown_code", "kannel/77")]
+        assert [one["word"] for one in (await service.get("/v1/codes/unknown"))["items"]] == ["77"]

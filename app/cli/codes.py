@@ -124,7 +124,8 @@ def _unknown(gateway: str | None) -> Sequence[Row[Any]]:
     a_gateway(gateway)
 
     async def look(engine: AsyncEngine, settings: Settings) -> Sequence[Row[Any]]:
-        return await reading.unknown_words(engine, meaning_of(settings).catalogue, gateway, 10_000)
+        known = reading.Known(meaning_of(settings).catalogue, settings.links())
+        return await reading.unknown_words(engine, known, gateway, 10_000)
 
     return with_database(look)
 

@@ -39,7 +39,8 @@ async def codes(request: Request, space: str | None = None, _: Reads = None) -> 
 async def unknown_codes(request: Request, gateway: Words = None, limit: Limit = 1_000, _: Reads = None) -> Response:
     """They are kept and counted, and opt nobody out. `sendable codes suggest` prints the rows to add for them."""
     state = request.app.state
-    rows = await reading.unknown_words(state.reads, state.meaning.catalogue, gateway, limit)
+    known = reading.Known(state.meaning.catalogue, state.settings.links())
+    rows = await reading.unknown_words(state.reads, known, gateway, limit)
     return answer({"items": [row._asdict() for row in rows]})
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.catalogue import Catalogue
+from app.models.receipt import Link
 from app.services.connection import Rows, read
 
 # History -----------------------------------------------------------------------------------------------------------
@@ -162,10 +163,37 @@ ORDER BY last_at DESC, gateway, account, kind, space, word
 """)
 
 
-async def unknown_words(engine: AsyncEngine, catalogue: Catalogue, gateway: str | None, limit: int) -> list[Row[Any]]:
-    """Codes and status words that no table knows, the last seen first. What a table knows by now is left out."""
+class Known(NamedTuple):
+    """What the tables know, and what the settings say of each link, by gateway and account: whose codes come by it, and
+    what those really are that it changes.
+    """
+
+    catalogue: Catalogue
+    links: Mapping[tuple[str, str], Link]
+
+    def has(self, code: Row[Any]) -> bool:
+        """Whether a code that nobody knew when it came would be understood now."""
+        link = self.links.get((code.gateway, code.account or "")) or Link(code.gateway)
+        return self.catalogue.find(code.space or link.code_space, link.codes.get(code.word, code.word)) is not None
+
+
+async def unknown_words(engine: AsyncEngine, known: Known, gateway: str | None, limit: int) -> list[Row[Any]]:
+    """Codes and status words that no table knows, the last seen first. What is known by now is left out."""
     rows = await read(engine, _UNKNOWN, {"gateway": gateway})
-    return [row for row in rows if row.kind == "status" or catalogue.find(row.space, row.word) is None][:limit]
+    return [row for row in rows if row.kind == "status" or not known.has(row)][:limit]
+
+
+_ALARMED = text("""
+SELECT a.key, u.gateway, u.account, u.space, u.word FROM alarms a
+JOIN unknown_words u ON u.kind = 'code'
+    AND a.key = concat_ws('/', u.gateway, nullif(u.account, ''), nullif(u.space, ''), u.word)
+WHERE a.kind = 'unknown_code' AND a.cleared_at IS NULL
+""")
+
+
+async def known_by_now(engine: AsyncEngine, known: Known) -> list[str]:
+    """Keys of the alarms of unknown codes that stand for codes which are known by now."""
+    return [row.key for row in await read(engine, _ALARMED) if known.has(row)]
 
 
 # For people --------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from app.models.catalogue import Code
 from app.models.number import Cause, Verdict
 from app.models.phone import sender_id
 from app.models.policy import Policy, Rule
-from app.services import breaker, partitions, quarantine, register, store
+from app.services import breaker, partitions, quarantine, reading, register, store
 from app.services.apply import apply
 from app.services.connection import Connection, is_lost, touched, transaction
 from app.services.lookup import stops
@@ -49,7 +49,7 @@ async def prepare(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> 
     """Before the first request: today's partition must exist, and what is shown must follow the policy in force."""
     await partitions.make_room(engine, settings.receipts_kept, datetime.now(UTC))
     await show_codes(engine, meaning)
-    await end_known(engine, meaning)
+    await end_known(engine, reading.Known(meaning.catalogue, settings.links()))
     await follow_policy(engine, meaning.policy)
 
 
@@ -205,15 +205,12 @@ async def _delete(engine: AsyncEngine, statement: str, oldest: date) -> None:
 
 # Alarms ------------------------------------------------------------------------------------------------------------
 
-_UNKNOWN = "SELECT key FROM alarms WHERE kind = 'unknown_code' AND cleared_at IS NULL"
 
-
-async def end_known(engine: AsyncEngine, meaning: Meaning) -> None:
-    """The alarms of codes that the tables have by now."""
+async def end_known(engine: AsyncEngine, known: reading.Known) -> None:
+    """The alarms of codes that the tables have, or the settings explain, by now."""
+    keys = await reading.known_by_now(engine, known)
     async with transaction(engine) as db:
-        keys = [row["key"] for row in await db.fetch(_UNKNOWN)]
-        known = [key for key in keys if meaning.catalogue.find(*["", *key.split("/")][-2:])]
-        await store.clear_alarms(db, ["unknown_code"], datetime.now(UTC), known)
+        await store.clear_alarms(db, ["unknown_code"], datetime.now(UTC), keys)
 
 
 # The catalogue -----------------------------------------------------------------------------------------------------
