@@ -15,6 +15,7 @@ from typing import Any
 import asyncpg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from structlog.testing import capture_logs
 
 from app.services import intake
 from app.services.connection import ACQUIRE_WITHIN, POOL_SIZE
@@ -215,6 +216,15 @@ async def test_one_receipt_that_the_database_refuses_does_not_fail_its_neighbour
     answers = await asyncio.gather(*(post(service, body) for body in bodies))
     assert [answer.status_code for answer in answers] == [200, 503, 200]
     assert sorted(await service.sql("SELECT message_id FROM receipts")) == [("a",), ("b",)]
+
+
+async def test_the_log_says_what_refused_a_group_and_where(service: Service) -> None:
+    await service.sql("ALTER TABLE receipts ADD CONSTRAINT no_poison CHECK (message_id <> 'poison')")
+    with capture_logs() as lines:
+        assert (await post(service, receipt(message_id="poison"))).status_code == 503
+    (line,) = [line for line in lines if line["event"] == "group not committed"]
+    assert (line["lost"], line["size"], line["error"]) == (False, 1, ["CheckViolationError 23514"])
+    assert line["frames"][0].startswith("services/store/receipts.py:")
 
 
 async def test_a_fault_of_ours_costs_one_group_and_not_all_that_come_after(

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Change
 from app.services.connection import Connection, Rows, connect, driver_of, is_lost, read
+from app.services.logs import error_fields
 from app.services.store import CHANNEL
 
 log = structlog.get_logger(__name__)
@@ -87,7 +88,7 @@ class Feed:
                 self.wake()
                 await lost.wait()
         except Exception as error:  # noqa: BLE001 - whatever it was, listening is tried again
-            log.warning("feed does not hear the database and tries again", error=type(error).__name__)
+            log.warning("feed does not hear the database and tries again", **error_fields(error))
 
     @asynccontextmanager
     async def _listening(self, engine: AsyncEngine) -> AsyncIterator[asyncio.Event]:

@@ -22,6 +22,7 @@ from app.services import metrics, store
 from app.services.arrival import arrival
 from app.services.connection import Busy, Connection, is_lost, transaction
 from app.services.keep import keep
+from app.services.logs import error_fields
 from app.services.meaning import Meaning
 from app.services.store import Kept
 
@@ -96,7 +97,7 @@ class Intake:
                     try:
                         await self._settle(group, answers)
                     except Exception as error:  # noqa: BLE001 - a fault of ours, and the next group has none
-                        log.error("group not settled", size=len(group), error=type(error).__name__)  # noqa: TRY400
+                        log.error("group not settled", size=len(group), **error_fields(error))  # noqa: TRY400
                         _fail(group, Busy())
 
     def stop(self) -> None:
@@ -131,7 +132,7 @@ class Intake:
 
     async def _refused(self, group: list[Batch], error: Exception, answers: asyncio.TaskGroup) -> None:
         lost = is_lost(error)
-        log.warning("group not committed", lost=lost, size=len(group), error=type(error).__name__)
+        log.warning("group not committed", lost=lost, size=len(group), **error_fields(error))
         if isinstance(error, TimeoutError):  # who waited for this group has no time left to wait for another
             group += self._waiting
             self._waiting.clear()

@@ -26,6 +26,7 @@ from app.models.receipt import Broken, Callback, Link, Receipt
 from app.services import metrics
 from app.services.connection import Busy, is_lost, transaction
 from app.services.errands import Errands
+from app.services.logs import error_fields
 from app.services.meaning import Meaning
 from app.services.presented import masked_header, masked_parameter, restored, restored_header
 from app.services.unread import Again, Links, as_kept, commit, tells_a_query
@@ -101,7 +102,7 @@ class Refusals:
             try:
                 await self.write()
             except Exception as error:  # noqa: BLE001 - it is tried again; it must not end
-                log.warning("refused requests are not kept yet", lost=is_lost(error), error=type(error).__name__)
+                log.warning("refused requests are not kept yet", lost=is_lost(error), **error_fields(error))
 
     async def close(self) -> None:
         """Write what still waits, where the database takes it."""

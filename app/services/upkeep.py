@@ -23,6 +23,7 @@ from app.models.policy import Policy, Rule
 from app.services import breaker, partitions, quarantine, reading, register, store
 from app.services.apply import apply
 from app.services.connection import Connection, is_lost, touched, transaction
+from app.services.logs import error_fields
 from app.services.lookup import stops
 from app.services.meaning import Meaning
 
@@ -77,7 +78,7 @@ async def _going_on() -> AsyncIterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 - whatever it was
-        log.warning("upkeep failed and is tried again", lost=is_lost(error), error=type(error).__name__)
+        log.warning("upkeep failed and is tried again", lost=is_lost(error), **error_fields(error))
 
 
 # Lapses ------------------------------------------------------------------------------------------------------------

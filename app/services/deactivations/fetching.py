@@ -96,7 +96,7 @@ class Fetcher:
             except Elsewhere:
                 pass
             except Exception as error:  # noqa: BLE001 - it is tried again; it must not end
-                log.warning("fetching failed and is tried again", lost=is_lost(error), error=type(error).__name__)
+                log.warning("fetching failed and is tried again", lost=is_lost(error), **error_fields(error))
             await asyncio.sleep(EVERY)
 
     async def fetch(self, today: date, tell: Tell = no_one) -> list[Fetched]:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.services import metrics
 from app.services.connection import Busy, is_lost, transaction
+from app.services.logs import error_fields
 from app.services.lookup import claims, stops
 from app.services.lookup.ask import Asker
 from app.services.lookup.budget import Budget
@@ -73,7 +74,7 @@ class Lookups:
                 try:
                     await self._look()
                 except Exception as error:  # noqa: BLE001 - lookups are tried again; they must not end
-                    log.warning("lookups not claimed, tried again", lost=is_lost(error), error=type(error).__name__)
+                    log.warning("lookups not claimed, tried again", lost=is_lost(error), **error_fields(error))
                     await self._pause()
 
     @asynccontextmanager
@@ -98,7 +99,7 @@ class Lookups:
             async with transaction(self._engine) as db:
                 await claims.wake_the_unpaid(db)
         except Exception as error:  # noqa: BLE001 - they are due at midnight anyway
-            log.warning("lookups over the budget were not woken", lost=is_lost(error), error=type(error).__name__)
+            log.warning("lookups over the budget were not woken", lost=is_lost(error), **error_fields(error))
 
     async def _pause(self) -> None:
         if self._stopping:
@@ -171,7 +172,7 @@ class Lookups:
                 self._arrive(outcome.number, outcome)
         except Exception as error:  # noqa: BLE001 - it is made again after its lease
             give_back = isinstance(error, Busy) or is_lost(error)
-            log.warning("lookup not finished", lost=give_back, error=type(error).__name__)
+            log.warning("lookup not finished", lost=give_back, **error_fields(error))
         finally:
             for one in mine:
                 self._arrive(one.number, None)
@@ -194,7 +195,7 @@ class Lookups:
             async with transaction(self._engine) as db:
                 await claims.give_back(db, mine)
         except Exception as error:  # noqa: BLE001 - the lease ends by itself
-            log.warning("claims not given back", lost=is_lost(error), error=type(error).__name__)
+            log.warning("claims not given back", lost=is_lost(error), **error_fields(error))
 
     async def _asked(self, mine: Sequence[Claim], before: Known) -> list[Done]:
         """Answers to these: an earlier one where it still decides, else what the providers say now."""

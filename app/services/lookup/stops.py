@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.models.lookup import Failure
 from app.services import store
 from app.services.connection import Connection, is_lost, transaction
+from app.services.logs import error_fields
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +54,7 @@ async def stop(engine: AsyncEngine, provider: str, config: str, error: Failure) 
             if await db.fetchval(_STOP, provider, config, error, now):
                 await store.alarm(db, {(ALARM, provider): 1}, now)
     except Exception as lost:  # noqa: BLE001 - see above
-        log.warning("a provider's stop was not kept", provider=provider, lost=is_lost(lost), error=type(lost).__name__)
+        log.warning("a provider's stop was not kept", provider=provider, lost=is_lost(lost), **error_fields(lost))
     else:
         log.warning("a lookup provider refuses our account", provider=provider, refused=error)
 
