@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -282,6 +283,16 @@ async def test_an_alarm_counts_up_while_it_stands_and_begins_anew_when_it_comes_
     anew = await raised("m4", "m5")
     assert (anew["count"], anew["cleared"]) == (2, None)
     assert anew["since"] == anew["last_at"] > again["last_at"]
+
+
+async def test_of_what_could_not_be_read_each_time_counts_that_it_came_also_those_of_one_moment(
+    service: Service,
+) -> None:
+    posts = (service.client.post("/v1/receipts/native", content=b"{]") for _ in range(8))
+    assert {answer.headers["sendable-unread"] for answer in await asyncio.gather(*posts)} == {"1"}
+    await service.client.post("/v1/receipts/native", content=b"{]")
+    (item,) = (await service.get("/v1/unread"))["items"]
+    assert item["times"] == 9
 
 
 async def test_what_could_not_be_read_is_listed_and_given_back_byte_for_byte(service: Service) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -25,15 +26,18 @@ class Kept(NamedTuple):
 
 
 _KEEP_UNREAD = """
-INSERT INTO unread AS u (digest, gateway, account, reason, method, headers, query, body, first_at, last_at)
-SELECT *, $9, $9 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::jsonb[], $7::text[],
-    $8::bytea[]) AS v (d) ORDER BY d
-ON CONFLICT (digest) DO UPDATE SET times = u.times + 1, last_at = excluded.last_at
+INSERT INTO unread AS u (digest, gateway, account, reason, method, headers, query, body, times, first_at, last_at)
+SELECT *, $10, $10 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::jsonb[], $7::text[],
+    $8::bytea[], $9::int[]) AS v (d) ORDER BY d
+ON CONFLICT (digest) DO UPDATE SET times = u.times + excluded.times, last_at = excluded.last_at
 """
 
 
-async def keep_unread(db: Connection, kept: Iterable[Kept], now: datetime) -> None:
-    if rows := {one.digest: one for one in kept}.values():
+async def keep_unread(db: Connection, kept: Sequence[Kept], now: datetime) -> None:
+    """Each once, and how often it came."""
+    if kept:
+        times = Counter(one.digest for one in kept)
+        rows = [(*one, times[digest]) for digest, one in {one.digest: one for one in kept}.items()]
         await db.execute(_KEEP_UNREAD, *columns(rows), now)
 
 
