@@ -495,6 +495,23 @@ async def test_an_alarm_that_stands_is_wrong_and_one_that_is_cleared_is_not(serv
     assert wrong(await examined(database_url)) == []
 
 
+MANY = """
+INSERT INTO alarms (kind, key, since, last_at, count)
+SELECT 'unknown_code', 'custom/acme/' || n, now(), now() + make_interval(secs => n), 1 FROM generate_series(1, 1000) n
+"""
+
+
+async def test_of_a_thousand_alarms_of_one_kind_the_newest_are_told_and_all_are_counted(service, database_url):
+    await service.sql(MANY)
+    await service.client.post("/v1/receipts/native", json=DEACTIVATED | {"code": "331"})
+    assert (await metrics(service))["sendable_alarms"] == [
+        ({"kind": "unknown_code"}, 1000), ({"kind": "account_error"}, 1),
+    ]  # fmt: skip
+    told = [finding.says.partition(": ")[0] for finding in wrong(await examined(database_url))]
+    newest = sorted(f"unknown_code custom/acme/{n}" for n in range(981, 1001))
+    assert told == [*newest, "account_error native/openmarket/331", "980 more of the kind unknown_code stand"]
+
+
 async def test_what_waits_for_a_person_is_noted(service, database_url):
     await service.client.post("/v1/receipts/native", json=DEACTIVATED | {"code": "345"})
     await service.client.post("/v1/receipts/native", content=b"[")

@@ -412,6 +412,15 @@ async def test_an_alarm_is_over_when_nothing_raised_it_for_a_week_but_where_it_w
     assert await service.sql(STANDING) == [(kind, kind) for kind in ("lookup_stopped", "quarantine", "unknown_code")]
 
 
+async def test_an_alarm_that_has_been_over_for_90_days_is_forgotten(service: Service) -> None:
+    over = "UPDATE alarms SET cleared_at = now() - make_interval(days => :days) WHERE key = :key"
+    for key, days in (("stands", None), ("newer", 89), ("older", 91)):
+        await raised(service, "unknown_code", key, 1)
+        await service.sql(over, key=key, days=days)
+    await upkeep.keep_house(service.app.state.engine, service.app.state.settings, datetime.now(UTC))
+    assert await service.sql("SELECT key FROM alarms ORDER BY key") == [("newer",), ("stands",)]
+
+
 KNOWN_LATER = """
 INSERT INTO unknown_words (gateway, account, kind, space, word, status, first_at, last_at, count)
 VALUES ('native', '', 'code', 'openmarket', '3041', 'undeliverable', now(), now(), 1)

@@ -111,7 +111,7 @@ def _waiting(registry: CollectorRegistry, now: Standing) -> None:
     )
     alarms = Gauge("sendable_alarms", "Alarms standing", ["kind"], registry=registry)
     for row in now.alarms:
-        alarms.labels(row.kind).inc()
+        alarms.labels(row.kind).set(row.standing)
 
 
 def _json(body: dict[str, Any]) -> Response:

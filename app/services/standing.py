@@ -17,9 +17,15 @@ _LOOKUPS = text("""
 SELECT count(*) AS total, extract(epoch FROM clock_timestamp() - min(due_at))::float8 AS oldest
 FROM lookups WHERE due_at <= statement_timestamp()
 """)
-_ALARMS = text("""
-SELECT kind, key, since, count FROM alarms WHERE cleared_at IS NULL ORDER BY since, kind, key
-""")
+ALARMS_TOLD = 20
+"""Of each kind, the newest: a code that is read from the wrong place raises one with each receipt."""
+_ALARMS = text(f"""
+SELECT kind, key, since, count, standing FROM (
+    SELECT *, count(*) OVER (PARTITION BY kind) AS standing,
+           row_number() OVER (PARTITION BY kind ORDER BY last_at DESC, key) AS place
+    FROM alarms WHERE cleared_at IS NULL) AS alarms
+WHERE place <= {ALARMS_TOLD} ORDER BY since, kind, key
+""")  # noqa: S608 - a constant of this file
 _STOPS = text("SELECT provider, error, min(since) AS since FROM lookup_stops GROUP BY 1, 2 ORDER BY 1, 2")
 _UNREAD = text("""
 SELECT gateway, count(*) AS total, extract(epoch FROM clock_timestamp() - min(first_at))::float8 AS oldest
@@ -39,7 +45,9 @@ Rows = Sequence[Row[Any]]
 
 
 class Standing(NamedTuple):
-    """Rows of counts; `oldest` is an age in seconds, None where nothing waits. Alarms one by one, oldest first."""
+    """Rows of counts; `oldest` is an age in seconds, None where nothing waits. Alarms one by one, oldest first, and how
+    many of their kind are `standing`.
+    """
 
     held: Rows
     lookups: Row[Any]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -10,18 +10,15 @@ from app.config import Settings
 from app.services.doctor import lookups
 from app.services.doctor.finding import Finding, age
 from app.services.lookup import stops
-from app.services.standing import standing
+from app.services.standing import ALARMS_TOLD, Rows, standing
 
 
 async def of_what_waits(engine: AsyncEngine, settings: Settings) -> AsyncIterator[Finding]:
     now = await standing(engine)
     for finding in lookups.of_database(now, settings.lookup, await lookups.seen(engine)):
         yield finding
-    for alarm in now.alarms:
-        if alarm.kind == stops.ALARM:
-            continue  # told above
-        says = f"{alarm.kind} {alarm.key}: {alarm.count} times since {alarm.since:%Y-%m-%d %H:%M} UTC"
-        yield Finding("wrong", "alarm", says, _MENDS.get(alarm.kind, "look into it"))
+    for finding in _alarms(now.alarms):
+        yield finding
     if now.quarantines.total:
         events = "mass event waits" if now.quarantines.total == 1 else "mass events wait"
         says = f"{now.quarantines.total} {events}, with {now.quarantines.numbers} numbers"
@@ -43,6 +40,20 @@ async def of_what_waits(engine: AsyncEngine, settings: Settings) -> AsyncIterato
         oldest = age(now.unnamed.oldest)
         says = f"{now.unnamed.total} wait for the register to name their number, the oldest for {oldest}"
         yield Finding("note", "receipts", says, "post what is sent to /v1/messages")
+
+
+def _alarms(alarms: Rows) -> Iterator[Finding]:
+    more = {}
+    for alarm in alarms:
+        if alarm.kind == stops.ALARM:
+            continue  # told above
+        says = f"{alarm.kind} {alarm.key}: {alarm.count} times since {alarm.since:%Y-%m-%d %H:%M} UTC"
+        yield Finding("wrong", "alarm", says, _MENDS.get(alarm.kind, "look into it"))
+        more[alarm.kind] = alarm.standing - ALARMS_TOLD
+    for kind, many in more.items():
+        if many > 0:
+            mend = "see `GET /v1/alarms`; where each receipt brings one, its code is read from the wrong place"
+            yield Finding("wrong", "alarm", f"{many} more of the kind {kind} stand", mend)
 
 
 _BY_HAND = "see `sendable held list`; release them or opt them out"
