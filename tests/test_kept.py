@@ -20,7 +20,7 @@ from sqlalchemy import text
 
 from app.gateways import GATEWAYS, _verify
 from app.models.receipt import Callback, Link
-from app.services import refused, unread
+from app.services import metrics, refused, unread
 from app.services.connection import connect
 from tests.conftest import Service, Start
 from tests.locks import waiting
@@ -542,7 +542,9 @@ async def test_a_copied_request_is_answered_as_success_and_changes_nothing(
             return answer
 
         await send(one, "n1")
+        before = metrics.DUPLICATES._value.get()
         await asyncio.gather(*(send(service, "n1") for service in (one, other) for _ in range(5)))
+        assert metrics.DUPLICATES._value.get() == before + 10
         assert await one.sql("SELECT times FROM unread") == [(1,)]
         await send(other, "n2")
         assert await one.sql("SELECT times FROM unread") == [(2,)]

@@ -181,6 +181,15 @@ async def test_metrics_count_each_provider_by_itself(start: Start) -> None:
     assert after["sendable_lookup_budget_left"] == 0.96
 
 
+async def test_a_budget_that_was_cut_below_what_is_spent_leaves_nothing(start: Start) -> None:
+    async with start(lookup={"providers": ["demo"], "budget_per_day": "1"}) as service:
+        await service.sql("INSERT INTO lookup_days SELECT (now() AT TIME ZONE 'UTC')::date, 1.25")
+        lines = (await service.client.get("/metrics")).text.splitlines()
+        assert [line for line in lines if line.startswith("sendable_lookup_budget_left")] == [
+            "sendable_lookup_budget_left 0.0"
+        ]
+
+
 # Stopped ------------------------------------------------------------------------------------------------------------
 
 REFUSED = {"auth": Reply(b'{"errors": [{"code": "10009"}]}', 401), "quota": Reply(b'{"errors": []}', 402)}

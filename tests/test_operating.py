@@ -161,6 +161,7 @@ mass AS (INSERT INTO quarantines (key, gateway, code_space, code, sender, carrie
     RETURNING id, decision),
 hits AS (INSERT INTO breaker_hits (key, number, at, quarantine)
     SELECT 'key', '+1555000400' || id % 10, now(), id FROM mass WHERE decision IS NULL
+    UNION ALL SELECT 'other key', '+1555000400' || id % 10, now(), id FROM mass WHERE decision IS NULL
     UNION ALL SELECT 'key', '+15550005000', now(), NULL)
 INSERT INTO refused (gateway, account, arrived_at, method, url, headers, query, body, salt)
 SELECT 'native', '', timestamptz '2026-11-20' + make_interval(hours => n), 'POST', '', '{}', '', '', ''

@@ -68,7 +68,7 @@ async def metrics(request: Request, _: Annotated[None, Security(scope("metrics:r
         _providers(registry, state, {row.provider for row in now.stops})
         if left is not None:
             Gauge("sendable_lookup_budget_left", "What lookups may still cost today", registry=registry).set(
-                float(left)
+                max(float(left), 0)
             )
     body = generate_latest(REGISTRY) + generate_latest(registry)
     return Response(body, headers=NO_STORE, media_type=CONTENT_TYPE_LATEST)

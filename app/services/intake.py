@@ -162,13 +162,13 @@ def _fail(group: list[Batch], error: Exception) -> None:
 
 async def take(engine: AsyncEngine, group: Sequence[Batch], meaning: Meaning) -> None:
     """Commit everything a group brought and everything that follows from it, in a fixed number of statements."""
-    now = datetime.now(UTC)
+    now, came = datetime.now(UTC), sum(len(batch.receipts) for batch in group)
     async with transaction(engine) as db:
         if any(batch.nonce for batch in group):
             group = await _without_copies(db, group, now)
         arrivals = [arrival(r, batch.arrived, meaning) for batch in group for r in batch.receipts]
         taken, _ = await keep(db, arrivals, [kept for batch in group for kept in batch.unread], meaning, now)
-    metrics.taken(taken, len(arrivals) - len(taken))
+    metrics.taken(taken, came - len(taken))
 
 
 async def _without_copies(db: Connection, group: Sequence[Batch], now: datetime) -> list[Batch]:

@@ -36,7 +36,8 @@ _UNNAMED = text("""
 SELECT count(*) AS total, extract(epoch FROM clock_timestamp() - min(received_at))::float8 AS oldest FROM unnamed
 """)
 _QUARANTINES = text("""
-SELECT count(*) AS total, (SELECT count(*) FROM breaker_hits WHERE quarantine IS NOT NULL) AS numbers,
+SELECT count(*) AS total, (SELECT count(*) FROM (
+           SELECT DISTINCT number FROM breaker_hits WHERE quarantine IS NOT NULL) AS apart) AS numbers,
        extract(epoch FROM clock_timestamp() - min(opened_at))::float8 AS oldest
 FROM quarantines WHERE decision IS NULL
 """)
