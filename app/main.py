@@ -31,7 +31,7 @@ from app.routers import (
     unread,
 )
 from app.routers.front import FrontedApp
-from app.services import keys, migrate, upkeep
+from app.services import keys, metrics, migrate, upkeep
 from app.services.connection import connect
 from app.services.deactivations.fetching import Fetcher
 from app.services.deactivations.transport import Transport
@@ -68,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
                      redoc_url=None, redirect_slashes=False, telemetry=_NO_TRACES)  # fmt: skip
     app.state.settings, app.state.meaning, app.state.links = settings, parts.meaning, parts.links
     app.state.gateways, app.state.guard, app.state.errands = parts.meaning.gateways, guard_of(settings), Errands()
+    metrics.begin(gateway for gateway, _ in parts.links)
     problems.install(app)
     app.router.routes[:0] = [*receipts.routes, *numbers.routes]
     for router in (

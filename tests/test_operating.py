@@ -134,6 +134,18 @@ def taken(found) -> float:
     return sum(value for labels, value in found.get("sendable_receipts_total", ()) if labels == kind)
 
 
+EARLY = {"reads": "query", "fields": {"message_id": "id", "status": "state"}, "statuses": {"ok": "delivered"}}
+FROM_THE_START = ("unread", "inbound", "unknown_codes", "forged")
+
+
+async def test_what_has_not_happened_yet_is_there_as_none_so_that_a_rate_sees_the_first(start):
+    async with start(gateways={"custom": {"early": EARLY}}) as service:
+        found = await metrics(service)
+    for name in FROM_THE_START:
+        assert ({"gateway": "custom/early"}, 0) in found[f"sendable_{name}_total"]
+    assert {labels["what"] for labels, _ in found["sendable_busy_total"]} == {"receipts", "api"}
+
+
 async def test_due_lookups_are_told_with_the_age_of_the_oldest(start):
     async with start(lookup={}) as service:
         body = DEACTIVATED | {"message_id": "m4", "number": "+15550002224", "code": "345"}

@@ -21,9 +21,9 @@ INBOUND = Counter(
 )
 UNKNOWN_CODES = Counter("sendable_unknown_codes_total", "Failures whose code is in no table", ["gateway"])
 FORGED = Counter("sendable_forged_total", "Callbacks that did not prove their origin", ["gateway"])
-BUSY = Counter("sendable_busy_total", "Requests answered 503", ["what"])
-GROUP_SIZE = Histogram("sendable_group_receipts", "Receipts in one commit", buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500,
-                                                                                     1000, 2000))  # fmt: skip
+BUSY = Counter("sendable_busy_total", "Requests answered 503: nothing could be read or written", ["what"])
+GROUP_SIZE = Histogram("sendable_group_receipts", "Receipts in one commit, and what could not be read",
+                       buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000))  # fmt: skip
 COMMIT_SECONDS = Histogram("sendable_commit_seconds", "Seconds that one group's transaction took")
 
 LOOKUPS = Counter("sendable_lookups_total", "Answers of lookup providers, by number", ["provider", "outcome"])
@@ -32,6 +32,15 @@ LOOKUP_SECONDS = Histogram("sendable_lookup_seconds", "Seconds that a provider t
                            buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30))  # fmt: skip
 LOOKUP_SPEND = Counter("sendable_lookup_spend_total", "What lookups have cost, or may have cost", ["provider"])
 LOOKUP_HITS = Counter("sendable_lookup_cache_hits_total", "Lookups that an earlier answer has decided")
+
+
+def begin(gateways: Iterable[str]) -> None:
+    """Tell what has not happened yet as none: a `rate` does not see what comes together with its series."""
+    for what in ("receipts", "api"):
+        BUSY.labels(what)
+    for gateway in gateways:
+        for counter in (UNREAD, INBOUND, UNKNOWN_CODES, FORGED):
+            counter.labels(gateway)
 
 
 def asked(provider: str, said: Iterable[Found | Failed], seconds: float) -> None:
