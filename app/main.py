@@ -11,6 +11,7 @@ from fastapi.telemetry import TelemetryConfig
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.config import Settings
+from app.lookups import PROVIDERS
 from app.routers import (
     codes,
     consent,
@@ -95,7 +96,7 @@ async def _running(app: FastAPI, url: str, settings: Settings, parts: Parts) -> 
     refused_engine = connect(url, pool=1)  # its own as well: whoever floods us with forgeries takes none from receipts
     refusals = app.state.refusals = Refusals(refused_engine)
     await upkeep.prepare(engine, settings, meaning)
-    await stops.lift(lookup_engine, *(source.provider.name for source in plan.sources))
+    await stops.lift(lookup_engine, *PROVIDERS)  # of those too that the settings name no more
     if settings.first_key:
         await keys.keep_first(engine, settings.first_key.get_secret_value())
     committing = asyncio.create_task(intake.run())

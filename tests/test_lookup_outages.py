@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -240,6 +241,16 @@ async def test_a_restart_or_another_key_lifts_a_stop(start: Start) -> None:
                 assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "ok"
             await service.sql("INSERT INTO lookup_stops SELECT 'telnyx', 'other', 'auth', now()")
             assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "ok"
+            assert gauge((await service.client.get("/metrics")).text, "sendable_lookup_stopped") == "0.0"
+
+
+@pytest.mark.parametrize("others", [{}, {"lookup": {"providers": ["demo"]}}])
+async def test_a_start_without_a_provider_ends_its_stop_and_the_alarm(start: Start, others: dict[str, Any]) -> None:
+    async with answering(lambda _: REFUSED["auth"]) as bad, start(lookup=bad.settings()) as service:
+        assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()["outcome"] == "auth"
+    async with start(**others) as service:
+        assert await service.sql("SELECT 1 FROM lookup_stops") == []
+        assert ("lookup_stopped",) not in await standing(service)
 
 
 async def test_only_a_provider_that_is_one_can_be_resumed(service: Service) -> None:

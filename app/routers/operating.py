@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 from typing import Annotated, Any
 
 import orjson
@@ -65,7 +64,7 @@ async def metrics(request: Request, _: Annotated[None, Security(scope("metrics:r
     Gauge("sendable_database_up", "Whether the database answered this scrape", registry=registry).set(up)
     if now:
         _waiting(registry, now)
-        _providers(registry, state, {row.provider for row in now.stops})
+        _providers(registry, state)
         if left is not None:
             Gauge("sendable_lookup_budget_left", "What lookups may still cost today", registry=registry).set(
                 max(float(left), 0)
@@ -81,13 +80,13 @@ def _process(registry: CollectorRegistry, state: Any) -> None:  # noqa: ANN401 -
     Gauge("sendable_pool_in_use", "Connections in use", registry=registry).set(pool.checkedout())
 
 
-def _providers(registry: CollectorRegistry, state: Any, stopped: Collection[str]) -> None:  # noqa: ANN401 - as above
+def _providers(registry: CollectorRegistry, state: Any) -> None:  # noqa: ANN401 - as above
     stops = Gauge("sendable_lookup_stopped", "Whether a provider refuses our account, and is asked no more",
                   ["provider"], registry=registry)  # fmt: skip
     rests = Gauge("sendable_lookup_resting", "Whether this process leaves a provider alone that fails", ["provider"],
                   registry=registry)  # fmt: skip
     for asker in state.lookups.panel.askers:
-        stops.labels(asker.name).set(asker.name in stopped)
+        stops.labels(asker.name).set(asker.breaker.stopped is not None)
         rests.labels(asker.name).set(asker.breaker.rests_now())
 
 
