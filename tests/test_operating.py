@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from app.catalogue.policy import load_policy
 from app.config import Settings
 from app.routers import operating
 from app.routers.access import AccessLog
@@ -22,6 +23,7 @@ from app.services.doctor import database as server
 from app.services.doctor import left_open
 from app.services.doctor import settings as told
 from app.services.doctor.finding import Finding
+from app.services.doctor.waiting import _MENDS
 from app.services.migrate import head
 from tests.running import sendable
 
@@ -597,8 +599,11 @@ async def test_a_provider_that_only_fails_is_wrong_and_one_that_answered_once_is
 LOGGING = {
     "log_statement": "none", "log_min_duration_statement": "-1", "log_parameter_max_length": "-1",
     "log_parameter_max_length_on_error": "0", "log_error_verbosity": "terse",
+    "log_min_duration_sample": "-1", "log_transaction_sample_rate": "0",
 }  # fmt: skip
 NUMBERS_IN_THE_LOG = {
+    "log_parameter_max_length =  0": {"log_transaction_sample_rate": "0.01"},
+    "log_parameter_max_length  =  0": {"log_min_duration_sample": "100"},
     "log_parameter_max_length = 0": {"log_statement": "all"},
     "log_parameter_max_length  = 0": {"log_min_duration_statement": "200"},
     "log_parameter_max_length_on_error = 0": {"log_parameter_max_length_on_error": "-1"},
@@ -610,7 +615,7 @@ NUMBERS_IN_THE_LOG = {
 @pytest.mark.parametrize(("mend", "shown"), NUMBERS_IN_THE_LOG.items())
 def test_settings_by_which_postgres_writes_numbers_are_wrong(mend, shown):
     (finding,) = server._logging(LOGGING | shown)
-    assert (finding.level, finding.mend) == ("wrong", f"set {mend.replace('  ', ' ')}")
+    assert (finding.level, finding.mend) == ("wrong", f"set {' '.join(mend.split())}")
 
 
 def test_settings_by_which_postgres_writes_no_number_are_fine():
@@ -627,6 +632,11 @@ def test_postgres_as_it_is_delivered_may_quote_a_number_in_an_error():
 def test_a_database_that_may_lose_commits_is_wrong(setting):
     (finding,) = server._durable({setting: "off"})
     assert finding.mend == f"set {setting} = on"
+
+
+def test_each_alarm_that_a_rule_can_raise_says_how_it_is_mended():
+    raising = {reason for reason, rule in load_policy().rules.items() if rule.alarm}
+    assert raising <= _MENDS.keys(), raising - _MENDS.keys()
 
 
 def test_the_operators_page_names_every_finding_of_the_doctor():

@@ -82,9 +82,9 @@ async def _encoding(db: AsyncConnection) -> list[Finding]:
 _SHOWN = text("SELECT name, setting FROM pg_settings WHERE name = ANY(CAST(:names AS text[]))")
 _DURABLE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 _LOGGING = (
-    "log_statement", "log_min_duration_statement", "log_parameter_max_length", "log_parameter_max_length_on_error",
-    "log_error_verbosity", "auto_explain.log_min_duration", "auto_explain.log_parameter_max_length",
-    "pgaudit.log_parameter",
+    "log_statement", "log_min_duration_statement", "log_min_duration_sample", "log_transaction_sample_rate",
+    "log_parameter_max_length", "log_parameter_max_length_on_error", "log_error_verbosity",
+    "auto_explain.log_min_duration", "auto_explain.log_parameter_max_length", "pgaudit.log_parameter",
 )  # fmt: skip
 
 
@@ -100,11 +100,15 @@ def _durable(shown: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding("wrong", "database", says, f"set {name} = on")
 
 
+_NO_STATEMENTS = {"log_statement": "none", "log_min_duration_statement": "-1", "log_min_duration_sample": "-1",
+                  "log_transaction_sample_rate": "0"}  # fmt: skip
+"""Settings by which no statement is logged, and so no value of its parameters."""
+
+
 def _logging(shown: Mapping[str, str]) -> Iterator[Finding]:
     """Which settings make PostgreSQL write what we sent into its log: parameters, and the DETAIL of errors."""
     bad = []
-    statements = shown["log_statement"] != "none" or shown["log_min_duration_statement"] != "-1"
-    if statements and shown["log_parameter_max_length"] != "0":
+    if any(shown[name] != off for name, off in _NO_STATEMENTS.items()) and shown["log_parameter_max_length"] != "0":
         bad.append("log_parameter_max_length = 0")
     if shown["log_parameter_max_length_on_error"] != "0":
         bad.append("log_parameter_max_length_on_error = 0")

@@ -60,17 +60,24 @@ _BY_HAND = "see `sendable held list`; release them or opt them out"
 _WAITS = {
     "no_lookup_provider": f"name a provider under [lookup], or {_BY_HAND}",
     "lookup": "the timetable goes on by itself; `lookups` above says when it does not",
-    "budget": "raise the budget under [lookup]",
+    "budget": "raise the budget under [lookup] and restart",
     "sender": f"post what is sent to /v1/messages, set `sender` for the gateway, or {_BY_HAND}",
 }
 _MENDS = {
-    "lookup_outage": "it ends when a provider answers; `lookups` above says which ones fail",
-    "lookup_budget": "raise the budget under [lookup], or wait for the next day",
+    "lookup_outage": "ask the providers that it names, or name another one behind them; it ends when one answers",
+    "lookup_budget": "raise the budget under [lookup] and restart, or wait for the next day",
     "lookup_undecided": _BY_HAND,
     "same_code_again": "these numbers are in service and not reached: ask the gateway why",
-    "unknown_code": "find out what it means, and add it to the gateway's code table or `codes`",
+    "unknown_code": "find out what it means; `sendable codes suggest` says where to add it",
     "feed_failed": "look at what `sendable fetch deactivations` says, and at the feed's keys in the settings",
     "feed_guard": "look at what `sendable fetch deactivations` says, and add `--yes` if it is meant",
     "quarantine": "see `sendable quarantine list`; if the receipts are right release it, else discard it",
     "network_not_covered": "ask for this network to be added to the account, or send by another gateway",
+    "no_route": "ask the gateway for a route to these numbers, or send by another one",
+    "account_error": "mend the login, the rights or the limits of the account at this gateway",
+    "billing": "pay this gateway's bill, or mend what is charged to the person",
+    "request_error": "mend what the sending system asks of this gateway",
+    "invalid_sender": "mend the sender that the sending system names, or have the gateway take it",
+    "sender_not_registered": "have the sender registered or verified, as its network asks",
+    "stale_carrier": "let the sending system ask anew for the carriers that it names: these are out of date",
 }
