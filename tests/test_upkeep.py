@@ -269,6 +269,11 @@ async def test_a_clock_that_is_years_ahead_of_the_databases_deletes_nothing(serv
 YEARS = 5 * 365
 KEPT = {
     "unnamed": (14, "gateway, account, message_id, key, receipt, received_at", "'', '', '', gen_random_uuid(), '{}'"),
+    "refused": (
+        90,
+        "gateway, account, method, url, headers, query, body, salt, arrived_at",
+        "'', '', '', '', '{}', '', '', ''",
+    ),
     "changes": (YEARS, "number, kind, cause, occurred_at, committed_at", "'', 'number.state', '{}', now()"),
     "lookup_answers": (YEARS, "number, provider, outcome, detail, price, config, asked_at", "'', '', 'ok', '', 0, ''"),
     "rnd_checks": (YEARS, "number, consented_on, via, asked_at", "'', '2020-01-01', 'api'"),

@@ -223,7 +223,7 @@ def replay(ids: Ids = None, gateway: Gateway = None, *, all_: All = False, json:
 def reverify(gateway: Gateway = None, *, json: Json = False) -> None:
     """After a secret was mended: apply the refused requests that are authentic by it, once.
 
-    The newest 10,000 of each gateway are kept for this.
+    The newest 10,000 of each gateway are kept for this, as long as receipts are.
     """
     a_gateway(gateway)
 

@@ -267,8 +267,8 @@ unread = Table(
     Column("times", Integer, nullable=False, server_default=text("1")),
 )
 
-# Requests that did not prove their origin, the newest 10,000 of each gateway: proven again once a secret is mended.
-# What they presented as a secret is a salted digest in `headers` and `query`.
+# Requests that did not prove their origin, the newest 10,000 of each gateway, as long as receipts: proven again once a
+# secret is mended. What they presented as a secret is a salted digest in `headers` and `query`.
 refused = Table(
     "refused",
     metadata,

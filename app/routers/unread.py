@@ -83,7 +83,7 @@ async def reverify(request: Request, choice: OfGateway, _: Admin = None) -> Resp
     """After a secret was mended: those that are authentic by the secrets of now are applied, once. A signed time is
     held against the moment when they came.
 
-    The newest 10,000 of each gateway are kept.
+    The newest 10,000 of each gateway are kept, as long as receipts are.
     """
     state = request.app.state
     found = await refused.reverify(state.engine, state.meaning, state.links, choice.gateway, errands=state.errands)

@@ -183,6 +183,7 @@ async def keep_house(engine: AsyncEngine, settings: Settings, now: datetime) -> 
         ("changes", "committed_at", history),
         ("unknown_words", "last_at", now - WORDS_KEPT),
         ("alarms", "cleared_at", now - WORDS_KEPT),
+        ("refused", "arrived_at", now - settings.receipts_kept),
         ("lookup_answers", "asked_at", history),
         ("breaker_windows", "starts", now - WINDOWS_KEPT),
         ("lookup_spend", "day", (now - SPEND_KEPT).date()),
