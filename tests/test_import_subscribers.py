@@ -330,6 +330,16 @@ async def test_a_file_that_is_none_ends_with_one_line_that_says_why(tmp_path: Pa
         assert said.err.count("\n") == 1
 
 
+async def test_wrong_lines_are_not_written_over_the_file_itself(tmp_path: Path, database_url: str) -> None:
+    file, same = written(tmp_path / "people.csv", lines(1)), tmp_path / "same.csv"
+    same.symlink_to(file)
+    for errors in (file, same):
+        said = await sendable("import", "subscribers", str(file), "--errors", str(errors), database_url=database_url)
+        assert (said.code, said.out) == (2, "")
+        assert said.err.startswith("sendable: --errors names the very file that is to be read: name another one")
+    assert file.read_text() == HEADING + lines(1)
+
+
 async def test_an_import_that_is_killed_goes_on_where_it_was(
     tmp_path: Path, service: Service, database_url: str
 ) -> None:

@@ -46,6 +46,8 @@ def import_subscribers(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Opt-ins from a file: number, consented_at, source; list, sender, evidence. Each acts as an opt-in of its own."""
+    if errors is not None and errors.exists() and errors.samefile(file):
+        raise Refused("--errors names the very file that is to be read: name another one, which is written anew")
     region = read_settings().region
     with refusing("--sender"):
         usual = Usual(None if sender is None else sender_id(sender, region), list_, source, region)
