@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -145,6 +146,18 @@ async def test_a_file_that_cannot_be_written_is_named_and_no_database_blamed(ser
         said = await sendable(*command, **database)
         assert (said.code, said.err) == (1, f"sendable: {why}: mend it, or name another\n")
     assert (await service.client.get("/v1/numbers/+14155550002")).json()["state"] == "unseen"
+
+
+@pytest.mark.parametrize("what", ["subscribers", "deactivations"])
+async def test_what_cannot_be_read_twice_or_holds_nothing_is_no_file_and_no_database_is_blamed(
+    what, database, tmp_path
+):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "empty").touch()
+    for name, why in (("pipe", f"{tmp_path / 'pipe'} can be read but once"), ("empty", "empty: the file is empty")):
+        said = await sendable("import", what, str(tmp_path / name), **database)
+        assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+        assert said.err.startswith(f"sendable: {why}")
 
 
 async def test_a_database_of_another_version_is_named(service, database):

@@ -46,6 +46,7 @@ def import_subscribers(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Opt-ins from a file: number, consented_at, source; list, sender, evidence. Each acts as an opt-in of its own."""
+    a_file(file)
     if errors is not None and errors.exists() and errors.samefile(file):
         raise Refused("--errors names the very file that is to be read: name another one, which is written anew")
     region = read_settings().region
@@ -89,6 +90,14 @@ def _report(told: Told, *, json: bool) -> None:
 
 
 # Reading -----------------------------------------------------------------------------------------------------------
+
+
+def a_file(file: Path) -> None:
+    """Raises Refused for a pipe, which can be read but once, and for nothing at all: a download that failed."""
+    if not file.is_file():
+        raise Refused(f"{file} can be read but once, and is read twice: write it into a file first")
+    if not file.stat().st_size:
+        raise Refused(f"{file.name}: the file is empty: get it again")
 
 
 def _opened(file: BinaryIO) -> BinaryIO:

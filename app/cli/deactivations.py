@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cli.attach import with_database
-from app.cli.bring import imports
+from app.cli.bring import a_file, imports
 from app.cli.show import Json, Refused, as_json, as_table, console, say
 from app.config import Settings, read_settings
 from app.feeds import FEEDS, known_by
@@ -45,6 +45,7 @@ def import_deactivations(
     json: Json = False,
 ) -> None:
     """Numbers that are gone, suspended, back or moved. Stopped and started again, it goes on where it stopped."""
+    a_file(file)
     settings = read_settings()
     writer, about = _feed(file, feed), _day(file, day)
     layout = _layout(file, writer, columns, settings.region)
