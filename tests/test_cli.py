@@ -223,6 +223,18 @@ async def test_no_encoding_and_no_closed_output_is_a_fault(service, database, ou
         assert ("frühling" if json_ else "fr\\xfchling") in out.decode()
 
 
+async def test_closed_input_and_a_closed_place_for_words_are_no_fault(service, database):
+    say = {"keys create shop --scope numbers:read 2>&-": (0, "sendable_"), "keys revoke nobody 2>&-": (1, ""),
+           f"erase {NUMBER} --json <&-": (0, "{"), "held release --reason nobody --json <&-": (0, "{")}  # fmt: skip
+    for command, (code, out) in say.items():
+        process = await asyncio.create_subprocess_shell(
+            f"{sys.executable} -m app.cli {command}", env=environment(**database),
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        said, err = await process.communicate()
+        assert (process.returncode, said.decode()[: len(out)], err.decode()) == (code, out, ""), command
+
+
 async def test_held_numbers_are_listed_and_released(service, database):
     await service.client.post("/v1/receipts/native", json=HELD)
     (row,) = await answered("held", "list", **database)

@@ -68,7 +68,7 @@ def _settle(*, told: Version = False) -> None:  # noqa: ARG001 - its own callbac
 
 def main() -> None:
     """Every error that has words of its own is told in them; any other is a fault of ours and shows all."""
-    _mend_output()
+    _mend_streams()
     try:
         app()
     except Exception as error:
@@ -79,11 +79,12 @@ def main() -> None:
         sys.exit(known[1])
 
 
-def _mend_output() -> None:
-    """Who starts us may have closed it, or speak an encoding that lacks a letter of a list's name."""
-    if sys.stdout is None:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end
-    elif isinstance(sys.stdout, TextIOWrapper):
+def _mend_streams() -> None:
+    """Who starts us may have closed them, or speak an encoding that lacks a letter of a list's name."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - until the end
+    if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
