@@ -132,7 +132,7 @@ def create_key(
 ) -> None:
     """Make a key. It is printed once, alone on standard output; only its digest is kept."""
     with refusing():
-        lasts: timedelta | None = duration(expires) if expires else None
+        lasts: timedelta | None = duration(expires) if expires is not None else None
     if not name.strip() or not name.isprintable():
         raise Refused("the key needs a name that can be read: say who will use it")
     if lasts == timedelta(0):

@@ -51,11 +51,11 @@ def replay(
 
 
 def _which(number: str | None, since: str | None) -> Which:
-    if number and since:
+    if number is not None and since is not None:
         raise Refused("say --number or --since, not both: of one number everything is derived")
     with refusing():
-        who = number and e164(number, read_settings().region)
-    return Which(who or None, datetime.now(UTC) - span(since) if since else None)
+        who = None if number is None else e164(number, read_settings().region)
+    return Which(who, None if since is None else datetime.now(UTC) - span(since))
 
 
 def _masked(number: str) -> str:

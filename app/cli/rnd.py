@@ -36,7 +36,7 @@ def check(
 ) -> None:
     """Ask about a number and the date of its consent, keep the answer as evidence, and act on a yes."""
     settings = read_settings()
-    who, day = _number(number, settings), _date(on) if on else None
+    who, day = _number(number, settings), None if on is None else _date(on)
     if settings.rnd is None:
         raise Refused("no account is configured: write refresh_token and company_id under [rnd] in the settings file")
     options = settings.rnd.options()
