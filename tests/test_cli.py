@@ -259,6 +259,8 @@ async def test_a_held_number_is_opted_out(service, database):
     assert one["consent"] == "opted_out"
     again = await sendable("held", "opt-out", NUMBER, **database)
     assert (again.code, again.err) == (1, "sendable: this number is not held\n")
+    for_programs = await sendable("held", "opt-out", NUMBER, "--json", **database)
+    assert (for_programs.code, json.loads(for_programs.out), for_programs.err) == (1, {"numbers": 0}, again.err)
 
 
 def test_a_decision_by_a_user_without_a_name_is_kept_under_the_number(monkeypatch):

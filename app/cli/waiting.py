@@ -85,9 +85,9 @@ def _decide(decide: Decision, done: str, which: Which, *, yes: bool, json: bool)
     total = with_database(act)
     if json:
         as_json({"numbers": total})
-    elif total == 0 and which.number is not None:
+    if total == 0 and which.number is not None:
         raise Refused("this number is not held", 1)
-    else:
+    if not json:
         say(f"{total} {'number' if total == 1 else 'numbers'} {done}")
 
 
