@@ -72,6 +72,14 @@ class Settings(Table):
             return None
         return SecretStr(database_url(url.get_secret_value()))
 
+    @field_validator("host")
+    @classmethod
+    def _named(cls, host: str) -> str:
+        """To the system an empty one is every address there is."""
+        if not host.strip():
+            raise ValueError("must name an address: 127.0.0.1, or 0.0.0.0 for all of this machine")
+        return host
+
     @field_validator("first_key")
     @classmethod
     def _long(cls, key: SecretStr | None) -> SecretStr | None:
@@ -164,7 +172,8 @@ def read_settings(environment: Mapping[str, str] = os.environ, **given: Any) -> 
     for key in sorted(named.keys() - known):
         if not key.startswith(_FOREIGN):
             raise SettingsError(f"{key} is no setting of Sendable: remove it, or use one of {', '.join(sorted(known))}")
-    values = _file(named["SENDABLE_CONFIG"]) if named.get("SENDABLE_CONFIG") else {}
+    file = _file(named["SENDABLE_CONFIG"]) if named.get("SENDABLE_CONFIG") else {}
+    values = {key: value for key, value in file.items() if value != ""}
     values |= {_FROM_ENVIRONMENT[key]: value for key, value in named.items() if key in _FROM_ENVIRONMENT and value}
     values |= {key: value for key, value in given.items() if value is not None}
     try:

@@ -80,6 +80,11 @@ def test_an_empty_variable_is_as_good_as_none():
     assert read_settings({"SENDABLE_DATABASE_URL": "", "SENDABLE_PORT": "", "SENDABLE_CONFIG": ""}) == Settings()
 
 
+@pytest.mark.parametrize("host", ["", " "])
+def test_an_empty_address_is_not_every_address(host):
+    assert refused({}, host=host).startswith("SENDABLE_HOST (or `host`) must name an address: 127.0.0.1, or 0.0.0.0")
+
+
 # From the file -----------------------------------------------------------------------------------------------------
 
 WRONG_FILES = {
@@ -117,6 +122,10 @@ WRONG_FILES = {
 def test_a_wrong_key_of_the_file_stops_the_start_and_names_itself(file, toml, line):
     environment = file(toml)
     assert refused(environment).startswith(line.replace("{file}", environment["SENDABLE_CONFIG"]))
+
+
+def test_an_empty_key_of_the_file_is_as_good_as_none(file):
+    assert read_settings(file("host = ''\ndata_dir = ''\npolicy_file = ''\nfirst_key = ''\nregion = ''")) == Settings()
 
 
 def test_a_secret_of_the_wrong_kind_is_not_quoted(file):
@@ -208,7 +217,7 @@ def test_an_account_takes_over_what_it_does_not_name(file):
 # Auth off ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.com", ""])  # noqa: S104 - that these are refused
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.com"])  # noqa: S104 - that these are refused
 def test_auth_off_is_refused_on_any_address_but_loopback(host):
     assert refused({"SENDABLE_AUTH": "off"}, host=host) == (
         f'SENDABLE_AUTH is "off" but SENDABLE_HOST is {host}: listen on 127.0.0.1, or set SENDABLE_AUTH=on'
