@@ -42,6 +42,8 @@ class SettingsError(ValueError):
 SHORTEST_KEY = 24
 _FOREIGN = ("SENDABLE_TEST_", "SENDABLE_SERVICE_", "SENDABLE_PORT_")
 """Names that others put there: the tests, and Kubernetes for a service called `sendable`."""
+_OF_KUBERNETES = ("tcp://", "udp://", "sctp://")
+"""How begins what it puts under one of our own names, SENDABLE_PORT."""
 
 
 class Settings(Table):
@@ -168,6 +170,8 @@ _FROM_ENVIRONMENT = {
 def read_settings(environment: Mapping[str, str] = os.environ, **given: Any) -> Settings:  # noqa: ANN401 - any setting
     """The settings: `given` (the command line's) before the environment before the file. Raises SettingsError."""
     named = {key: value for key, value in environment.items() if key.startswith("SENDABLE_")}
+    if named.get("SENDABLE_PORT", "").startswith(_OF_KUBERNETES):
+        del named["SENDABLE_PORT"]
     known = {*_FROM_ENVIRONMENT, "SENDABLE_CONFIG"}
     for key in sorted(named.keys() - known):
         if not key.startswith(_FOREIGN):

@@ -36,6 +36,7 @@ def refused(environment: dict[str, str], **given) -> str:
 WRONG = {
     "SENDABLE_PROT=8000": "SENDABLE_PROT is no setting of Sendable: remove it, or use one of",
     "SENDABLE_PORT=http": "SENDABLE_PORT (or `port`) Input should be a valid integer",
+    "SENDABLE_PORT=http://10.0.0.1:8000": "SENDABLE_PORT (or `port`) Input should be a valid integer",
     "SENDABLE_PORT=65536": "SENDABLE_PORT (or `port`) Input should be less than or equal to 65535",
     "SENDABLE_AUTH=maybe": "SENDABLE_AUTH (or `auth`) Input should be 'on' or 'off'",
     "SENDABLE_DATABASE_URL=mysql://u@h/d": "SENDABLE_DATABASE_URL (or `database_url`) must be a PostgreSQL URL",
@@ -74,6 +75,12 @@ def test_blanks_around_the_first_key_are_no_part_of_it():
 def test_variables_that_others_put_there_are_left_alone():
     others = {"SENDABLE_SERVICE_HOST": "10.0.0.1", "SENDABLE_PORT_8000_TCP": "tcp://10.0.0.1", "SENDABLE_TEST_X": "1"}
     assert read_settings(others | {"PATH": "/bin"}) == Settings()
+
+
+def test_a_port_that_kubernetes_puts_there_for_a_service_of_our_name_is_left_alone(file):
+    kubernetes = {"SENDABLE_PORT": "tcp://10.0.0.1:8000", "SENDABLE_PORT_8000_TCP_PORT": "8000"}
+    assert read_settings(kubernetes).port == Settings().port
+    assert read_settings(file("port = 9000") | kubernetes).port == 9000
 
 
 def test_an_empty_variable_is_as_good_as_none():
