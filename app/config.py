@@ -202,7 +202,7 @@ def is_loopback(host: str) -> bool:
 
 def _file(path: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
+        return tomllib.loads(Path(path).read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"SENDABLE_CONFIG={path} cannot be read: {error}") from error
 

@@ -81,6 +81,10 @@ def test_an_empty_file_changes_nothing(override: Write) -> None:
     assert load_policy(override("")) == SHIPPED
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(override: Write) -> None:
+    assert load_policy(override('\ufeffmode = "strict"')).mode == "strict"
+
+
 def test_a_file_changes_only_what_it_names(override: Write) -> None:
     policy = load_policy(override('[rules.suspended]\nlapse = "10d"\n\n[rules.handset_full]\nblock = true\n'))
     changed = {reason for reason in policy.rules if policy.rule(reason) != SHIPPED.rule(reason)}

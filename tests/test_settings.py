@@ -139,6 +139,10 @@ def test_a_secret_of_the_wrong_kind_is_not_quoted(file):
     refused(file(f"[gateways.twilio]\nsecrets = '{SECRET}'"))
 
 
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(file):
+    assert read_settings(file("\ufeffport = 9000")).port == 9000
+
+
 def test_a_file_that_is_not_utf_8_stops_the_start(tmp_path):
     (tmp_path / "s.toml").write_bytes(b"host = '\xff'")
     assert "cannot be read" in refused({"SENDABLE_CONFIG": str(tmp_path / "s.toml")})

@@ -98,7 +98,7 @@ def _count_or_time(where: str, what: str, kind: object, value: object, most: int
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PolicyError(f"{path}: cannot be read as a policy file: {error}") from error
 
