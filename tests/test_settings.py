@@ -120,6 +120,8 @@ WRONG_FILES = {
     "[senders.12345]\nkind = 'shortcode'": "`senders.12345.kind` in {file} Input should be 'short_code', 'long_code'",
     "[senders.12345]\npolicy = 'x'": "`senders.12345.policy` in {file} Input should be 'lookup_first' or 'strict'",
     "policy = 'strict'": "`policy` in {file} must be a table",
+    "[feeds]\nguard = true": "`feeds.guard` in {file} must be a number: it is no switch",
+    "[feeds]\nguard_at_least = true": "`feeds.guard_at_least` in {file} must be a number: it is no switch",
     "senders = 12345": "`senders` in {file} must be a table",
     "port = ": "SENDABLE_CONFIG={file} cannot be read: Invalid value",
 }

@@ -199,5 +199,13 @@ class FeedsTable(Table):
     guard: float = Field(0.01, ge=0, le=1)
     guard_at_least: int = Field(3, ge=1)
 
+    @field_validator("guard", "guard_at_least", mode="before")
+    @classmethod
+    def _no_switch(cls, value: object) -> object:
+        """As a number `true` is 1, and the guard of a whole list is none."""
+        if isinstance(value, bool):
+            raise ValueError("must be a number: it is no switch")  # noqa: TRY004 - told as any wrong setting
+        return value
+
     def tables(self) -> dict[str, Any]:
         return self.model_extra or {}
