@@ -20,14 +20,15 @@ NUMBERS = [f"1555555{place:04}" for place in range(300)]
 ESCAPE = "\x1b"
 
 
-async def on_a_terminal(*args: str, **settings: str) -> tuple[int, str]:
+async def on_a_terminal(*args: str, stream: str = "stderr", columns: int = 120, **settings: str) -> tuple[int, str]:
     """The exit code, and all that was written to a terminal as standard error. Standard output is none, so that what is
-    asked for goes on to other programs.
+    asked for goes on to other programs; or the other way round.
     """
     ours, theirs = pty.openpty()
+    streams = {name: theirs if name == stream else asyncio.subprocess.DEVNULL for name in ("stdout", "stderr")}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app.cli", *args, env=environment(**settings) | {"TERM": "xterm", "COLUMNS": "120"},
-        stdout=asyncio.subprocess.DEVNULL, stderr=theirs,
+        sys.executable, "-m", "app.cli", *args, **streams,
+        env=environment(**settings) | {"TERM": "xterm", "COLUMNS": str(columns)},
     )  # fmt: skip
     os.close(theirs)
     shown = await asyncio.to_thread(everything, ours)
@@ -94,3 +95,13 @@ async def test_what_is_derived_again(service: Service, command: str, database_ur
     assert "3/3" in shown
     said = await sendable(*args, database_url=database_url)
     assert (said.code, ESCAPE in said.err + said.out, "3/3" in said.err) == (0, False, False)
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+async def test_a_table_is_whole_on_a_narrow_terminal(service: Service, database_url: str, columns: int) -> None:
+    """Who reads it there types from it: an id that is cut names nothing."""
+    receipt = {"message_id": "0126B-2118A-42070-7C1QZ", "number": "+15555550001", "sender": "12345",
+               "status": "UNDELIVERED-FOR-NOW"}  # fmt: skip
+    await service.client.post("/v1/receipts/native", json=receipt)
+    code, shown = await on_a_terminal("codes", "unknown", stream="stdout", columns=columns, database_url=database_url)
+    assert (code, "…" in shown, "01" in shown) == (0, False, True)

@@ -12,7 +12,7 @@ import orjson
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for programs.")]
 _JSON = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
@@ -51,8 +51,9 @@ def as_json(value: object) -> None:
 
 
 def as_table(columns: Sequence[str], rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> None:
-    """Of rows that have names those that are named."""
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    """Of rows that have names those that are named. On a narrow terminal cells go over several lines, and none is cut."""
+    headers = [Column(name, overflow="fold") for name in columns]
+    table = Table(*headers, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         cells = [row[name] for name in columns] if isinstance(row, Mapping) else row
         table.add_row(*map(_cell, cells))
