@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -308,11 +309,13 @@ async def test_a_list_is_written_handed_in_and_its_answers_are_taken(
 
 
 async def test_a_file_without_an_answer_ends_with_1(tmp_path: Path, database_url: str) -> None:
-    """Most likely the one that was handed in."""
-    (tmp_path / "rnd.csv").write_text("4155550001,2025-03-01\n4155550002,2025-04-01\n")
-    said = await sendable("rnd", "import", str(tmp_path / "rnd.csv"), database_url=database_url)
-    assert said.code == 1
-    assert said.err.splitlines()[-1].startswith("sendable: rnd.csv: no line is an answer; give the file that came back")
+    """Most likely the one that was handed in; or one that is packed, of which all is one line, or empty."""
+    handed_in = b"4155550001,2025-03-01\n4155550002,2025-04-01\n"
+    for content in (handed_in, gzip.compress(handed_in), b""):
+        (tmp_path / "rnd.csv").write_bytes(content)
+        said = await sendable("rnd", "import", str(tmp_path / "rnd.csv"), database_url=database_url)
+        assert said.code == 1
+        assert said.err.splitlines()[-1].startswith("sendable: rnd.csv: no line is an answer; give the file that came")
 
 
 # Settings ----------------------------------------------------------------------------------------------------------
