@@ -227,7 +227,7 @@ async def test_no_encoding_and_no_closed_output_is_a_fault(service, database, ou
         assert ("frühling" if json_ else "fr\\xfchling") in out.decode()
 
 
-async def test_closed_input_and_a_closed_place_for_words_are_no_fault(service, database):
+async def test_closed_input_and_a_closed_place_for_words_are_no_fault(database):
     say = {"keys create shop --scope numbers:read 2>&-": (0, "sendable_"), "keys revoke nobody 2>&-": (1, ""),
            f"erase {NUMBER} --json <&-": (0, "{"), "held release --reason nobody --json <&-": (0, "{")}  # fmt: skip
     for command, (code, out) in say.items():

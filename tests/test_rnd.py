@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
+import sys
 from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +18,7 @@ from app.config import Settings, SettingsError, read_settings
 from app.lookups import rnd
 from app.models.http import HttpAnswer
 from tests.conftest import Service
-from tests.running import sendable
+from tests.running import environment, sendable
 
 WHO, OTHER = "+14155550001", "+14155550002"
 OPTIONS = {"refresh_token": "a-refresh-token-for-tests", "company_id": "ACME"}
@@ -306,6 +308,19 @@ async def test_a_list_is_written_handed_in_and_its_answers_are_taken(
     assert check["asked_at"] < check["answered_at"]
     again = await sendable("rnd", "export", "spring", str(out), database_url=database_url)
     assert (again.code, "is there already" in again.err) == (2, True)
+
+
+async def test_of_an_export_that_breaks_no_file_is_left(tmp_path: Path, service: Service, database_url: str) -> None:
+    for place in range(100):
+        await opt_in(service, f"+141555501{place:02}", "spring", "2025-03-01T15:00:00Z")
+    out = tmp_path / "rnd.csv"
+    process = await asyncio.create_subprocess_shell(
+        f"ulimit -f 1; {sys.executable} -m app.cli rnd export spring {out}", env=environment(database_url=database_url),
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    err = (await process.communicate())[1].decode()
+    assert (process.returncode, "File too large" in err, out.exists()) == (1, True, False)
+    assert (await sendable("rnd", "export", "spring", str(out), database_url=database_url)).code == 0
 
 
 async def test_a_file_without_an_answer_ends_with_1(tmp_path: Path, database_url: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from itertools import islice
 from pathlib import Path
@@ -67,25 +68,24 @@ def export(
     *,
     json: Json = False,
 ) -> None:
-    """Write the numbers of a list and the dates of their consent as the database takes them, and keep it."""
+    """Write the numbers of a list and the dates of their consent as the database takes them, and keep it.
+
+    Of one that is stopped no file is left.
+    """
 
     async def write(engine: AsyncEngine, settings: Settings) -> dict[str, Any]:
         whose, policy = await _sender(engine, settings, list_, sender), meaning_of(settings).policy
-        lines, files = 0, [file]
-        out = file.open("x", encoding="ascii")
-        try:
+        lines, files = 0, [file.open("x", encoding="ascii")]
+        with _whole(files):
             async for asked in checks.of_list(engine, whose, list_):
                 for one in asked:
                     if lines and lines % database.FILE_MOST == 0:
-                        out.close()
-                        files.append(file.with_stem(f"{file.stem}-{len(files) + 1}"))
-                        out = files[-1].open("x", encoding="ascii")
-                    out.write(database.line_of(one))
+                        next_ = file.with_stem(f"{file.stem}-{len(files) + 1}")
+                        files.append(next_.open("x", encoding="ascii"))
+                    files[-1].write(database.line_of(one))
                     lines += 1
                 await checks.exported(engine, asked, policy)
-        finally:
-            out.close()
-        return {"lines": lines, "files": [str(path) for path in files]}
+        return {"lines": lines, "files": [out.name for out in files]}
 
     try:
         with busy("the list is written"):
@@ -96,6 +96,19 @@ def export(
         as_json(told)
     else:
         say(f"{told['lines']} lines in {', '.join(told['files'])}: hand them in at www.reassigned.us")
+
+
+@contextmanager
+def _whole(files: Sequence[TextIO]) -> Iterator[None]:
+    """All of them are written, or none is there."""
+    try:
+        yield
+        for out in files:
+            out.close()
+    except BaseException:
+        for out in files:
+            Path(out.name).unlink()
+        raise
 
 
 @rnd.command("import")

@@ -51,7 +51,7 @@ def as_json(value: object) -> None:
 
 
 def as_table(columns: Sequence[str], rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> None:
-    """Of rows that have names those that are named. On a narrow terminal cells go over several lines, and none is cut."""
+    """Of rows that have names those that are named. On a narrow terminal cells go over several lines; none is cut."""
     headers = [Column(name, overflow="fold") for name in columns]
     table = Table(*headers, box=None, pad_edge=False, header_style="bold")
     for row in rows:
