@@ -31,8 +31,12 @@ def is_absolute(url: object) -> bool:
     """Whether requests can be made to it, or below it."""
     if not isinstance(url, str) or any(map(str.isspace, url)):
         return False
-    parts = urlsplit(url)
-    return parts.scheme in {"http", "https"} and bool(parts.netloc) and not parts.query and not parts.fragment
+    try:
+        parts = urlsplit(url)
+        somewhere = bool(parts.hostname) and parts.port != 0  # a port that is none is told only where it is read
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and somewhere and not parts.query and not parts.fragment
 
 
 class Table(BaseModel):
