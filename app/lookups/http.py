@@ -57,17 +57,34 @@ def _address(options: Options) -> str:
 
 
 def _check(options: Options) -> None:
-    for key in options["fields"]:
+    _check_request(options)
+    for key, path in options["fields"].items():
         if key not in READERS and key not in CODES:
             raise ValueError(f"fields.{key}: no such field; there are {', '.join(sorted([*READERS, *CODES]))}")
-    for key in options.get("words", {}):
+        if not path or not isinstance(path, str | list) or not all(isinstance(step, str) for step in path):
+            raise ValueError(f"fields.{key}: must be names joined by dots, or a list of names")
+    for key, table in options.get("words", {}).items():
         if key not in READERS:
             raise ValueError(f"words.{key}: no such field with words; there are {', '.join(sorted(READERS))}")
+        if not isinstance(table, dict):
+            raise ValueError(f"words.{key}: must be a table of their words and ours")  # noqa: TRY004 - a setting
     _check_errors(options.get("errors", {}))
     told = [*options.get("statuses", {}).values(), *options.get("errors", {}).get("words", {}).values()]
     for failure in told:
         if failure not in FAILURES:
             raise ValueError(f"{failure!r} is no failure; there are {', '.join(sorted(FAILURES))}")
+
+
+def _check_request(options: Options) -> None:
+    """What would be asked in vain, and paid for, each time: nobody, or about nobody."""
+    where = urlsplit(_address(options))
+    if where.scheme not in {"http", "https"} or not where.netloc:
+        raise ValueError('url: must be absolute, for example "https://numbers.example.com/{number}"')
+    if str(options.get("method", "GET")).upper() not in {"GET", "POST"}:
+        raise ValueError("method: must be GET or POST")
+    asked = str([options["url"], options.get("params"), options.get("body")])
+    if "{number}" not in asked and "{digits}" not in asked:
+        raise ValueError("neither url, params nor body hold {number} or {digits}: nobody would be asked about")
 
 
 def _check_errors(errors: Mapping[str, Any]) -> None:
