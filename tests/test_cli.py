@@ -485,6 +485,17 @@ async def test_db_psql_opens_a_socket_that_stands_behind_the_question_mark(psql)
     assert said == "opened postgresql:///shop?host=/run/postgresql&user=owner; swordfish\n"
 
 
+async def test_without_psql_no_password_is_told(tmp_path):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app.cli", "db", "psql", stderr=asyncio.subprocess.PIPE,
+        env=environment(database_url="postgresql://u:swordfish@h/d") | {"PATH": str(tmp_path)},
+    )  # fmt: skip
+    err = (await process.communicate())[1].decode()
+    assert process.returncode == 1
+    assert err.startswith("sendable: there is no psql on this machine: install it, or give another program what `sendable")
+    assert "swordfish" not in err
+
+
 async def test_db_psql_tells_a_program_what_it_would_open(tmp_path, psql):
     url = "postgresql://owner:sword%2Ffish@db.example.com:5433/shop?options=-c%20jit%3Doff"
     command = [sys.executable, "-m", "app.cli", "db", "psql"]

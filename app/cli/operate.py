@@ -192,7 +192,9 @@ def psql(*, reader: Reader = False, json: JsonInstead = False) -> None:
     own = None if settings.database_url else locate(settings.data_dir).programs / "psql"
     program = str(own) if own and own.exists() else shutil.which("psql")
     if program is None:
-        raise Refused(f"there is no psql on this machine: install it, or use another program with {address}", 1)
+        raise Refused(
+            "there is no psql on this machine: install it, or give another program what `sendable db url` prints", 1
+        )
     if json:
         as_json({"program": program, "url": address})
         return
