@@ -492,7 +492,9 @@ async def test_without_psql_no_password_is_told(tmp_path):
     )  # fmt: skip
     err = (await process.communicate())[1].decode()
     assert process.returncode == 1
-    assert err.startswith("sendable: there is no psql on this machine: install it, or give another program what `sendable")
+    assert err.startswith(
+        "sendable: there is no psql on this machine: install it, or give another program what `sendable"
+    )
     assert "swordfish" not in err
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tracemalloc
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -377,6 +378,19 @@ async def test_applying_writes_the_file_that_the_next_start_reads(
         await hear(restarted, SECOND, "560")
         lists = (await restarted.client.get(f"/v1/numbers/{SECOND}")).json()["lists"]
         assert lists[0]["consent"] == "opted_in"
+
+
+async def test_whose_the_file_is_and_who_may_read_it_stays(database_url: str, mine: Path, tmp_path: Path) -> None:
+    """An administrator applies; the service reads it at its next start, as somebody else."""
+    target, other = tmp_path / "in-force.toml", 12_345 if os.geteuid() == 0 else os.getgroups()[-1]
+    target.write_text("")
+    os.chown(target, -1, other)
+    target.chmod(0o640)
+    mine.write_text('mode = "strict"\n')
+    said = await sendable("policy", "apply", "--policy", str(mine), "--yes", database_url=database_url,
+                          policy=str(target))  # fmt: skip
+    assert (said.code, target.read_text()) == (0, mine.read_text())
+    assert (target.stat().st_gid, target.stat().st_mode & 0o777) == (other, 0o640)
 
 
 async def test_applying_asks_for_the_place_where_the_service_reads_its_policy(mine: Path) -> None:

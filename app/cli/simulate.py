@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,15 +106,18 @@ def _report(told: Simulated, *, json: bool, applied: str | None = None) -> None:
 
 
 def _write(target: Path, content: bytes) -> None:
-    """Whole or not at all: a service that starts meanwhile reads the one or the other."""
-    mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
+    """Whole or not at all: a service that starts meanwhile reads the one or the other, and may read it as before."""
+    was = target.stat() if target.exists() else None
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(mode)
+        if was:
+            with suppress(PermissionError):  # only root gives a file away; anybody else's own it stays
+                os.chown(name, was.st_uid, was.st_gid)
+        Path(name).chmod(was.st_mode & 0o777 if was else 0o644)
         Path(name).replace(target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
