@@ -125,6 +125,22 @@ async def test_what_came_on_a_day_that_has_gone_since_is_read_all_the_same(start
         assert (await service.client.get(f"/v1/numbers/{WHO}")).json()["state"] == "not_sms_capable"
 
 
+async def test_a_replayed_receipt_of_a_day_that_has_gone_does_not_end_a_later_opt_in_either(start: Start) -> None:
+    """Nor is a time believed that lay ahead when it came."""
+    ahead = (datetime.now(UTC) - timedelta(days=70)).isoformat()
+    async with start() as service:
+        for more in ({}, {"message_id": "m2", "occurred_at": ahead}, {"message_id": None}):
+            await post(service, receipt(code="603", **more))
+    async with start(region="DE") as service:
+        await service.sql("UPDATE unread SET first_at = now() - interval '100 days' RETURNING 1")
+        given = {"consented_at": (datetime.now(UTC) - timedelta(days=80)).isoformat(), "source": "web form"}
+        path = f"/v1/senders/12345/lists/spring/subscribers/{WHO}"
+        assert (await service.client.put(path, json=given)).status_code == 200
+        assert (await service.client.post("/v1/unread/replay", json={"all": True})).json()["receipts"] == 3
+        status = (await service.client.get(f"/v1/numbers/{WHO}?sender=12345&list=spring")).json()
+        assert (status["lists"][0]["consent"], status["sender"]["blocked"]) == ("opted_in", False)
+
+
 async def test_the_same_bytes_of_another_gateway_or_account_are_kept_too(start: Start) -> None:
     """Each has to be read again as its own; of one link a repetition is kept once."""
     async with start(gateways={"native": {"accounts": {"eu": {}}}}) as service:

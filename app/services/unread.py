@@ -10,6 +10,7 @@ from urllib.parse import unquote_plus
 from uuid import UUID
 
 import orjson
+from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.gateways import cut, read
@@ -17,6 +18,7 @@ from app.models.receipt import Broken, Callback, Gateway, Link, Receipt
 from app.services import metrics, partitions, store
 from app.services.arrival import arrival
 from app.services.connection import transaction
+from app.services.decide import believed
 from app.services.intake import GROUP_MOST
 from app.services.keep import keep
 from app.services.meaning import Meaning
@@ -177,7 +179,9 @@ async def commit(engine: AsyncEngine, meaning: Meaning, tried: Iterable[Again], 
         async with transaction(engine) as db:
             days = {*await partitions.days(db)}  # one that is gone takes no more
             arrivals = [
-                arrival(receipt, one.arrived if one.arrived.date() in days else now, meaning)
+                arrival(receipt, one.arrived, meaning)
+                if one.arrived.date() in days
+                else arrival(_dated(receipt, one.arrived), now, meaning)
                 for one in group
                 for receipt in one.receipts
             ]
@@ -187,6 +191,12 @@ async def commit(engine: AsyncEngine, meaning: Meaning, tried: Iterable[Again], 
         metrics.taken(taken, len(arrivals) - len(taken))
         gone, receipts = gone + dropped, receipts + len(taken)
     return gone, receipts
+
+
+def _dated(receipt: Receipt, came: datetime) -> Receipt:
+    """With the times that counted when it came, for a receipt that is stored as one of today."""
+    at = believed(receipt.occurred_at, came) or came
+    return replace(receipt, occurred_at=at, sent_at=believed(receipt.sent_at, came))
 
 
 def _groups(tried: Iterable[Again]) -> list[list[Again]]:
