@@ -356,10 +356,25 @@ async def test_a_number_that_is_erased_while_a_file_is_acted_on_does_not_come_ba
 @pytest.mark.parametrize(("said", "held"), [
     ("+14155550001", True), ("x=14155550001&", True), ("4155550001", True), ("(415) 555-0001", True),
     ("to=%2B14155550001", True), ("%2014155550001", True), ("001 415.555.0001", True), ("415%20555%200001", True),
+    ("01114155550001", True), ("011 1 415 555 0001", True), ("415 \u2013 555\u20110001", True),
+    (r"415\302\240555\342\200\2210001", True), (r"\35114155550001", True), (r"\00014155550001", True),
+    (r"4\0001\0005\0005\0005\0005\0000\0000\0000\0001\000", True), (r"415\\u00a0555\\u20110001", True),
     ("991415555000177", False), ("24155550001", False), ("41555500012", False), ("4155550002", False),
 ])  # fmt: skip
 def test_a_number_is_found_in_whatever_form_it_was_written(said: str, *, held: bool) -> None:
     assert bool(re.search(written(WHO), said)) is held
+
+
+@pytest.mark.parametrize("body", [
+    '{"to": "(415)\u00a0555\u20110001", broken'.encode(), "{é4155550001".encode(), "{é14155550001".encode("latin-1"),
+    '{"to": "+14155550001", broken'.encode("utf-16-le"), '{"to": "+14155550001", broken'.encode("utf-16-be"),
+    b'{"to": "415\\u00a0555\\u20110001", broken', b'{"to": "01114155550001", broken',
+])  # fmt: skip
+async def test_bytes_that_are_no_ascii_hide_no_number(service: Service, body: bytes) -> None:
+    answer = await service.client.post("/v1/receipts/native", content=body)
+    assert answer.headers["sendable-unread"] == "1"
+    assert (await service.client.delete(f"/v1/numbers/{OTHER}")).json() == {"erased": {}}
+    assert (await service.client.delete(f"/v1/numbers/{WHO}")).json() == {"erased": {"unread": 1}}
 
 
 def test_numbers_of_other_countries_are_found_with_and_without_their_country() -> None:

@@ -101,12 +101,16 @@ async def _search(db: Connection, statement: str, said: str) -> int:
     return touched(done)
 
 
+_ESCAPED = r"%[0-9A-Fa-f]{2}|\\[0-7]{3}|\\+u[0-9A-Fa-f]{4}"
+"""What stands for a sign or a byte: in an address, in PostgreSQL's `escape` for what is no ASCII, in JSON."""
+
+
 def written(number: str) -> str:
-    """A number as a gateway may have written it: with or without its country, spaced, dashed, percent-encoded."""
+    """A number as a gateway may have written it: with or without its country, spaced, dashed, escaped."""
     parsed = parse(number)
-    between = "(?:[^0-9A-Za-z]|%[0-9A-Fa-f]{2}){0,4}"
+    between = f"(?:[^0-9A-Za-z]|{_ESCAPED}){{0,6}}"
     national = between.join(map(re.escape, national_significant_number(parsed)))
-    return f"(?:^|[^0-9]|%[0-9A-Fa-f]{{2}})0{{0,2}}(?:{parsed.country_code}{between})?0?{national}(?![0-9])"
+    return f"(?:^|[^0-9]|{_ESCAPED})(?:0{{0,2}}|011)(?:{parsed.country_code}{between})?0?{national}(?![0-9])"
 
 
 _SUBSCRIPTIONS = """
