@@ -108,6 +108,19 @@ async def test_a_message_sent_before_a_death_and_delivered_after_it_shows_no_str
     assert (await status(service))["state"] == "deactivated"
 
 
+@pytest.mark.parametrize("first", ["a message", "a receipt"])
+async def test_an_entry_is_kept_for_two_weeks_from_when_it_was_told(service: Service, first: str) -> None:
+    """Whatever was known by its id before: another message, or a receipt that waited."""
+    await (register(service, sent(number="+15555551235")) if first == "a message" else post(service))
+    aged = "UPDATE messages SET registered_at = registered_at - CAST(:days AS int) * interval '1 day'"
+    await service.sql(aged, days=10)
+    await register(service, sent())
+    await service.sql(aged, days=5)
+    await upkeep.keep_house(service.app.state.engine, service.app.state.settings, datetime.now(UTC))
+    await post(service, code="603")
+    assert (await status(service))["sender"]["reason"] == "opted_out"
+
+
 async def test_a_consent_that_was_ended_for_want_of_a_send_date_is_told_to_be_back(service: Service) -> None:
     await subscribe(service, ago(minutes=5))
     await post(service, code="629", occurred_at=ago(minutes=1), **NAMED)
