@@ -292,6 +292,34 @@ async def test_what_is_kept_for_a_time_goes_when_it_is_over_and_not_before(servi
     assert await service.sql(f"SELECT count(*) FROM {table}") == [(1,)]  # noqa: S608
 
 
+SLOWLY = """
+CREATE FUNCTION watched() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF (SELECT count(*) FROM gone) > 100 THEN RAISE 'too many at once'; END IF;
+    IF TG_TABLE_NAME = 'unnamed' THEN PERFORM pg_sleep(2.5); END IF;
+    RETURN NULL;
+END $$
+"""
+WATCHED = """
+CREATE TRIGGER watched AFTER DELETE ON {} REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION watched()
+"""
+
+
+async def test_what_is_left_of_imports_goes_in_parts_and_what_is_long_to_find_is_waited_for(
+    service: Service, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "STATEMENT_WITHIN", 2.0)
+    monkeypatch.setattr(upkeep, "_PRUNED_AT_ONCE", 100)
+    await service.sql("INSERT INTO import_lines SELECT gen_random_uuid(), 2, '+14155550001', '1', 'x', now(), 'x' "
+                      "FROM generate_series(1, 250)")  # fmt: skip
+    await service.sql(SLOWLY)
+    for table in ("import_lines", "unnamed"):
+        await service.sql(WATCHED.format(table))
+    engine = connect(database_url, pool=1)
+    await upkeep.keep_house(engine, service.app.state.settings, datetime.now(UTC))
+    await engine.dispose()
+    assert await service.sql("SELECT count(*) FROM import_lines") == [(0,)]
+
+
 async def test_a_start_does_not_wait_for_what_is_to_be_pruned_and_it_goes_soon_after(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

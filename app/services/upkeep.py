@@ -162,13 +162,10 @@ async def name_senders(engine: AsyncEngine, settings: Settings, meaning: Meaning
 _PRUNED_AT_ONCE = 20_000
 
 
-def _prune(table: str, column: str) -> str:
+def _prune(table: str, old: str) -> str:
     return f"""
-DELETE FROM {table} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {column} < $1 LIMIT {_PRUNED_AT_ONCE}))
+DELETE FROM {table} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {old} LIMIT {_PRUNED_AT_ONCE}))
 """  # noqa: S608 - names of this file
-
-
-_DROP_LINES = "DELETE FROM import_lines WHERE import NOT IN (SELECT id FROM imports)"
 
 
 async def keep_house(engine: AsyncEngine, settings: Settings, now: datetime) -> None:
@@ -191,17 +188,19 @@ async def keep_house(engine: AsyncEngine, settings: Settings, now: datetime) -> 
         ("opt_out_hours", "hour", history),
         ("rnd_checks", "asked_at", history),
     ):
-        await _delete(engine, _prune(table, column), oldest)
+        await _delete(engine, _prune(table, f"{column} < $1"), oldest)
+    await _delete(engine, _prune("import_lines", "import NOT IN (SELECT id FROM imports)"))
     async with transaction(engine) as db:
-        await db.execute(_DROP_LINES)
         await store.clear_quiet_alarms(db, [breaker.ALARM, stops.ALARM], now, now - QUIET_FOR)
 
 
-async def _delete(engine: AsyncEngine, statement: str, oldest: date) -> None:
-    """In parts: a day's worth at once would hold its locks, and its connection, for longer than we wait for any."""
+async def _delete(engine: AsyncEngine, statement: str, *given: date) -> None:
+    """In parts: a day's worth at once would hold its locks, and its connection, for longer than we wait for any. Each
+    may look through a whole table for its last few.
+    """
     while True:
         async with transaction(engine) as db:
-            deleted = touched(await db.execute(statement, oldest))
+            deleted = touched(await db.execute(statement, *given, timeout=WITHIN))
         if deleted < _PRUNED_AT_ONCE:
             return
 
