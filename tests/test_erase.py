@@ -29,7 +29,7 @@ WHO, DIGITS, OTHER = "+14155550001", "4155550001", "+14155550002"
 SPRING = "/v1/senders/12345/lists/spring/subscribers"
 HOLDING = {
     "receipts", "messages", "unnamed", "numbers", "sender_blocks", "subscriptions", "changes", "lookups",
-    "lookup_answers", "lookup_spend", "unread", "import_lines", "rnd_checks", "breaker_hits",
+    "lookup_answers", "lookup_spend", "unread", "import_lines", "rnd_checks", "breaker_hits", "alarms", "unknown_words",
 }  # fmt: skip
 
 
@@ -67,6 +67,7 @@ async def a_life(service: Service, number: str) -> None:
     await post("/v1/receipts/native", json=failed | {"code": "592"})
     await post("/v1/receipts/native", json={"message_id": f"n{number[-4:]}", "number": number, "code": "560",
                                             "status": "undeliverable"})  # fmt: skip
+    await post("/v1/receipts/native", json=failed | {"message_id": f"o{number}", "code": number[1:]})
     for body in (f'{{"number": "{number}", broken', f'{{"to": "({number[2:5]}) {number[5:8]}-{number[8:]}", broken',
                  f"To=%2B{number[1:]}&x=[", f"To=%20{number[1:]}&x={{"):  # fmt: skip
         await post("/v1/receipts/native", content=body)

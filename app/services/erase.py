@@ -26,12 +26,18 @@ BLOCK = 64
 WITHIN = 600.0
 """Seconds that one statement may take: the register and what could not be read are searched whole."""
 WITHOUT_NUMBERS = frozenset({
-    "receipt_keys", "lookup_days", "hourly_counts", "alarms", "codes", "api_keys", "imports", "opt_out_hours",
-    "list_sizes", "erased", "erasure_key", "quarantines", "breaker_windows", "feed_files", "lookup_stops",
-    "unknown_words",
+    "receipt_keys", "lookup_days", "hourly_counts", "codes", "api_keys", "imports", "opt_out_hours", "list_sizes",
+    "erased", "erasure_key", "quarantines", "breaker_windows", "feed_files", "lookup_stops",
 })  # fmt: skip
 """Tables that hold no number. Every other one has a column `number`, or is searched below."""
-SEARCHED = frozenset({"unnamed", "unread", "refused"})
+HELD_INSIDE = {
+    "unread": "encode(body, 'escape') ~ $1 OR query ~ $1 OR headers::text ~ $1",
+    "refused": "encode(body, 'escape') ~ $1 OR query ~ $1 OR headers::text ~ $1 OR url ~ $1",
+    "alarms": "key ~ $1",
+    "unknown_words": "word ~ $1 OR message_id ~ $1",
+}
+"""Where a number may stand in whatever form: in what nobody could read or prove, in a code that no table knows."""
+SEARCHED = frozenset({"unnamed", *HELD_INSIDE})
 """Besides them the lines of files on their way, of which each file has a table of its own."""
 _EARLIER = ("import_lines", "messages", "breaker_hits")
 """Locked before a number by whoever writes them, and looked through once more under its lock."""
@@ -51,8 +57,8 @@ async def erase(engine: AsyncEngine, number: str) -> dict[str, int]:
         gone.update({table: await _delete(db, table, number) for table in _EARLIER})
         unknown = await _lock(db, number)
         gone.update({table: await _delete(db, table, number) for table in tables() if table not in _LATER})
-        gone["unread"] = await _search(db, _UNREAD, written(number))
-        gone["refused"] = await _search(db, _REFUSED, written(number))
+        for table, holds in HELD_INSIDE.items():
+            gone[table] = await _search(db, f"DELETE FROM {table} WHERE {holds}", written(number))  # noqa: S608 - ours
         await db.execute("SELECT pg_advisory_xact_lock($1)", store.FEED_LOCK, timeout=WITHIN)
         gone["subscriptions"] = await db.fetchval(_SUBSCRIPTIONS, number, timeout=WITHIN)
         gone["changes"] = await db.fetchval(_CHANGES, number, timeout=WITHIN)
@@ -86,13 +92,6 @@ async def _lock(db: Connection, number: str) -> int:
 
 
 _UNNAMED = "DELETE FROM unnamed WHERE strpos(receipt::text, $1) > 0"
-_UNREAD = """
-DELETE FROM unread WHERE encode(body, 'escape') ~ $1 OR query ~ $1 OR headers::text ~ $1
-"""
-
-_REFUSED = """
-DELETE FROM refused WHERE encode(body, 'escape') ~ $1 OR query ~ $1 OR headers::text ~ $1 OR url ~ $1
-"""
 
 
 async def _search(db: Connection, statement: str, said: str) -> int:
