@@ -378,6 +378,12 @@ async def test_bytes_that_are_no_ascii_hide_no_number(service: Service, body: by
     assert (await service.client.delete(f"/v1/numbers/{WHO}")).json() == {"erased": {"unread": 1}}
 
 
+@pytest.mark.parametrize(("said", "held"), [("+500 12345", True), ("50012345", True), ("12345", False)])
+def test_a_short_number_is_found_with_its_country_alone(said: str, *, held: bool) -> None:
+    """Without it, every callback that names a short code of the same digits would go."""
+    assert bool(re.search(written("+50012345"), said)) is held
+
+
 def test_numbers_of_other_countries_are_found_with_and_without_their_country() -> None:
     assert all(
         re.search(written("+447700900123"), said) for said in ("07700 900123", "+44 7700 900123", "447700900123")

@@ -23,6 +23,8 @@ from app.services.deactivations import files
 
 BLOCK = 64
 """Bytes of SHA-256's block, to which HMAC pads its key."""
+SHORTEST = 7
+"""Digits of a number without its country; fewer are a short code too, and not looked for without it."""
 WITHIN = 600.0
 """Seconds that one statement may take: the register and what could not be read are searched whole."""
 WITHOUT_NUMBERS = frozenset({
@@ -108,8 +110,10 @@ def written(number: str) -> str:
     """A number as a gateway may have written it: with or without its country, spaced, dashed, escaped."""
     parsed = parse(number)
     between = f"(?:[^0-9A-Za-z]|{_ESCAPED}){{0,6}}"
-    national = between.join(map(re.escape, national_significant_number(parsed)))
-    return f"(?:^|[^0-9]|{_ESCAPED})(?:0{{0,2}}|011)(?:{parsed.country_code}{between})?0?{national}(?![0-9])"
+    digits = national_significant_number(parsed)
+    national = between.join(map(re.escape, digits))
+    country = f"(?:{parsed.country_code}{between}){'?' if len(digits) >= SHORTEST else ''}"
+    return f"(?:^|[^0-9]|{_ESCAPED})(?:0{{0,2}}|011){country}0?{national}(?![0-9])"
 
 
 _SUBSCRIPTIONS = """
