@@ -114,6 +114,21 @@ async def test_a_replayed_receipt_without_a_time_does_not_end_a_later_opt_in(sta
         assert status["lists"][0]["consent"] == "opted_in"
 
 
+async def test_of_a_receipt_that_came_twice_before_it_could_be_read_the_first_arrival_counts(start: Start) -> None:
+    async with start() as service:
+        await post(service, receipt(code="603"))
+        await post(service, receipt(code="603", carrier="o2"))
+    async with start(region="DE") as service:
+        await service.sql("UPDATE unread SET first_at = now() - CAST(12 / id AS int) * interval '1 hour'")
+        given = {"consented_at": (datetime.now(UTC) - timedelta(hours=9)).isoformat(), "source": "web form"}
+        path = f"/v1/senders/12345/lists/spring/subscribers/{WHO}"
+        assert (await service.client.put(path, json=given)).status_code == 200
+        done = (await service.client.post("/v1/unread/replay", json={"all": True})).json()
+        assert done == {"read": 2, "receipts": 1, "left": 0}
+        status = (await service.client.get(f"/v1/numbers/{WHO}?sender=12345&list=spring")).json()
+        assert (status["lists"][0]["consent"], status["sender"]["blocked"]) == ("opted_in", False)
+
+
 async def test_what_came_on_a_day_that_has_gone_since_is_read_all_the_same(start: Start) -> None:
     """Receipts are kept by the day of their arrival, for 90 days; what could not be read has no such end."""
     async with start() as service:

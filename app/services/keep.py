@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple, TypeAlias
+from uuid import UUID
 
 from msgspec.structs import replace
 
@@ -35,7 +36,9 @@ async def keep(db: Connection, arrivals: Iterable[Arrival], unread: Sequence[Kep
     `read`: the ids of unread callbacks, and `proven` those of refused ones, that these receipts come from: they go, and
     it is told how many of them were still there.
     """
-    keyed = {a.key: a for a in arrivals}
+    keyed: dict[UUID, Arrival] = {}
+    for one in arrivals:
+        keyed.setdefault(one.key, one)  # of two kept callbacks that say the same, the first to arrive
     fresh = await store.add_keys(db, keyed, now) if keyed else set()
     taken = [one for key, one in keyed.items() if key in fresh]
     acted = await _take(db, taken, meaning, now) if taken else _NOTHING
