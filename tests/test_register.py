@@ -108,6 +108,20 @@ async def test_a_message_sent_before_a_death_and_delivered_after_it_shows_no_str
     assert (await status(service))["state"] == "deactivated"
 
 
+@pytest.mark.parametrize("known", [{}, {"number": WHO}], ids=["an id alone", "a number"])
+async def test_a_receipt_that_waits_and_comes_again_after_more_than_a_week_waits_once(
+    service: Service, known: dict[str, str]
+) -> None:
+    """Repetitions are known for 8 days, what waits for the register does so for 14."""
+    await post(service, **known)
+    await service.sql("UPDATE receipt_keys SET arrived_at = arrived_at - interval '9 days'")
+    await upkeep.keep_house(service.app.state.engine, service.app.state.settings, datetime.now(UTC))
+    await post(service, **known)
+    assert (await register(service, sent())).json()["receipts_applied"] == 1
+    assert (await status(service))["sender"]["reason"] == "carrier_blocked_subscriber"
+    assert await service.sql("SELECT sum(total) FROM hourly_counts WHERE sender = '12345'") == [(2,)]
+
+
 @pytest.mark.parametrize("first", ["a message", "a receipt"])
 async def test_an_entry_is_kept_for_two_weeks_from_when_it_was_told(service: Service, first: str) -> None:
     """Whatever was known by its id before: another message, or a receipt that waited."""

@@ -84,11 +84,14 @@ async def register(db: Connection, entries: Sequence[Sequence[Any]], now: dateti
 _ADD_UNNAMED = """
 INSERT INTO unnamed (gateway, account, message_id, key, receipt, received_at)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::json[], $6::timestamptz[])
+ON CONFLICT DO NOTHING
 """
 
 
 async def add_unnamed(db: Connection, arrivals: Iterable[Arrival]) -> None:
-    """Keep receipts until the register names their number or sender."""
+    """Keep receipts until the register names their number or sender. One may wait already: that is for longer than
+    repetitions are known.
+    """
     rows = [(*id_of(a.receipt), a.key, encoded(a), a.arrived) for a in arrivals]
     if rows:
         await db.execute(_ADD_UNNAMED, *columns(rows))
