@@ -15,6 +15,7 @@ from typing import Any
 import asyncpg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from app.services import intake
@@ -293,6 +294,28 @@ async def test_a_message_in_parts_is_delivered_when_all_parts_are(service: Servi
         body = part | {"segmentNumber": segment, "deliveryDate": ago(minutes=5)}
         await service.client.post("/v1/receipts/openmarket", json=body)
         assert (await status(service))["state"] == state
+
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
+async def test_parts_that_two_processes_take_at_once_deliver_their_message(start: Start) -> None:
+    """Each of them sees the part of the other only once that is committed."""
+    part = {"ticketId": "long", "totalSegments": 2, "status": {"code": 4}, "source": {"address": "12345"},
+            "destination": {"address": WHO[1:]}}  # fmt: skip
+    async with start() as one, start() as two:
+        await post(one, receipt(message_id="first", code="629", occurred_at=ago(minutes=30)))
+        async with one.app.state.engine.begin() as db:
+            await db.execute(text("SELECT FROM numbers FOR UPDATE"))
+            posts = [
+                service.client.post("/v1/receipts/openmarket", json=part | {"segmentNumber": place})
+                for place, service in enumerate((one, two), 1)
+            ]
+            taking = [asyncio.create_task(call) for call in posts]
+            while (await one.sql(WAITING))[0][0] < len(taking):
+                assert not any(task.done() for task in taking)
+        assert [(await task).status_code for task in taking] == [200, 200]
+        assert (await status(one))["state"] == "active"
 
 
 async def test_a_message_in_parts_has_failed_when_one_of_them_has(service: Service) -> None:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from app.models.number import Change, Verdict
 from app.models.policy import Policy
-from app.models.receipt import FINAL, Receipt
+from app.models.receipt import FINAL, Receipt, Status
 from app.services import breaker, opt_outs, store
 from app.services.apply import Applied, apply
 from app.services.aside import UNDATED
@@ -52,10 +52,11 @@ async def keep(db: Connection, arrivals: Iterable[Arrival], unread: Sequence[Kep
 
 
 async def _take(db: Connection, taken: list[Arrival], meaning: Meaning, now: datetime) -> Acted:
-    unnamed = {store.id_of(a.receipt) for a in taken if _lacks_a_name(a.receipt)}
-    ids = {store.id_of(a.receipt) for a in taken if a.receipt.message_id is not None}
+    identified = [a.receipt for a in taken if a.receipt.message_id is not None]
+    ids = {store.id_of(receipt) for receipt in identified}
+    awaited = {store.id_of(receipt) for receipt in identified if _lacks_a_name(receipt) or _delivers_a_part(receipt)}
     numbers = {a.receipt.number for a in taken if a.receipt.number}
-    known, lacking = await store.find_messages(db, ids, unnamed, numbers, now) if ids else ({}, None)
+    known, lacking = await store.find_messages(db, ids, awaited, numbers, now) if ids else ({}, None)
     pairs = [(a, known.get(store.id_of(a.receipt))) for a in taken]
     await store.add_receipts(db, pairs)
     await store.add_unnamed(db, [a for a, entry in pairs if entry is None and _lacks_a_name(a.receipt)])
@@ -94,7 +95,7 @@ async def act(db: Connection, pairs: Sequence[Pair], meaning: Meaning, now: date
 async def _decided(db: Connection, pairs: Sequence[Pair], policy: Policy, now: datetime) -> list[Verdict]:
     """What each receipt says. A message in parts is delivered when all of them are."""
     verdicts = [decide(a.receipt, a.reason, a.arrived, policy, entry, brand=a.brand) for a, entry in pairs]
-    partial = {store.id_of(a.receipt) for a, _ in pairs if a.receipt.segment and (a.receipt.segments or 1) > 1}
+    partial = {store.id_of(a.receipt) for a, _ in pairs if _delivers_a_part(a.receipt)}
     whole = await store.whole_messages(db, partial, now - PARTS_WITHIN) if partial else set()
     if incomplete := partial - whole:
         verdicts = [
@@ -135,6 +136,12 @@ def _lacks_a_name(receipt: Receipt) -> bool:
     if receipt.message_id is None:
         return False
     return receipt.number is None or (receipt.sender is None and receipt.status in FINAL)
+
+
+def _delivers_a_part(receipt: Receipt) -> bool:
+    """Whether other receipts decide with it if its message is delivered."""
+    several = receipt.segment is not None and (receipt.segments or 1) > 1
+    return several and receipt.status is Status.DELIVERED
 
 
 Pair: TypeAlias = tuple[Arrival, Registered | None]

@@ -31,13 +31,13 @@ WHERE NOT EXISTS (SELECT FROM numbers WHERE number = n)
 
 
 async def find_messages(
-    db: Connection, ids: Iterable[MessageId], unnamed: Iterable[MessageId], numbers: Iterable[str], now: datetime
+    db: Connection, ids: Iterable[MessageId], awaited: Iterable[MessageId], numbers: Iterable[str], now: datetime
 ) -> tuple[dict[MessageId, Registered], set[str]]:
-    """What the register tells of these messages; and of these numbers, those that have no row yet. For messages that
-    lack a number or a sender a place is held and locked, so that an entry which another process is writing just now is
-    either seen here or sees the receipt there.
+    """What the register tells of these messages; and of these numbers, those that have no row yet. For messages of
+    which more is `awaited`, a name or another part, a place is held and locked, so that what another process is writing
+    of them just now is either seen here or sees the receipt there.
     """
-    if places := sorted(unnamed):
+    if places := sorted(awaited):
         await db.execute(_HOLD_PLACES, *columns(places), now)
     lacking = {*numbers}
     rows = [tuple(row) for row in await db.fetch(_FIND_MESSAGES, *columns(ids), [*lacking])]
