@@ -13,9 +13,12 @@ from sqlalchemy import text
 from app.services import connection, held, upkeep
 from app.services.connection import connect, transaction
 from app.services.held import Which
+from app.services.store import FEED_LOCK
 from tests.conftest import Service, Start
 from tests.locks import waiting
 from tests.number_steps import WHO, status
+
+OTHER = "+15555551235"
 
 
 async def receipt(service: Service, code: str, at: datetime, space: str = "openmarket", who: str = WHO) -> None:
@@ -207,6 +210,34 @@ async def test_a_person_releases_or_gives_up_what_one_code_holds(service: Servic
         assert (await service.client.post("/v1/held/release", json=vague)).status_code == 422
     which = Which(reason="carrier_unknown")
     assert await held.release(service.app.state.engine, which, service.app.state.meaning.policy, "test") == 1
+
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
+@pytest.mark.parametrize("decision", ["release", "opt-out"])
+async def test_what_holds_a_number_by_another_code_meanwhile_is_not_decided_with_the_first(
+    start: Start, decision: str
+) -> None:
+    """While a person decides on one code, another one holds some of its numbers: nobody has decided on that."""
+    call = {"code": "345", "code_space": "openmarket"}
+    async with start() as one, start() as two:
+        for who in (WHO, OTHER):
+            await receipt(one, "345", datetime.now(UTC) - timedelta(minutes=1), who=who)
+        async with one.app.state.engine.begin() as db:
+            await db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": FEED_LOCK})
+            holding = asyncio.create_task(receipt(two, "341", datetime.now(UTC), who=OTHER))
+            await waiting(one, 1, holding)
+            deciding = asyncio.create_task(one.client.post(f"/v1/held/{decision}", json=call))
+            await waiting(one, 2, holding, deciding)
+        await holding
+        assert (await deciding).json() == {"numbers": 1}
+        assert [(await status(one, who))["state"] for who in (WHO, OTHER)] == ["active", "held"]
+
+
+async def waiting(service: Service, many: int, *tasks: asyncio.Task[Any]) -> None:
+    while (await service.sql(WAITING))[0][0] < many:
+        assert not any(task.done() for task in tasks)
 
 
 KEYS = """INSERT INTO receipt_keys SELECT gen_random_uuid(), now() - CAST(:days AS int) * interval '1 day'

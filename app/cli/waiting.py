@@ -52,7 +52,7 @@ def list_held(
 ) -> None:
     """Held numbers, in order of number."""
     which = Which(None, code, space, reason, waiting_for)
-    rows = [row._asdict() for row in with_database(lambda engine, _: holds.held(engine, which, limit=limit))]
+    rows = with_database(lambda engine, _: holds.held(engine, which, limit=limit))
     columns = ("number", "reason", "waiting_for", "code_space", "code", "since", "until")
     as_json(rows) if json else as_table(columns, rows)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -50,8 +50,7 @@ async def list_held(request: Request, code: Word | None = None, code_space: Word
     which = Which(None, code, code_space, reason, waiting_for)
     if after.startswith(" "):
         after = "+" + after.lstrip()  # a plus that stood bare in the query
-    rows = await held.held(request.app.state.reads, which, after, limit)
-    items: list[dict[str, Any]] = [row._asdict() for row in rows]
+    items = await held.held(request.app.state.reads, which, after, limit)
     body = {"items": items, "next": items[-1]["number"] if len(items) == limit else None}
     return answer(body)
 

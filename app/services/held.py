@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Cause, Fact, Verdict
 from app.models.policy import Policy
 from app.services import store
 from app.services.apply import apply
-from app.services.connection import Rows, read, transaction
+from app.services.connection import transaction
 
 AT_ONCE = 5_000
 
@@ -27,24 +26,26 @@ class Which(NamedTuple):
     waiting_for: str | None = None
 
 
-_HELD = text("""
+_HELD = """
 SELECT number, reason, waiting_for, until, changed_at AS since, cause ->> 'gateway' AS gateway,
        cause ->> 'code_space' AS code_space, cause ->> 'code' AS code
 FROM numbers CROSS JOIN LATERAL (SELECT steps -> 0 -> 'fact' -> 'cause' AS cause) AS shown
 WHERE state = 'held' AND noted_by IS NULL AND (until IS NULL OR until > clock_timestamp())
-  AND (CAST(:number AS text) IS NULL OR number = :number)
-  AND (CAST(:reason AS text) IS NULL OR reason = :reason)
-  AND (CAST(:waiting_for AS text) IS NULL OR waiting_for = :waiting_for)
-  AND (CAST(:code AS text) IS NULL OR cause ->> 'code' = :code)
-  AND (CAST(:space AS text) IS NULL OR cause ->> 'code_space' = :space)
-  AND number > :after
-ORDER BY number LIMIT :limit
-""")
+  AND ($1::text IS NULL OR number = $1)
+  AND ($2::text IS NULL OR cause ->> 'code' = $2)
+  AND ($3::text IS NULL OR cause ->> 'code_space' = $3)
+  AND ($4::text IS NULL OR reason = $4)
+  AND ($5::text IS NULL OR waiting_for = $5)
+  AND number > $6
+ORDER BY number LIMIT $7
+"""
+_LOCK_HELD = f"{_HELD} FOR UPDATE OF numbers"
 
 
-async def held(engine: AsyncEngine, which: Which, after: str = "", limit: int = 100) -> Rows:
+async def held(engine: AsyncEngine, which: Which, after: str = "", limit: int = 100) -> list[dict[str, Any]]:
     """Held numbers in order of number, from the one behind `after`."""
-    return await read(engine, _HELD, {**which._asdict(), "after": after, "limit": limit})
+    async with transaction(engine) as db:
+        return [dict(row) for row in await db.fetch(_HELD, *which, after, limit)]
 
 
 async def release(engine: AsyncEngine, which: Which, policy: Policy, by: str) -> int:
@@ -59,15 +60,17 @@ async def opt_out(engine: AsyncEngine, which: Which, policy: Policy, by: str) ->
 
 async def _decide(engine: AsyncEngine, which: Which, policy: Policy, cause: Cause, *, opt_out: bool) -> int:
     after, total = "", 0
-    while rows := await held(engine, which, after, AT_ONCE):
-        now = datetime.now(UTC)
-        out = Fact(now, now, "permanent_failure", cause) if opt_out else None
-        verdicts = [
-            Verdict(row.number, now, cause, cleared=(("held", now),), out=out, scope="all", released=True)
-            for row in rows
-        ]
-        async with transaction(engine) as db:
+    while True:
+        async with transaction(engine) as db:  # locked as they are found: by then another reason may hold one, or none
+            numbers = [row["number"] for row in await db.fetch(_LOCK_HELD, *which, after, AT_ONCE)]
+            if not numbers:
+                return total
+            now = datetime.now(UTC)
+            out = Fact(now, now, "permanent_failure", cause) if opt_out else None
+            verdicts = [
+                Verdict(number, now, cause, cleared=(("held", now),), out=out, scope="all", released=True)
+                for number in numbers
+            ]
             applied = await apply(db, verdicts, policy, now)
             await store.publish(db, applied.every_change)
-        after, total = rows[-1].number, total + len(rows)
-    return total
+        after, total = numbers[-1], total + len(numbers)
