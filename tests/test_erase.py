@@ -20,6 +20,7 @@ from app.models.tables import metadata
 from app.services.deactivations import files, importing
 from app.services.deactivations.importing import Order
 from app.services.erase import SEARCHED, WITHOUT_NUMBERS, written
+from app.services.store import FEED_LOCK
 from tests.conftest import Service, Start
 from tests.locks import waiting
 from tests.provider import Reply, answering, telnyx, today
@@ -254,6 +255,21 @@ async def test_a_receipt_that_waits_for_the_number_is_taken_after_the_erasure(se
         ("12345", "carrier_blocked_subscriber")
     ]
     assert await service.sql("SELECT consent FROM subscriptions") == [("opted_out",)]
+
+
+async def test_a_receipt_that_waits_for_a_name_and_is_on_its_way_is_erased_with_the_number(service: Service) -> None:
+    """It has the number's lock, and is committed behind the first look for what waits."""
+    await opt_in(service, WHO)
+    nameless = {"message_id": "m", "number": WHO, "status": "undeliverable", "code": "560"}
+    async with service.app.state.engine.begin() as db:
+        await db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": FEED_LOCK})
+        posting = asyncio.create_task(service.client.post("/v1/receipts/native", json=nameless))
+        await waiting(service, 1, posting)
+        erasing = asyncio.create_task(service.client.delete(f"/v1/numbers/{WHO}"))
+        await waiting(service, 2, posting, erasing)
+    assert (await posting).status_code == 200
+    assert (await erasing).json()["erased"]["unnamed"] == 1
+    assert await columns_that_hold(service, DIGITS) == set()
 
 
 @pytest.mark.parametrize("table", ["import_lines", "breaker_hits"])

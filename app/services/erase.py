@@ -41,7 +41,7 @@ HELD_INSIDE = {
 """Where a number may stand in whatever form: in what nobody could read or prove, in a code that no table knows."""
 SEARCHED = frozenset({"unnamed", *HELD_INSIDE})
 """Besides them the lines of files on their way, of which each file has a table of its own."""
-_EARLIER = ("import_lines", "messages", "breaker_hits")
+_EARLIER = ("import_lines", "messages", "unnamed", "breaker_hits")
 """Locked before a number by whoever writes them, and looked through once more under its lock."""
 _LATER = ("numbers", "subscriptions", "changes")
 """Taken one by one, last: the number's lock covers the others, and roll-ups change with the latter two."""
@@ -55,10 +55,11 @@ async def erase(engine: AsyncEngine, number: str) -> dict[str, int]:
         lines = await files.erase(db, number)
         now = datetime.now(UTC)
         await _keep_key(db)
-        gone = Counter({"feed_lines": lines, "unnamed": await _search(db, _UNNAMED, number)})
+        gone = Counter({"feed_lines": lines})
         gone.update({table: await _delete(db, table, number) for table in _EARLIER})
         unknown = await _lock(db, number)
-        gone.update({table: await _delete(db, table, number) for table in tables() if table not in _LATER})
+        covered = [table for table in (*tables(), "unnamed") if table not in _LATER]
+        gone.update({table: await _delete(db, table, number) for table in covered})
         for table, holds in HELD_INSIDE.items():
             gone[table] = await _search(db, f"DELETE FROM {table} WHERE {holds}", written(number))  # noqa: S608 - ours
         await db.execute("SELECT pg_advisory_xact_lock($1)", store.FEED_LOCK, timeout=WITHIN)
@@ -76,7 +77,9 @@ def tables() -> Iterator[str]:
 
 
 async def _delete(db: Connection, table: str, number: str) -> int:
-    done = await db.execute(f"DELETE FROM {table} WHERE number = $1", number, timeout=WITHIN)  # noqa: S608 - our tables
+    """Of receipts that wait for a name those that hold the number somewhere inside."""
+    holds = "strpos(receipt::text, $1) > 0" if table == "unnamed" else "number = $1"
+    done = await db.execute(f"DELETE FROM {table} WHERE {holds}", number, timeout=WITHIN)  # noqa: S608 - our tables
     return touched(done)
 
 
@@ -93,11 +96,10 @@ async def _lock(db: Connection, number: str) -> int:
     return touched(added)
 
 
-_UNNAMED = "DELETE FROM unnamed WHERE strpos(receipt::text, $1) > 0"
 
 
 async def _search(db: Connection, statement: str, said: str) -> int:
-    """What holds the number somewhere inside: receipts that wait for a name, callbacks that nobody could read."""
+    """What holds the number somewhere inside: callbacks that nobody could read, or that were refused."""
     done = await db.execute(statement, said, timeout=WITHIN)
     return touched(done)
 
