@@ -161,9 +161,7 @@ async def test_a_call_in_between_leaves_the_timetable_where_it_stands(start: Sta
 
 
 @pytest.mark.parametrize("under_way", [False, True])
-async def test_another_question_has_the_whole_timetable_from_now_on_unless_an_answer_is_on_its_way(
-    start: Start, *, under_way: bool
-) -> None:
+async def test_another_question_has_the_whole_timetable_from_now_on(start: Start, *, under_way: bool) -> None:
     """The same question once more changes nothing of when it is asked."""
     at_its_end = """UPDATE lookups SET step = 3, tries = 2, waiting_for = 'budget', due_at = now() + interval '6 days',
                     lease_until = now() + CAST(:lease AS interval) RETURNING step, tries, waiting_for, due_at"""
@@ -175,11 +173,40 @@ async def test_another_question_has_the_whole_timetable_from_now_on_unless_an_an
         assert await service.sql(asked) == [before]
         await receipt(service, "592", message="m3")
         ((step, tries, waiting_for, due_at),) = await service.sql(asked)
-        if under_way:
-            assert (step, tries, waiting_for, due_at) == before
-        else:
-            assert (step, tries, waiting_for) == (0, 0, None)
-            assert due_at <= datetime.now(UTC)
+        assert (step, tries, waiting_for) == (0, 0, None)
+        assert due_at <= datetime.now(UTC)
+        assert await service.sql("SELECT lease_until IS NOT NULL FROM lookups") == [(under_way,)]
+
+
+@pytest.mark.parametrize("call", [False, True])
+async def test_a_deactivation_does_not_end_consent_by_the_last_answer_to_another_question_that_was_on_its_way(
+    start: Start, *, call: bool
+) -> None:
+    """The answer is the first of a timetable of its own, whether it was due or a call asked for it."""
+    go = asyncio.Event()
+    async with answering(lambda n: Reply(telnyx(n, "AT&T Mobility", ported="N"), after=go)) as provider:
+        async with start(lookup=provider.settings()) as service:
+            await served_by(service)
+            await opt_in(service)
+            await receipt(service, "345", message="m1")
+            await provider.asked.wait()
+            at_its_end = """UPDATE lookups SET step = 4, lease_until = NULL, token = NULL,
+                            due_at = now() + CAST(:due AS interval)"""
+            await service.sql(at_its_end, due=timedelta(days=6 if call else 0))
+        provider.asked.clear()
+        async with start(lookup=provider.settings()) as service:
+            asking = asyncio.create_task(service.client.post(f"/v1/numbers/{WHO}/lookup")) if call else None
+            await provider.asked.wait()
+            await receipt(service, "3041", message="m2")
+            go.set()
+            await looked_up(service)
+            told = await status(service)
+            assert (told["state"], told["waiting_for"], told["lists"][0]["consent"]) == (
+                "deactivated", "lookup", "opted_in")  # fmt: skip
+            ((step, gap),) = await service.sql("SELECT step, due_at - now() FROM lookups")
+            assert (step, round(gap / timedelta(hours=1))) == (0 if call else 1, 4)
+            if asking:
+                assert (await asking).json()["outcome"] == "ok"
 
 
 async def test_over_the_budget_numbers_wait_for_it_and_say_so(start: Start) -> None:

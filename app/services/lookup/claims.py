@@ -74,14 +74,18 @@ async def is_leased(db: Connection, number: str) -> bool:
 
 
 _HOLDS = """
-SELECT l.number FROM lookups l JOIN unnest($1::text[], $2::uuid[]) AS mine (number, token) USING (number, token)
+SELECT l.number, l.token, l.step, l.tries, forced, l.due_at > statement_timestamp()
+FROM lookups l JOIN unnest($1::text[], $2::uuid[], $3::boolean[]) AS mine (number, token, forced) USING (number, token)
 ORDER BY l.number FOR UPDATE OF l
 """
 
 
-async def still_ours(db: Connection, claims: Iterable[Claim]) -> set[str]:
-    """Of these claims those that nobody has taken over since, locked. Ask when the numbers' own locks are held."""
-    return {row[0] for row in await db.fetch(_HOLDS, *columns((c.number, c.token) for c in claims))}
+async def still_ours(db: Connection, claims: Iterable[Claim]) -> dict[str, Claim]:
+    """Of these claims those that nobody has taken over since, locked, by number: with another step where something else
+    was asked meanwhile. Ask when the numbers' own locks are held.
+    """
+    rows = await db.fetch(_HOLDS, *columns((c.number, c.token, c.forced) for c in claims))
+    return {row[0]: Claim(*row) for row in rows}
 
 
 _RELEASE = """

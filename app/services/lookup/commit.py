@@ -72,13 +72,15 @@ class Commits:
             numbers = sorted(one.claim.number for one in group)
             before = await store.lock_numbers(db, numbers, (), policy, now)
             ours = await claims.still_ours(db, [one.claim for one in group])
+            for one in group:
+                one.claim = ours.get(one.claim.number, one.claim)
             settled = {
                 number: settle(one, before[number].number, self._meaning, self._plan, now, ours=number in ours)
                 for one in group
                 for number in [one.claim.number]
             }
             flat = [(number, verdict) for number, one in settled.items() for verdict in one.verdicts]
-            applied = await apply(db, [verdict for _, verdict in flat], policy, now)
+            applied = await apply(db, [verdict for _, verdict in flat], policy, now, answered=True)
             await claims.keep(db, [pair for one in settled.values() for pair in one.keep])
             again, done, early = self._next(group, settled, before | applied.held, now)
             await claims.write_back(db, again, done)

@@ -196,24 +196,24 @@ INSERT INTO lookups (number, reason, cause, asked_at, due_at)
 SELECT n, r, c, $4, $4 FROM unnest($1::text[], $2::text[], $3::jsonb[]) AS wanted (n, r, c) ORDER BY n
 ON CONFLICT (number) DO NOTHING
 """
-# What is under way just now answers for the new question too.
+# What is under way just now answers for the new question too, as the first step of its timetable.
 _ASK_ANEW = """
-UPDATE lookups SET step = 0, tries = 0, due_at = $2, waiting_for = NULL
-WHERE number = ANY($1::text[]) AND (lease_until IS NULL OR lease_until < $2)
+UPDATE lookups SET step = 0, tries = 0, due_at = $2, waiting_for = NULL WHERE number = ANY($1::text[])
 """
 _DROP_LOOKUPS = "DELETE FROM lookups WHERE number = ANY($1::text[])"
 
 
-async def save_lookups(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held], now: datetime) -> None:
+async def save_lookups(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held], now: datetime,
+                       *, answered: bool = False) -> None:  # fmt: skip
     """Ask for the lookups that the numbers now wait for, and forget those that nothing waits for any more. What is
-    asked besides something older has the whole timetable too, from now on.
+    asked besides something older has the whole timetable too, from now on; but not what an answer itself asks.
     """
     asked, anew, dropped = [], [], []
     for number, held in after.items():
         wanted, was = held.shown.lookup, before[number].shown.lookup
         if wanted:
             asked.append((number, wanted.reason, cause_json(wanted.cause)))
-            if was and held.shown.asked - before[number].shown.asked:
+            if was and not answered and held.shown.asked - before[number].shown.asked:
                 anew.append(number)
         elif was:
             dropped.append(number)
