@@ -10,7 +10,7 @@ from decimal import Decimal
 import asyncpg
 import orjson
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
 from app.services.lookup import service as making
 from app.services.lookup.budget import Budget
@@ -185,15 +185,12 @@ async def test_a_deactivation_does_not_end_consent_by_the_last_answer_to_another
     """The answer is the first of a timetable of its own, whether it was due or a call asked for it."""
     go = asyncio.Event()
     async with answering(lambda n: Reply(telnyx(n, "AT&T Mobility", ported="N"), after=go)) as provider:
-        async with start(lookup=provider.settings()) as service:
+        async with start(lookup={}) as service:
             await served_by(service)
             await opt_in(service)
             await receipt(service, "345", message="m1")
-            await provider.asked.wait()
-            at_its_end = """UPDATE lookups SET step = 4, lease_until = NULL, token = NULL,
-                            due_at = now() + CAST(:due AS interval)"""
+            at_its_end = "UPDATE lookups SET step = 4, due_at = now() + CAST(:due AS interval)"
             await service.sql(at_its_end, due=timedelta(days=6 if call else 0))
-        provider.asked.clear()
         async with start(lookup=provider.settings()) as service:
             asking = asyncio.create_task(service.client.post(f"/v1/numbers/{WHO}/lookup")) if call else None
             await provider.asked.wait()
@@ -207,6 +204,37 @@ async def test_a_deactivation_does_not_end_consent_by_the_last_answer_to_another
             assert (step, round(gap / timedelta(hours=1))) == (0 if call else 1, 4)
             if asking:
                 assert (await asking).json()["outcome"] == "ok"
+
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
+async def test_an_earlier_answer_decides_nothing_against_a_deactivation_that_comes_before_it_acts(start: Start) -> None:
+    async with answering(says("T-Mobile USA, Inc.", ported="Y")) as provider:
+        async with start(lookup=provider.settings()) as service:
+            await served_by(service)
+            await opt_in(service)
+            await receipt(service, "345", message="m1")
+            await looked_up(service)
+            await service.sql("UPDATE lookup_answers SET asked_at = now() - interval '20 days'")
+        provider.says = says("T-Mobile USA, Inc.", ported="N")
+        async with start(lookup={}) as service:
+            await receipt(service, "341", message="m2")
+            async with AsyncExitStack() as stack:
+                async with service.app.state.engine.begin() as db:
+                    await db.execute(text("SELECT FROM numbers FOR UPDATE"))
+                    dead = asyncio.create_task(receipt(service, "3041", message="m3"))
+                    while await service.sql(WAITING) != [(1,)]:
+                        assert not dead.done()
+                    await stack.enter_async_context(start(lookup=provider.settings()))
+                    while await service.sql(WAITING) != [(2,)]:
+                        assert not dead.done()
+                await dead
+                await looked_up(service)
+                told = await status(service)
+            assert (told["state"], told["waiting_for"], told["lists"][0]["consent"]) == (
+                "deactivated", "lookup", "opted_in")  # fmt: skip
+            assert provider.calls == {WHO: 2}
 
 
 async def test_over_the_budget_numbers_wait_for_it_and_say_so(start: Start) -> None:

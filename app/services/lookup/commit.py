@@ -82,9 +82,9 @@ class Commits:
             flat = [(number, verdict) for number, one in settled.items() for verdict in one.verdicts]
             applied = await apply(db, [verdict for _, verdict in flat], policy, now, answered=True)
             await claims.keep(db, [pair for one in settled.values() for pair in one.keep])
-            again, done, early = self._next(group, settled, before | applied.held, now)
+            again, done, as_it_was = self._next(group, settled, before | applied.held, now)
             await claims.write_back(db, again, done)
-            await claims.give_back(db, early)
+            await claims.give_back(db, as_it_was)
             changes: dict[str, list[Change]] = {number: [] for number in settled}
             for (number, _), changed in zip(flat, applied.changes, strict=True):
                 changes[number] += changed
@@ -96,16 +96,16 @@ class Commits:
 
     def _next(self, group: Sequence[Done], settled: Mapping[str, Settled], held: Mapping[str, Held],
               now: datetime) -> tuple[list[Next], list[str], list[Claim]]:  # fmt: skip
-        again, done, early = [], [], []
+        again, done, as_it_was = [], [], []
         for one in group:
             number, result = one.claim.number, settled[one.claim.number]
             if result.ours and held[number].shown.lookup is None:
                 done.append(number)
-            elif result.ours and one.claim.early:
-                early.append(one.claim)
+            elif result.ours and (one.claim.early or result.overtaken):
+                as_it_was.append(one.claim)
             elif result.ours:
                 again.append(later(one.claim, result.waits, self._plan.timetable, now))
-        return again, done, early
+        return again, done, as_it_was
 
     async def _alarms(self, db: Connection, settled: Collection[Settled], now: datetime) -> None:
         """An answer ends them, whichever process raised them; one that was kept from before does not."""

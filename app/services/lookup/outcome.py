@@ -16,7 +16,7 @@ from app.services.heard import Said, best, kind_of
 from app.services.lookup.ask import Answer, Source
 from app.services.lookup.budget import NOTHING
 from app.services.lookup.claims import Claim, Next
-from app.services.lookup.kept import REFUSALS, kept_until
+from app.services.lookup.kept import REFUSALS, Known, kept_until, still_good
 from app.services.lookup.panel import Told
 from app.services.meaning import Meaning
 from app.services.resolve import Moment, resolve
@@ -68,10 +68,13 @@ class Done:
 
 @dataclass(slots=True)
 class Settled:
-    """What follows from one lookup, before it is written."""
+    """What follows from one lookup, before it is written. `overtaken`: nothing, since something was told meanwhile that
+    an earlier answer does not decide.
+    """
 
     ours: bool
     outcome: Outcome
+    overtaken: bool = False
     waits: Literal["budget", "provider"] | None = None
     verdicts: list[Verdict] = field(default_factory=list)
     keep: list[tuple[Answer, datetime | None]] = field(default_factory=list)
@@ -90,9 +93,13 @@ def settle(one: Done, number: Number, meaning: Meaning, plan: Plan, now: datetim
     outcome = Outcome(number.number, _word(chosen, waits), chosen.provider if chosen else None, errors, price, [],
                       "budget" if waits == "budget" else None)  # fmt: skip
     fresh = [] if one.from_kept else [a for a in answers if a.config]
-    settled = Settled(ours, outcome, waits)
+    settled = Settled(ours, outcome, waits=waits)
     if not ours:  # only what was paid for is kept
         settled.keep = [(answer, None) for answer in fresh]
+        return settled
+    known = Known({number.number: answers}, {number.number: number})
+    if one.from_kept and still_good(known, number.number, meaning, now) is None:
+        settled.overtaken = True
         return settled
     if waits == "budget":
         at = max([now, *(q.fact.at for q in asked)])
