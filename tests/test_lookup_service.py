@@ -12,8 +12,10 @@ import orjson
 import pytest
 from sqlalchemy import make_url, text
 
+from app.config import Settings
 from app.services.lookup import service as making
 from app.services.lookup.budget import Budget
+from app.wiring import plan_of
 from tests.conftest import Service, Start
 from tests.lookup_steps import WHO, looked_up, opt_in, receipt, served_by
 from tests.number_steps import status
@@ -488,6 +490,19 @@ async def test_a_stop_waits_for_no_provider_and_gives_its_numbers_to_others(
             assert (await status(service))["state"] == "active"
             assert provider.calls == {WHO: 2}
             assert await service.sql("SELECT spent FROM lookup_days") == [(Decimal("0.02"),)]  # both may be billed
+
+
+async def test_what_is_claimed_in_the_moment_of_a_stop_is_given_to_others(start: Start) -> None:
+    """It has not even begun to ask."""
+    async with answering(says("T-Mobile USA, Inc.")) as provider, start(lookup={}) as service:
+        await receipt(service, "3041")
+        state = service.app.state
+        settings = Settings.model_validate({"lookup": provider.settings()})
+        stopping = making.Lookups(state.engine, state.meaning, plan_of(settings))
+        stopping.stop()
+        async with stopping.open():
+            await stopping._look()
+        assert await service.sql("SELECT token IS NULL, lease_until IS NULL FROM lookups") == [(False, True)]
 
 
 async def test_an_answer_that_has_come_is_committed_before_a_stop(start: Start, database_url: str) -> None:

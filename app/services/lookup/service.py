@@ -146,6 +146,7 @@ class Lookups:
 
     async def _land(self) -> None:
         """At a stop: calls under way are given up, their numbers given back; answers that have come are committed."""
+        await asyncio.sleep(0)  # a task that is cancelled before it has begun gives nothing back
         for task in [*self._asking]:
             if task:
                 task.cancel()
