@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from tests.conftest import Service, Start
 
@@ -180,6 +182,25 @@ async def test_an_opt_out_without_a_time_ends_an_opt_in_whose_clock_ran_ahead(se
     assert await lists(service) == {("12345", "spring"): "opted_out"}
     again = await opt_in(service, at=(agreed + timedelta(seconds=1)).isoformat())
     assert again.json()["consent"] == "opted_in"
+
+
+@pytest.mark.parametrize("scope", ["list", "all"])
+async def test_an_opt_out_without_a_time_ends_an_opt_in_that_was_written_while_it_waited(
+    service: Service, scope: str
+) -> None:
+    """It must not answer that the person is opted in."""
+    await opt_in(service)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    newer = (datetime.now(UTC) + timedelta(minutes=4)).isoformat()
+    async with service.app.state.engine.begin() as db:
+        await db.execute(text("SELECT FROM numbers FOR UPDATE"))
+        calls = []
+        for call in (opt_in(service, at=newer), opt_out(service, scope=scope)):
+            calls.append(asyncio.create_task(call))
+            while await service.sql(waiting) != [(len(calls),)]:
+                assert not calls[-1].done()
+    assert [(await call).json()["consent"] for call in calls] == ["opted_in", "opted_out"]
+    assert await lists(service) == {("12345", "spring"): "opted_out"}
 
 
 @pytest.mark.parametrize("path", ["/v1/senders/12345/lists/spring/subscribers/12",

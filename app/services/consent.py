@@ -44,7 +44,7 @@ async def opt_out(engine: AsyncEngine, place: Place, reason: str, scope: Scope, 
     """
     number, sender, name = place
     async with transaction(engine) as db:
-        at = at or await _after_all(db, place, scope)
+        at = at or await _after_all(db, place, scope, policy)
         fact = Fact(at, at, reason, Cause("call", source="api"))
         verdict = Verdict(number, at, fact.cause, sender=sender, list=name, out=fact, scope=scope)
         return await _keep(db, place, verdict, policy)
@@ -56,8 +56,11 @@ WHERE number = $1 AND ($4 = 'all' OR sender = $2 AND ($4 = 'sender' OR list = $3
 """
 
 
-async def _after_all(db: Connection, place: Place, scope: Scope) -> datetime:
-    """Now, or when the clock of whoever told of an opt-in ran ahead of ours, as late as that one."""
+async def _after_all(db: Connection, place: Place, scope: Scope, policy: Policy) -> datetime:
+    """Now, or when the clock of whoever told of an opt-in ran ahead of ours, as late as that one. The number is locked
+    first: an opt-in that is being written just now has been heard of.
+    """
+    await store.lock_numbers(db, [place.number], (), policy, datetime.now(UTC))
     now, newest = datetime.now(UTC), await db.fetchval(_NEWEST, *place, scope)
     return max(now, newest) if newest else now
 
