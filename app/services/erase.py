@@ -58,7 +58,7 @@ async def erase(engine: AsyncEngine, number: str) -> dict[str, int]:
         gone = Counter({"feed_lines": lines})
         gone.update({table: await _delete(db, table, number) for table in _EARLIER})
         unknown = await _lock(db, number)
-        covered = [table for table in (*tables(), "unnamed") if table not in _LATER]
+        covered = [*_EARLIER, *(table for table in tables() if table not in _EARLIER + _LATER)]
         gone.update({table: await _delete(db, table, number) for table in covered})
         for table, holds in HELD_INSIDE.items():
             gone[table] = await _search(db, f"DELETE FROM {table} WHERE {holds}", written(number))  # noqa: S608 - ours
