@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from app.services.deactivations.events import when
 from tests.conftest import Service, Start
@@ -150,6 +151,28 @@ async def test_an_opt_in_that_is_written_while_a_file_is_taken_in_is_not_missed(
 
 
 # Kinds ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_file_and_whoever_adds_one_of_its_numbers_meanwhile_end_in_no_deadlock(service: Service) -> None:
+    """New numbers are locked before known ones by both, whatever their order."""
+    first = "+15555550101"
+    for who in (first, OTHER):
+        await opt_in(service, who)
+    receipts = [{"message_id": who, "number": who, "sender": "12345", "status": "undeliverable", "code": "560"}
+                for who in (first, OTHER, STRANGER)]  # fmt: skip
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with service.app.state.engine.begin() as db:
+        await db.execute(text("SELECT FROM numbers WHERE number = :first FOR UPDATE"), {"first": first})
+        calls = []
+        for call in (service.client.post("/v1/receipts/native", json=receipts),
+                     service.client.post("/v1/deactivations/twilio", content=f"{OTHER}\n{STRANGER}")):  # fmt: skip
+            calls.append(asyncio.create_task(call))
+            while await service.sql(waiting) != [(len(calls),)]:
+                assert not calls[-1].done()
+    assert [(await call).status_code for call in calls] == [200, 200]
+    assert [(await status(service, who))["state"] for who in (first, OTHER, STRANGER)] == [
+        "active", "deactivated", "deactivated",
+    ]  # fmt: skip
 
 
 async def test_a_suspension_keeps_consent_lapses_after_thirty_days_and_ends_by_a_resume(service: Service) -> None:

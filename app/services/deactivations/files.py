@@ -323,18 +323,12 @@ def _note(file: int, first: int) -> str:
     return f"""
 WITH part AS MATERIALIZED (SELECT * FROM {lines_of(file)} l WHERE {_part(first)}),
 noted AS (
-    INSERT INTO numbers AS n (number, state, reason, dead_since, changed_at, noted_by, noted_guard)
+    INSERT INTO numbers (number, state, reason, dead_since, changed_at, noted_by, noted_guard)
     SELECT DISTINCT ON (number) number, 'deactivated', reason, happened, clock_timestamp(), $1, guarded
     FROM (SELECT number, CASE kind WHEN 'TRANSFER' THEN $2 ELSE $3 END AS reason, coalesce(at, $4) AS happened,
               coalesce(guard, $5) AS guarded
           FROM part WHERE kind = ANY($6::text[])) AS gone
-    ORDER BY number, happened DESC, reason DESC
-    ON CONFLICT (number) DO UPDATE SET state = excluded.state, reason = excluded.reason,
-        dead_since = excluded.dead_since, changed_at = excluded.changed_at, noted_by = excluded.noted_by,
-        noted_guard = excluded.noted_guard
-    WHERE n.facts IS NULL
-      AND (n.dead_since IS NULL OR (n.dead_since, n.reason) < (excluded.dead_since, excluded.reason))
-    RETURNING number)
+    ORDER BY number, happened DESC, reason DESC ON CONFLICT DO NOTHING RETURNING number)
 SELECT told.many, l.* FROM (SELECT count(*) AS many FROM noted) AS told LEFT JOIN (
     SELECT number, kind, at, guard, carrier, new_number, new_carrier, line FROM part
     WHERE kind <> ALL ($6::text[]) OR number NOT IN (SELECT number FROM noted)) AS l ON true
@@ -342,6 +336,18 @@ ORDER BY l.number, l.line
 """  # noqa: S608 - numbers
 
 
+# After those that were added: whoever locks numbers does so first with those that are new, then with the others.
+_NOTE_AGAIN = """
+UPDATE numbers n SET state = 'deactivated', reason = v.reason, dead_since = happened, changed_at = clock_timestamp(),
+    noted_by = $1, noted_guard = guarded
+FROM (SELECT number, v.reason, happened, guarded
+      FROM unnest($2::text[], $3::timestamptz[], $4::text[], $5::timestamptz[]) AS v (number, happened, reason, guarded)
+      JOIN numbers known USING (number)
+      WHERE known.facts IS NULL
+        AND (known.dead_since IS NULL OR (known.dead_since, known.reason) < (happened, v.reason))
+      ORDER BY number FOR UPDATE OF known) AS v
+WHERE n.number = v.number
+"""
 _SPOKEN_OF = "SELECT number FROM numbers WHERE number = ANY($1::text[]) AND facts IS NOT NULL"
 
 
@@ -366,10 +372,23 @@ async def note(db: Connection, file: int, first: int, default: Default) -> tuple
     values = (file, *default.reasons, default.at, default.guard, [*default.kinds])
     rows = await db.fetch(_note(file, first), *values, timeout=LONG)
     left = [row for row in rows if row["number"]]
-    asked = [row["number"] for row in left if row["kind"] in default.kinds]
-    spoken_of = {row[0] for row in await db.fetch(_SPOKEN_OF, asked, timeout=LONG)} if asked else set()
+    known = _newest((row for row in left if row["kind"] in default.kinds), default)
+    if not known:
+        return rows[0]["many"], [row[1:-1] for row in left]
+    again = await db.execute(_NOTE_AGAIN, file, *store.columns(known), timeout=LONG)
+    spoken_of = {row[0] for row in await db.fetch(_SPOKEN_OF, [number for number, *_ in known], timeout=LONG)}
     held = [row[1:-1] for row in left if row["kind"] not in default.kinds or row["number"] in spoken_of]
-    return rows[0]["many"], held
+    return rows[0]["many"] + touched(again), held
+
+
+def _newest(rows: Iterable[Any], default: Default) -> list[tuple[Any, ...]]:
+    """Of each number its last end, as the statement above has it of those that it adds."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for row in rows:
+        reason = default.reasons[row["kind"] != "TRANSFER"]
+        told = (row["number"], row["at"] or default.at, reason, row["guard"] or default.guard)
+        found[told[0]] = max(found.get(told[0], told), told)
+    return [*found.values()]
 
 
 _ACTED = """
