@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.conftest import Service, Start
+from tests.locks import waiting
 
 WHO = "+15555551234"
 
@@ -190,15 +191,13 @@ async def test_an_opt_out_without_a_time_ends_an_opt_in_that_was_written_while_i
 ) -> None:
     """It must not answer that the person is opted in."""
     await opt_in(service)
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     newer = (datetime.now(UTC) + timedelta(minutes=4)).isoformat()
     async with service.app.state.engine.begin() as db:
         await db.execute(text("SELECT FROM numbers FOR UPDATE"))
         calls = []
         for call in (opt_in(service, at=newer), opt_out(service, scope=scope)):
             calls.append(asyncio.create_task(call))
-            while await service.sql(waiting) != [(len(calls),)]:
-                assert not calls[-1].done()
+            await waiting(service, len(calls), *calls)
     assert [(await call).json()["consent"] for call in calls] == ["opted_in", "opted_out"]
     assert await lists(service) == {("12345", "spring"): "opted_out"}
 

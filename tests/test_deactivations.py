@@ -11,6 +11,7 @@ from sqlalchemy import text
 from app.services.deactivations.events import when
 from tests.conftest import Service, Start
 from tests.deactivation_steps import DAY, OTHER, STRANGER, WHO, changes, opt_in, post, status
+from tests.locks import waiting
 from tests.provider import Reply, answering, telnyx
 
 # Without a lookup provider the file decides --------------------------------------------------------------------------
@@ -160,15 +161,13 @@ async def test_a_file_and_whoever_adds_one_of_its_numbers_meanwhile_end_in_no_de
         await opt_in(service, who)
     receipts = [{"message_id": who, "number": who, "sender": "12345", "status": "undeliverable", "code": "560"}
                 for who in (first, OTHER, STRANGER)]  # fmt: skip
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     async with service.app.state.engine.begin() as db:
         await db.execute(text("SELECT FROM numbers WHERE number = :first FOR UPDATE"), {"first": first})
         calls = []
         for call in (service.client.post("/v1/receipts/native", json=receipts),
                      service.client.post("/v1/deactivations/twilio", content=f"{OTHER}\n{STRANGER}")):  # fmt: skip
             calls.append(asyncio.create_task(call))
-            while await service.sql(waiting) != [(len(calls),)]:
-                assert not calls[-1].done()
+            await waiting(service, len(calls), *calls)
     assert [(await call).status_code for call in calls] == [200, 200]
     assert [(await status(service, who))["state"] for who in (first, OTHER, STRANGER)] == [
         "active", "deactivated", "deactivated",

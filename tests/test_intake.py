@@ -21,6 +21,7 @@ from structlog.testing import capture_logs
 from app.services import intake
 from app.services.connection import ACQUIRE_WITHIN, POOL_SIZE
 from tests.conftest import Service, Start
+from tests.locks import waiting
 from tests.number_steps import WHO, status
 
 
@@ -296,9 +297,6 @@ async def test_a_message_in_parts_is_delivered_when_all_parts_are(service: Servi
         assert (await status(service))["state"] == state
 
 
-WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-
-
 async def test_parts_that_two_processes_take_at_once_deliver_their_message(start: Start) -> None:
     """Each of them sees the part of the other only once that is committed."""
     part = {"ticketId": "long", "totalSegments": 2, "status": {"code": 4}, "source": {"address": "12345"},
@@ -312,8 +310,7 @@ async def test_parts_that_two_processes_take_at_once_deliver_their_message(start
                 for place, service in enumerate((one, two), 1)
             ]
             taking = [asyncio.create_task(call) for call in posts]
-            while (await one.sql(WAITING))[0][0] < len(taking):
-                assert not any(task.done() for task in taking)
+            await waiting(one, len(taking), *taking)
         assert [(await task).status_code for task in taking] == [200, 200]
         assert (await status(one))["state"] == "active"
 

@@ -17,6 +17,7 @@ from app.services.lookup import service as making
 from app.services.lookup.budget import Budget
 from app.wiring import plan_of
 from tests.conftest import Service, Start
+from tests.locks import waiting
 from tests.lookup_steps import WHO, looked_up, opt_in, receipt, served_by
 from tests.number_steps import status
 from tests.provider import Provider, Reply, answering, says, says_as_plivo, telnyx, today
@@ -208,9 +209,6 @@ async def test_a_deactivation_does_not_end_consent_by_the_last_answer_to_another
                 assert (await asking).json()["outcome"] == "ok"
 
 
-WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-
-
 async def test_an_earlier_answer_decides_nothing_against_a_deactivation_that_comes_before_it_acts(start: Start) -> None:
     async with answering(says("T-Mobile USA, Inc.", ported="Y")) as provider:
         async with start(lookup=provider.settings()) as service:
@@ -226,11 +224,9 @@ async def test_an_earlier_answer_decides_nothing_against_a_deactivation_that_com
                 async with service.app.state.engine.begin() as db:
                     await db.execute(text("SELECT FROM numbers FOR UPDATE"))
                     dead = asyncio.create_task(receipt(service, "3041", message="m3"))
-                    while await service.sql(WAITING) != [(1,)]:
-                        assert not dead.done()
+                    await waiting(service, 1, dead)
                     await stack.enter_async_context(start(lookup=provider.settings()))
-                    while await service.sql(WAITING) != [(2,)]:
-                        assert not dead.done()
+                    await waiting(service, 2, dead)
                 await dead
                 await looked_up(service)
                 told = await status(service)

@@ -212,9 +212,6 @@ async def test_a_person_releases_or_gives_up_what_one_code_holds(service: Servic
     assert await held.release(service.app.state.engine, which, service.app.state.meaning.policy, "test") == 1
 
 
-WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-
-
 @pytest.mark.parametrize("decision", ["release", "opt-out"])
 async def test_what_holds_a_number_by_another_code_meanwhile_is_not_decided_with_the_first(
     start: Start, decision: str
@@ -233,11 +230,6 @@ async def test_what_holds_a_number_by_another_code_meanwhile_is_not_decided_with
         await holding
         assert (await deciding).json() == {"numbers": 1}
         assert [(await status(one, who))["state"] for who in (WHO, OTHER)] == ["active", "held"]
-
-
-async def waiting(service: Service, many: int, *tasks: asyncio.Task[Any]) -> None:
-    while (await service.sql(WAITING))[0][0] < many:
-        assert not any(task.done() for task in tasks)
 
 
 KEYS = """INSERT INTO receipt_keys SELECT gen_random_uuid(), now() - CAST(:days AS int) * interval '1 day'
@@ -267,22 +259,6 @@ async def test_what_is_written_anew_as_it_is_pruned_stays(service: Service) -> N
         await waiting(service, 1, pruning)
     await pruning
     assert await service.sql("SELECT count(*) FROM messages") == [(1,)]
-
-
-async def test_a_message_is_kept_from_when_it_is_registered_whenever_its_receipt_came(service: Service) -> None:
-    receipt = {"message_id": "m", "status": "accepted"}
-    assert (await service.client.post("/v1/receipts/native", json=receipt)).status_code == 200
-    await service.sql("UPDATE messages SET registered_at = now() - interval '15 days'")
-    entry = {
-        "gateway": "native",
-        "message_id": "m",
-        "number": WHO,
-        "sender": "12345",
-        "sent_at": "2026-11-01T10:00:00Z",
-    }
-    assert (await service.client.post("/v1/messages", json=[entry])).json()["registered"] == 1
-    await upkeep.keep_house(service.app.state.engine, service.app.state.settings, datetime.now(UTC))
-    assert await service.sql("SELECT number FROM messages") == [(WHO,)]
 
 
 async def test_a_clock_that_is_years_ahead_of_the_databases_deletes_nothing(service: Service) -> None:

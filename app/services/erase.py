@@ -96,8 +96,6 @@ async def _lock(db: Connection, number: str) -> int:
     return touched(added)
 
 
-
-
 async def _search(db: Connection, statement: str, said: str) -> int:
     """What holds the number somewhere inside: callbacks that nobody could read, or that were refused."""
     done = await db.execute(statement, said, timeout=WITHIN)
