@@ -256,19 +256,26 @@ async def test_a_forged_receipt_is_refused_and_an_unconfigured_gateway_is_not_th
         assert await service.sql("SELECT count(*) FROM receipts") == [(1,)]
 
 
-async def test_who_shows_credentials_only_when_asked_for_them_is_asked(start: Start) -> None:
-    """Bandwidth: without the challenge it does not come again, and every receipt of it is lost."""
-    async with start(
-        auth="on", gateways={name: {"secrets": ["s3cret"]} for name in ("bandwidth", "infobip")}
-    ) as service:
-        callback = partial(service.client.post, "/v1/receipts/bandwidth", json=[])
+@pytest.mark.parametrize("gateway", ["bandwidth", "aws-eum"])
+async def test_who_shows_credentials_only_when_asked_for_them_is_asked(start: Start, gateway: str) -> None:
+    """Without the challenge they do not come again, and every receipt is lost."""
+    async with start(auth="on", gateways={gateway: {"secrets": ["s3cret"]}}) as service:
+        callback = partial(service.client.post, f"/v1/receipts/{gateway}", json=[])
         asked = await callback()
         assert (asked.status_code, asked.headers["www-authenticate"]) == (401, 'Basic realm="Sendable"')
         assert asked.headers["content-type"] == "application/problem+json"
         assert (await callback(auth=("anybody", "s3cret"))).status_code == 200
         for wrong in ({"auth": ("anybody", "")}, {"params": {"token": "x"}}, {"headers": {"x-sendable-token": "x"}}):
             assert (await callback(**wrong)).status_code == 403
-        assert (await service.client.post("/v1/receipts/infobip", json=[])).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("gateway", "secret"), [("infobip", "s3cret"), ("aws-eum", "arn:aws:sns:us-east-1:123456789012:sms")]
+)
+async def test_nobody_else_is_asked_for_credentials(start: Start, gateway: str, secret: str) -> None:
+    """SNS neither, where it signs."""
+    async with start(auth="on", gateways={gateway: {"secrets": [secret]}}) as service:
+        assert (await service.client.post(f"/v1/receipts/{gateway}", json=[])).status_code == 403
 
 
 async def test_a_signed_time_is_held_against_the_arrival_of_the_request(start: Start) -> None:

@@ -61,7 +61,7 @@ def _basic(callback: Callback) -> Iterator[bytes]:
         yield pair.partition(b":")[2]
 
 
-def challenge(callback: Callback) -> str | None:
+def challenge(callback: Callback, _: Link) -> str | None:
     """What a vendor must hear that shows its credentials only when asked: it has shown nothing, so forged nothing."""
     return None if any(_given(callback)) else 'Basic realm="Sendable"'
 

@@ -125,6 +125,12 @@ def verify(callback: Callback, secret: str, link: Link) -> bool:
     return ours and _is_fresh(said, callback.at, link) and _is_signed(said, callback)
 
 
+def challenge(callback: Callback, link: Link) -> str | None:
+    """Credentials that stand in the endpoint SNS shows only to whoever answers 401 (its page on HTTPS endpoints)."""
+    ours = not all(secret.startswith("arn:") for secret in link.secrets)
+    return _verify.challenge(callback, link) if ours else None
+
+
 def sign(callback: Callback, secret: str, link: Link) -> Callback | None:
     """With our token. What SNS signs for a topic, Amazon alone can."""
     return None if secret.startswith("arn:") else _verify.sign_token(callback, secret, link)
@@ -190,6 +196,7 @@ gateway = Gateway(
     docs="https://docs.aws.amazon.com/sms-voice/latest/userguide/configuration-sets-event-format.html",
     parse=parse,
     verify=verify,
+    challenge=challenge,
     sign=sign,
     code_space="aws_eum_sms",
     hint="secrets = the ARN of your SNS topic (signed), or a token that stands in the URL (raw delivery)",

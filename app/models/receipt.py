@@ -218,6 +218,6 @@ class Gateway:
     certificate: Callable[[Callback, Link], str | None] | None = None
     confirmation: Callable[[Callback], str | None] | None = None
     consent: Callable[[Callback], Mapping[str, str]] | None = None
-    challenge: Callable[[Callback], str | None] | None = None
+    challenge: Callable[[Callback, Link], str | None] | None = None
     sign: Callable[[Callback, str, Link], Callback | None] | None = None
     inquiry: Inquiry | None = None

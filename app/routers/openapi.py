@@ -185,7 +185,7 @@ def _callback(method: str, *, account: bool) -> Document:
     taken = {"description": committed, "headers": _UNREAD,
              "content": {"text/plain": {"schema": {"type": "string"}}, JSON: {"schema": {}}}}  # fmt: skip
     refused = {
-        "401": "The callback shows no credentials, of a vendor that shows them when asked (bandwidth)",
+        "401": "The callback shows no credentials, of a vendor that shows them when asked (bandwidth, aws-eum)",
         "403": "The callback does not prove its origin",
         "404": "No such gateway, or it is not configured",
     }

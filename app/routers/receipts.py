@@ -35,7 +35,7 @@ async def receive(request: Request) -> Response:
         callback = replace(callback, certificate=await request.app.state.errands.certificate(address))
     forged = bool(link.secrets) and not prove(gateway, callback, link)
     if forged:
-        _ask(gateway, callback)
+        _ask(gateway, callback, link)
         metrics.FORGED.labels(gateway.name).inc()
     if sample.HEADER in callback.headers:
         return _arrived(callback, proven=not forged if link.secrets else None)
@@ -86,9 +86,9 @@ async def consent(request: Request) -> Response:
     return Response(headers=gateway.consent(callback), media_type="text/plain")
 
 
-def _ask(gateway: Gateway, callback: Callback) -> None:
+def _ask(gateway: Gateway, callback: Callback, link: Link) -> None:
     """Raises Problem 401 for a vendor that shows its credentials only when asked for them, and has shown none."""
-    if gateway.challenge and (challenge := gateway.challenge(callback)):
+    if gateway.challenge and (challenge := gateway.challenge(callback, link)):
         detail = "the request shows no credentials: send it again with them"
         raise Problem(401, detail, headers={"WWW-Authenticate": challenge})
 
