@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -57,8 +58,11 @@ async def changes(
     return answer({"items": [*map(feed.shape, rows)], "next": rows[-1].seq if rows else after})
 
 
+_ID = re.compile(r"\d{1,19}", re.ASCII)
+
+
 def _event_id(text: str) -> int:
-    if text.isascii() and text.isdigit() and int(text) <= NEWEST:
+    if _ID.fullmatch(text) and int(text) <= NEWEST:
         return int(text)
     raise wrong("Last-Event-ID", "not the id of an event of this stream: send the last one back as it came")
 
