@@ -17,12 +17,14 @@ WITHIN = 60
 BODY = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
 
 
-async def _told(_scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]):
-    """The body, once it is there."""
+async def _told(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]):
+    """The body, once it is there; at `/later`, once all else that has come was looked at."""
     body, more = b"", True
     while more:
         message = await receive()
         body, more = body + message.get("body", b""), message.get("more_body", False)
+    for _ in range(100 if scope["path"] == "/later" else 0):
+        await asyncio.sleep(0)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
 
@@ -67,6 +69,25 @@ async def test_a_whole_head_stops_the_clock_for_its_body_and_the_next_request_is
         writer.write(body)
         answer = await asyncio.wait_for(reader.readuntil(body), WITHIN)
         assert b"200 OK" in answer
+    writer.close()
+
+
+async def test_a_client_that_has_said_all_and_ends_its_side_hears_its_answer_and_then_the_end(port: int):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(BODY.replace(b"/", b"/later", 1) + b"ab")
+    writer.write_eof()
+    answer = await asyncio.wait_for(reader.read(), WITHIN)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b"connection: close" in answer
+    assert answer.endswith(b"ab")
+    writer.close()
+
+
+async def test_a_client_that_ends_its_side_in_the_middle_of_a_body_is_not_waited_for(port: int):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(BODY + b"a")
+    writer.write_eof()
+    assert await asyncio.wait_for(reader.read(), WITHIN) == b""
     writer.close()
 
 

@@ -35,6 +35,15 @@ class HeadsInTime(HttpToolsProtocol):
         super().connection_lost(exc)
         super()._unset_keepalive_if_required()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Whether the connection stays for its answer: who has said all may end its side, and listen. uvicorn hung up,
+        and what was committed came again. Where the answer has begun, or a body will never end, so do we.
+        """
+        waits = self.cycle is not None and not self.cycle.more_body and not self.cycle.response_started
+        if waits:
+            self.cycle.keep_alive = False
+        return waits
+
     def on_headers_complete(self) -> None:
         self._for_nothing = 0
         super()._unset_keepalive_if_required()
