@@ -270,11 +270,11 @@ async def test_who_shows_credentials_only_when_asked_for_them_is_asked(start: St
 
 
 @pytest.mark.parametrize(
-    ("gateway", "secret"), [("infobip", "s3cret"), ("aws-eum", "arn:aws:sns:us-east-1:123456789012:sms")]
+    ("gateway", "secrets"), [("infobip", ["s3cret"]), ("aws-eum", ["arn:aws:sns:us-east-1:123456789012:sms", "s3cret"])]
 )
-async def test_nobody_else_is_asked_for_credentials(start: Start, gateway: str, secret: str) -> None:
+async def test_nobody_else_is_asked_for_credentials(start: Start, gateway: str, secrets: list[str]) -> None:
     """SNS neither, where it signs."""
-    async with start(auth="on", gateways={gateway: {"secrets": [secret]}}) as service:
+    async with start(auth="on", gateways={gateway: {"secrets": secrets}}) as service:
         assert (await service.client.post(f"/v1/receipts/{gateway}", json=[])).status_code == 403
 
 

@@ -126,9 +126,11 @@ def verify(callback: Callback, secret: str, link: Link) -> bool:
 
 
 def challenge(callback: Callback, link: Link) -> str | None:
-    """Credentials that stand in the endpoint SNS shows only to whoever answers 401 (its page on HTTPS endpoints)."""
-    ours = not all(secret.startswith("arn:") for secret in link.secrets)
-    return _verify.challenge(callback, link) if ours else None
+    """Credentials that stand in the endpoint SNS shows only to whoever answers 401 (its page on HTTPS endpoints). Where
+    it may sign instead, what proves nothing was signed by somebody else.
+    """
+    signs = any(secret.startswith("arn:") for secret in link.secrets)
+    return None if signs else _verify.challenge(callback, link)
 
 
 def sign(callback: Callback, secret: str, link: Link) -> Callback | None:
