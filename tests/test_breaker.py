@@ -450,6 +450,18 @@ async def test_a_decision_that_was_cut_off_is_carried_on(service: Service) -> No
     assert await tally(service) == (60, 0, 0)
 
 
+async def test_while_a_decision_is_carried_out_counting_has_begun_anew(service: Service) -> None:
+    """Else each release of something that goes on would be followed by the next quarantine at once."""
+    many = numbers(61)
+    await subscribe(service, many)
+    await post(service, map(failure, many[:60]))
+    await service.sql("UPDATE quarantines SET decision = 'release', decided_at = now(), decided_by = 'somebody'")
+    await post(service, [failure(many[60])])
+    told = await status(service, many[60])
+    assert (told["state"], told["lists"][0]["consent"]) == ("active", "opted_out")
+    assert await waiting(service) == []
+
+
 async def test_what_waits_for_a_person_waits_however_long_and_is_decided_by_parts(
     small: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,13 +140,15 @@ WITH hit AS (
     RETURNING h.key, h.quarantine)
 SELECT key, max(quarantine) FROM hit WHERE quarantine IS NOT NULL GROUP BY key
 """
-# The baseline is worked out only for a key that is over the least already.
+# The baseline is worked out only for a key that is over the least already. What a person has decided on counts no more,
+# also where that is still being carried out.
 _JUDGE = """
 SELECT k, c.many, CASE WHEN c.many > $3 THEN (SELECT avg(busiest)::float8 FROM (
     SELECT max(total) AS busiest FROM breaker_windows w
     WHERE w.key = k AND w.starts > $4 GROUP BY date_trunc('day', w.starts, 'UTC')) AS days) END AS baseline
 FROM unnest($1::text[]) AS k
-    CROSS JOIN LATERAL (SELECT count(*) AS many FROM breaker_hits h WHERE h.key = k AND h.at > $2) AS c
+    CROSS JOIN LATERAL (SELECT count(*) AS many FROM breaker_hits h LEFT JOIN quarantines q ON q.id = h.quarantine
+                        WHERE h.key = k AND h.at > $2 AND q.decision IS NULL) AS c
 """
 _OPEN = """
 INSERT INTO quarantines (key, gateway, code_space, code, sender, carrier, reason, seen, allowed, opened_at)
