@@ -17,9 +17,11 @@ from sqlalchemy import make_url, text
 
 from app.feeds import FEEDS
 from app.models.tables import metadata
+from app.services import held, upkeep
 from app.services.deactivations import files, importing
 from app.services.deactivations.importing import Order
 from app.services.erase import SEARCHED, WITHOUT_NUMBERS, written
+from app.services.held import Which
 from app.services.store import FEED_LOCK
 from tests.conftest import Service, Start
 from tests.locks import waiting
@@ -270,6 +272,32 @@ async def test_a_receipt_that_waits_for_a_name_and_is_on_its_way_is_erased_with_
     assert (await posting).status_code == 200
     assert (await erasing).json()["erased"]["unnamed"] == 1
     assert await columns_that_hold(service, DIGITS) == set()
+
+
+@pytest.mark.parametrize("by", ["a person", "time"])
+async def test_whoever_has_looked_for_the_number_and_waits_for_its_lock_does_not_bring_it_back(
+    service: Service, by: str
+) -> None:
+    """Who releases what a code holds, and the telling of lapses."""
+    state = service.app.state
+    for number in (WHO, OTHER):
+        receipt = {"message_id": number[-4:], "number": number, "status": "undeliverable", "code": "345"}
+        await service.client.post("/v1/receipts/native", json=receipt)
+    if by == "time":
+        await service.sql("UPDATE numbers SET until = now() - interval '1 second'")
+    async with state.engine.begin() as db:
+        await db.execute(text("SELECT FROM numbers WHERE number = :number FOR UPDATE"), {"number": WHO})
+        erasing = asyncio.create_task(service.client.delete(f"/v1/numbers/{WHO}"))
+        await waiting(service, 1, erasing)
+        if by == "time":
+            acting = asyncio.create_task(upkeep.tell_lapses(state.engine, state.meaning.policy, datetime.now(UTC)))
+        else:
+            acting = asyncio.create_task(held.release(state.engine, Which(code="345"), state.meaning.policy, "test"))
+        await waiting(service, 2, erasing, acting)
+    assert (await erasing).status_code == 200
+    assert await acting >= 1
+    assert await columns_that_hold(service, DIGITS) == set()
+    assert await service.sql("SELECT number FROM numbers") == [(OTHER,)]
 
 
 @pytest.mark.parametrize("table", ["import_lines", "breaker_hits"])

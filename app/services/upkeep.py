@@ -141,7 +141,8 @@ def _lapses_alone(rule: Rule) -> bool:
 
 
 async def _settle_again(db: Connection, numbers: Sequence[str], policy: Policy, cause: Cause, now: datetime) -> None:
-    applied = await apply(db, [Verdict(number, now, cause) for number in numbers], policy, now)
+    there = await store.still_there(db, numbers)
+    applied = await apply(db, [Verdict(number, now, cause) for number in there], policy, now)
     await store.publish(db, applied.every_change)
 
 

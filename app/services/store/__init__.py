@@ -16,7 +16,7 @@ from app.services.store.messages import (
     take_unnamed,
     undated,
 )
-from app.services.store.numbers import erased, facts, lock_numbers, look, save_lookups, save_numbers
+from app.services.store.numbers import erased, facts, lock_numbers, look, save_lookups, save_numbers, still_there
 from app.services.store.receipts import (
     Arrival,
     MessageId,
@@ -72,6 +72,7 @@ __all__ = [
     "save_lookups",
     "save_numbers",
     "steps_of",
+    "still_there",
     "take_senderless",
     "take_unnamed",
     "undated",

@@ -62,6 +62,14 @@ async def lock_numbers(
     return _held(rows, known, await lists(db, sorted(undoable.union(with_lists))), policy, now)
 
 
+_STILL_THERE = "SELECT number FROM numbers WHERE number = ANY($1::text[]) ORDER BY number FOR UPDATE"
+
+
+async def still_there(db: Connection, numbers: Sequence[str]) -> list[str]:
+    """Those that were not erased since they were looked for, locked: whoever acts on others adds them anew."""
+    return [row[0] for row in await db.fetch(_STILL_THERE, numbers)]
+
+
 async def look(db: Connection, numbers: Sequence[str], policy: Policy, now: datetime) -> dict[str, Held]:
     """The same unlocked, with all lists, and without a trace of numbers that nobody has spoken of."""
     rows = [tuple(row) for row in await db.fetch(_SHOWN, numbers)]
