@@ -129,6 +129,20 @@ async def test_of_a_receipt_that_came_twice_before_it_could_be_read_the_first_ar
         assert (status["lists"][0]["consent"], status["sender"]["blocked"]) == ("opted_in", False)
 
 
+async def test_a_replay_counts_nothing_twice_however_late_it_is(start: Start) -> None:
+    """The gateway had sent it again, and it could be read by then; repetitions are known for 8 days."""
+    async with start() as service:
+        await post(service, [receipt(), receipt(message_id="m2")])
+    async with start(region="DE") as service:
+        await post(service, receipt())
+        await service.sql("DELETE FROM receipt_keys")
+        await service.sql("UPDATE unread SET first_at = now() - interval '20 days'")
+        done = (await service.client.post("/v1/unread/replay", json={"all": True})).json()
+        assert done == {"read": 2, "receipts": 1, "left": 0}
+        assert await service.sql("SELECT message_id FROM receipts ORDER BY 1") == [("m1",), ("m2",)]
+        assert await service.sql("SELECT sum(total) FROM hourly_counts WHERE outcome = 'sent'") == [(2,)]
+
+
 async def test_what_came_on_a_day_that_has_gone_since_is_read_all_the_same(start: Start) -> None:
     """Receipts are kept by the day of their arrival, for 90 days; what could not be read has no such end."""
     async with start() as service:

@@ -187,7 +187,9 @@ async def commit(engine: AsyncEngine, meaning: Meaning, tried: Iterable[Again], 
             ]
             which = {"proven": ids} if proven else {"read": ids}
             unread = [kept for one in group for kept in one.unread]
-            taken, dropped = await keep(db, arrivals, unread, meaning, now, **which)
+            known = await store.stored(db, arrivals)
+            fresh = [a for a in arrivals if a.key not in known]
+            taken, dropped = await keep(db, fresh, unread, meaning, now, **which)
         metrics.taken(taken, len(arrivals) - len(taken))
         gone, receipts = gone + dropped, receipts + len(taken)
     return gone, receipts

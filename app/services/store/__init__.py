@@ -24,6 +24,7 @@ from app.services.store.receipts import (
     add_nonces,
     add_receipts,
     id_of,
+    stored,
     whole_messages,
 )
 from app.services.store.rows import carrier_of, cause_json, cause_of, columns, found_json, found_of, number_of, steps_of
@@ -73,6 +74,7 @@ __all__ = [
     "save_numbers",
     "steps_of",
     "still_there",
+    "stored",
     "take_senderless",
     "take_unnamed",
     "undated",

@@ -56,6 +56,15 @@ async def add_keys(db: Connection, arrivals: Mapping[UUID, Arrival], now: dateti
     return {row["key"] for row in await db.fetch(_ADD_KEYS, [*arrivals], nameless, now, now - NAMELESS_FOR)}
 
 
+_STORED = "SELECT key FROM receipts WHERE message_id = ANY($1::text[]) AND key = ANY($2::uuid[])"
+
+
+async def stored(db: Connection, arrivals: Iterable[Arrival]) -> set[UUID]:
+    """Keys of those that were taken and are still stored, however long ago: longer than repetitions are known."""
+    named = [(a.receipt.message_id, a.key) for a in arrivals if a.receipt.message_id is not None]
+    return {row["key"] for row in await db.fetch(_STORED, *columns(named))} if named else set()
+
+
 _ADD_NONCES = """
 INSERT INTO receipt_keys (key, arrived_at) SELECT k, $2 FROM unnest($1::uuid[]) k ORDER BY k
 ON CONFLICT DO NOTHING RETURNING key
