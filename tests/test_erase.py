@@ -186,6 +186,14 @@ async def test_whoever_is_erased_again_is_out_since_then(service: Service) -> No
     assert await service.sql("SELECT count(*) FROM published.sendable") == [(0,)]
 
 
+async def test_an_opt_in_that_was_there_is_no_newer_one_by_whatever_clock_it_was_dated(service: Service) -> None:
+    ahead = datetime.now(UTC) + timedelta(minutes=4)
+    assert (await opt_in(service, WHO, ahead.isoformat())).status_code == 200
+    await service.client.delete(f"/v1/numbers/{WHO}")
+    assert (await opt_in(service, WHO, ahead.isoformat())).json().get("reason") == "erased"
+    assert (await opt_in(service, WHO, (ahead + timedelta(seconds=1)).isoformat())).status_code == 200
+
+
 async def test_others_are_not_touched_by_an_erasure(service: Service) -> None:
     await opt_in(service, WHO)
     await service.client.delete(f"/v1/numbers/{WHO}")

@@ -63,9 +63,10 @@ async def erase(engine: AsyncEngine, number: str) -> dict[str, int]:
         for table, holds in HELD_INSIDE.items():
             gone[table] = await _search(db, f"DELETE FROM {table} WHERE {holds}", written(number))  # noqa: S608 - ours
         await db.execute("SELECT pg_advisory_xact_lock($1)", store.FEED_LOCK, timeout=WITHIN)
+        at = await db.fetchval(_AFTER_ALL, number, now)
         gone["subscriptions"] = await db.fetchval(_SUBSCRIPTIONS, number, timeout=WITHIN)
         gone["changes"] = await db.fetchval(_CHANGES, number, timeout=WITHIN)
-        await db.execute(_REMEMBER, number, now)
+        await db.execute(_REMEMBER, number, at)
         gone["numbers"] = await _delete(db, "numbers", number) - unknown
     gone["hints"] = await _forget_hints(engine, number)
     return {table: rows for table, rows in sorted(gone.items()) if rows}
@@ -116,6 +117,8 @@ def written(number: str) -> str:
     return f"(?:^|[^0-9]|{_ESCAPED})(?:0{{0,2}}|011){country}0?{national}(?![0-9])"
 
 
+# When the clock of whoever told of an opt-in ran ahead of ours, as late as that.
+_AFTER_ALL = "SELECT greatest($2, max(opted_in_at)) FROM subscriptions WHERE number = $1"
 _SUBSCRIPTIONS = """
 WITH gone AS (DELETE FROM subscriptions WHERE number = $1 RETURNING sender, list, consent),
 sized AS (
