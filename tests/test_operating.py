@@ -599,7 +599,8 @@ async def test_a_provider_that_only_fails_is_wrong_and_one_that_answered_once_is
 LOGGING = {
     "log_statement": "none", "log_min_duration_statement": "-1", "log_parameter_max_length": "-1",
     "log_parameter_max_length_on_error": "0", "log_error_verbosity": "terse",
-    "log_min_duration_sample": "-1", "log_transaction_sample_rate": "0",
+    "log_min_duration_sample": "-1", "log_transaction_sample_rate": "0", "log_destination": "stderr",
+    "log_min_messages": "warning", "us": '"an app"',
 }  # fmt: skip
 NUMBERS_IN_THE_LOG = {
     "log_parameter_max_length =  0": {"log_transaction_sample_rate": "0.01"},
@@ -626,6 +627,14 @@ def test_settings_by_which_postgres_writes_no_number_are_fine():
 def test_postgres_as_it_is_delivered_may_quote_a_number_in_an_error():
     (finding,) = server._logging(LOGGING | {"log_error_verbosity": "default"})
     assert finding.level == "note"
+
+
+@pytest.mark.parametrize("written", ["csvlog", "stderr,jsonlog"])
+def test_logs_in_csv_and_json_hold_the_detail_of_an_error_also_where_it_is_terse(written):
+    (finding,) = server._logging(LOGGING | {"log_destination": written})
+    assert (finding.level, finding.about) == ("note", "database log")
+    assert finding.mend == "let an administrator run: ALTER ROLE \"an app\" SET log_min_messages = 'log'"
+    assert list(server._logging(LOGGING | {"log_destination": written, "log_min_messages": "log"})) == []
 
 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])

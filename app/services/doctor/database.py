@@ -79,11 +79,15 @@ async def _encoding(db: AsyncConnection) -> list[Finding]:
     return [] if encoding == "UTF8" else [Finding("wrong", "database", says, mend)]
 
 
-_SHOWN = text("SELECT name, setting FROM pg_settings WHERE name = ANY(CAST(:names AS text[]))")
+_SHOWN = text("""
+SELECT name, setting FROM pg_settings WHERE name = ANY(CAST(:names AS text[]))
+UNION ALL SELECT 'us', quote_ident(current_user)
+""")
 _DURABLE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 _LOGGING = (
     "log_statement", "log_min_duration_statement", "log_min_duration_sample", "log_transaction_sample_rate",
-    "log_parameter_max_length", "log_parameter_max_length_on_error", "log_error_verbosity",
+    "log_parameter_max_length", "log_parameter_max_length_on_error", "log_error_verbosity", "log_destination",
+    "log_min_messages",
     "auto_explain.log_min_duration", "auto_explain.log_parameter_max_length", "pgaudit.log_parameter",
 )  # fmt: skip
 
@@ -105,6 +109,10 @@ _NO_STATEMENTS = {"log_statement": "none", "log_min_duration_statement": "-1", "
 """Settings by which no statement is logged, and so no value of its parameters."""
 
 
+_NO_ERRORS = ("log", "fatal", "panic")
+"""Levels of `log_min_messages` at which errors of sessions are told to their clients alone."""
+
+
 def _logging(shown: Mapping[str, str]) -> Iterator[Finding]:
     """Which settings make PostgreSQL write what we sent into its log: parameters, and the DETAIL of errors."""
     bad = []
@@ -119,9 +127,15 @@ def _logging(shown: Mapping[str, str]) -> Iterator[Finding]:
         bad.append("pgaudit.log_parameter = off")
     if bad:
         yield Finding("wrong", "database log", "PostgreSQL writes phone numbers into its log", f"set {', '.join(bad)}")
+    if shown["log_min_messages"] in _NO_ERRORS:
+        return
     if shown["log_error_verbosity"] != "terse":
         yield Finding("note", "database log", "the DETAIL of an error may quote a phone number",
                       "set log_error_verbosity = terse")  # fmt: skip
+    elif {"csvlog", "jsonlog"} & {*shown["log_destination"].replace(" ", "").split(",")}:  # for these nothing is terse
+        mend = f"let an administrator run: ALTER ROLE {shown['us']} SET log_min_messages = 'log'"
+        says = "logs in CSV and JSON hold the DETAIL of an error, which may quote a phone number"
+        yield Finding("note", "database log", says, mend)
 
 
 # Our schema --------------------------------------------------------------------------------------------------------
