@@ -66,6 +66,14 @@ def test_of_anothers_words_only_the_first_line_is_taken_and_numbers_in_it_are_ma
     assert line["event"] == "Task of +*** failed"
 
 
+@pytest.mark.usefixtures("written")
+@pytest.mark.parametrize("chatty", ["httpcore.http11", "httpx", "sqlalchemy.engine", "asyncio"])
+def test_what_libraries_send_and_hear_is_not_written_at_the_most_talkative_level_either(chatty):
+    logs.configure("debug", stream := BytesIO())
+    logging.getLogger(chatty).debug("receive_response_headers.complete return_value=(b'set-cookie', b'%s')", TOKEN)
+    assert not stream.getvalue()
+
+
 @pytest.mark.parametrize(
     "written_so", ["5555550123", "+1 (555) 555-0123", "(555) 555-0123", "555-0123", "+44 20 7946 0018"]
 )

@@ -43,7 +43,7 @@ def configure(level: str = "info", to: BinaryIO | None = None) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
-    for chatty in ("asyncio", "alembic", "httpx", "sqlalchemy"):
+    for chatty in ("asyncio", "alembic", "httpcore", "httpx", "sqlalchemy"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
 
