@@ -538,6 +538,15 @@ async def test_what_waits_for_a_person_is_noted(service, database_url):
     assert notes["unread"] == "1 callbacks of native could not be read, the oldest 0 min ago"
 
 
+async def test_receipts_that_lack_a_number_or_a_sender_are_noted_with_all_that_may_name_it(service, database_url):
+    for lacking in ("number", "sender"):
+        named = {key: value for key, value in DEACTIVATED.items() if key != lacking} | {"message_id": lacking}
+        assert (await service.client.post("/v1/receipts/native", json=named)).status_code == 200
+    (finding,) = [f for f in await examined(database_url) if f.about == "receipts"]
+    assert finding.says == "2 wait for the register to name their number or sender, the oldest for 0 min"
+    assert finding.mend == "post what is sent to /v1/messages, or set `sender` for a gateway that names none"
+
+
 TELNYX = {"lookup": {"providers": ["telnyx"], "telnyx": {"api_key": "KEY"}, "budget_per_day": "2.50"}}
 DUE = "INSERT INTO lookups (number, reason, cause, asked_at, due_at) SELECT '+15555550001', 'x', '{}', now(), now() - "
 HEARD = """

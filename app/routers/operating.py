@@ -96,7 +96,7 @@ def _waiting(registry: CollectorRegistry, now: Standing) -> None:
         ("held", "Held numbers", "waiting_for", now.held),
         ("lookups_due", "Carrier lookups that are due", None, [now.lookups]),
         ("unread_waiting", "Callbacks kept because nobody could read them", "gateway", now.unread),
-        ("unnamed_receipts", "Receipts that wait for the register to name their number", None, [now.unnamed]),
+        ("unnamed_receipts", "Receipts that wait for the register to name their number or sender", None, [now.unnamed]),
         ("quarantines", "Mass events that wait for a person", None, [now.quarantines]),
     ):
         labels = [label] if label else []

@@ -38,8 +38,9 @@ async def of_what_waits(engine: AsyncEngine, settings: Settings) -> AsyncIterato
         yield Finding("note", "refused", says, mend)
     if now.unnamed.total:
         oldest = age(now.unnamed.oldest)
-        says = f"{now.unnamed.total} wait for the register to name their number, the oldest for {oldest}"
-        yield Finding("note", "receipts", says, "post what is sent to /v1/messages")
+        says = f"{now.unnamed.total} wait for the register to name their number or sender, the oldest for {oldest}"
+        mend = "post what is sent to /v1/messages, or set `sender` for a gateway that names none"
+        yield Finding("note", "receipts", says, mend)
 
 
 def _alarms(alarms: Rows) -> Iterator[Finding]:
