@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.services import keys
-from app.services.connection import connect
+from app.services import connection, keys
+from app.services.connection import connect, is_lost, transaction
 from app.services.keys import KNOWN_FOR, SCOPES, Keyring, UnknownScope
 
 
@@ -133,6 +133,28 @@ async def test_a_known_key_ends_at_its_expiry_though_it_is_not_read_again(engine
     ((kept, key),) = ring._live.values()
     ring._live[key.id] = kept, replace(key, expires_at=datetime.now(UTC))
     assert ring._known(kept) is None
+
+
+async def test_while_the_database_hangs_nobody_waits_for_the_question_of_another(database_url, monkeypatch):
+    """A session that ends without a word leaves us in such a state, and so does a switch that drops what we send."""
+    monkeypatch.setattr(connection, "STATEMENT_WITHIN", 0.5)
+    engine, other, clock = connect(database_url), connect(database_url, pool=1), Clock()
+    key, token = await keys.create(engine, "shop", ["numbers:read"])
+    ring, reads = Keyring(engine, clock), Counted(engine)
+    assert await ring.find(token)
+    clock.now += KNOWN_FOR + 0.1
+    async with transaction(other) as db:
+        await db.execute("LOCK TABLE api_keys")
+        assert await asyncio.gather(*(ring.find(token) for _ in range(20))) == [key] * 20
+        strangers = (ring.find(keys.new_token()) for _ in range(20))
+        told = await asyncio.gather(*strangers, return_exceptions=True)
+    assert {is_lost(one) for one in told if isinstance(one, BaseException)} == {True}
+    assert len(told) == 20
+    assert reads.times <= 3
+    assert await ring.find(token)
+    assert await ring.find(keys.new_token()) is None
+    await engine.dispose()
+    await other.dispose()
 
 
 async def test_a_known_key_stays_good_while_the_database_is_away(engine):

@@ -28,6 +28,8 @@ SCOPES = {
 }
 KNOWN_FOR = 5.0
 """Seconds for which a key that was read is good: a revoked one is refused after at most this long."""
+AGAIN_WITHIN = 1.0
+"""Seconds that a known key waits to be read again. A database that has not answered by then counts as away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ class Keyring:
     """The live keys as this process last read them, so that a request with a known one costs no query.
 
     A token that is not among them is looked for at once, so a new key works from its first use; however many
-    strangers ask at the same moment, one query answers them all.
+    strangers ask at the same moment, one query answers them all, or fails for them all.
     """
 
     def __init__(self, engine: AsyncEngine, clock: Callable[[], float] = monotonic) -> None:
@@ -147,16 +149,17 @@ class Keyring:
         self._clock = clock
         self._live: dict[str, tuple[bytes, Key]] = {}
         self._read_at = float("-inf")
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
+        self._begun = self._ended = 0  # queries, the last ones
 
     async def find(self, token: str) -> Key | None:
         """The live key that this token is."""
-        digest, asked = digest_of(token), self._clock()
+        digest = digest_of(token)
         key = self._known(digest)
         if key is None:
-            await self._read(since=asked)
-        elif asked - self._read_at > KNOWN_FOR:
-            await self._again(asked)
+            await self._read(self._begun + 1)
+        elif self._clock() - self._read_at > KNOWN_FOR:
+            await self._again()
         else:
             return key
         return self._known(digest)
@@ -165,20 +168,37 @@ class Keyring:
         kept, key = self._live.get(digest.hex()[:12], (b"", None))
         return key if key and hmac.compare_digest(kept, digest) and key.live(datetime.now(UTC)) else None
 
-    async def _again(self, asked: float) -> None:
+    async def _again(self) -> None:
         """While the database is away a key that was good stays good: nothing behind it but `/metrics` answers then."""
         try:
-            await self._read(since=asked)
+            async with asyncio.timeout(AGAIN_WITHIN):
+                await self._read(self._begun if self._reading else self._begun + 1)
         except Exception as error:
             if not is_lost(error):
                 raise
 
-    async def _read(self, since: float) -> None:
-        """Read the keys, unless somebody has begun to since the moment given."""
-        async with self._reading:
-            if self._read_at > since:
-                return
-            began = self._clock()
+    async def _read(self, query: int) -> None:
+        """Wait until this query, or a later one, has read the keys. Where the one before fails, so does this one: who
+        has waited for it has no time left to wait for another.
+        """
+        while self._ended < query:
+            if self._reading is None:
+                self._begun += 1
+                self._reading = asyncio.create_task(self._query(self._begun))
+                self._reading.add_done_callback(_heard)
+            await asyncio.shield(self._reading)
+
+    async def _query(self, query: int) -> None:
+        began = self._clock()
+        try:
             rows = await read(self._engine, _LIVE)
-            self._live = {row.id: (row.digest, _key(row)) for row in rows}
-            self._read_at = began
+        finally:
+            self._reading = None
+        self._live = {row.id: (row.digest, _key(row)) for row in rows}
+        self._read_at, self._ended = began, query
+
+
+def _heard(query: asyncio.Task[None]) -> None:
+    """One that fails after all who waited for it have gone is nobody's error any more."""
+    if not query.cancelled():
+        query.exception()
