@@ -224,6 +224,18 @@ async def test_metrics_of_the_process_are_there_while_the_database_is_away(servi
     assert "sendable_held" not in found
 
 
+async def test_a_connection_that_was_ended_makes_no_scrape_fail(start, database_url):
+    idle = connect(database_url, pool=1)
+    async with transaction(idle) as db:
+        pid = await db.fetchval("SELECT pg_backend_pid()")
+    async with start(lookup={"providers": ["demo"], "budget_per_day": "1"}) as service:
+        await service.sql("SELECT pg_terminate_backend(:pid, 10000)", pid=pid)
+        service.app.state.lookups.budget.engine = idle
+        assert (await metrics(service))["sendable_database_up"] == [({}, 1)]
+        assert (await metrics(service))["sendable_lookup_budget_left"] == [({}, 1)]
+    await idle.dispose()
+
+
 async def test_a_database_that_is_long_in_counting_is_not_away(service, database_url, monkeypatch):
     monkeypatch.setattr(operating, "COUNTS_WITHIN", 0.5)
     slow = connect(database_url, pool=1)
