@@ -75,7 +75,16 @@ def test_what_libraries_send_and_hear_is_not_written_at_the_most_talkative_level
 
 
 @pytest.mark.parametrize(
-    "written_so", ["5555550123", "+1 (555) 555-0123", "(555) 555-0123", "555-0123", "+44 20 7946 0018"]
+    "written_so",
+    [
+        "5555550123",
+        "+1 (555) 555-0123",
+        "(555) 555-0123",
+        "555-0123",
+        "+44 20 7946 0018",
+        "555.555.0123",
+        "+1.555.555.0123",
+    ],
 )
 def test_a_number_in_anothers_words_is_masked_however_it_is_written(written_so):
     assert not re.search(r"\d{3}", logs.masked(f"native/openmarket/{written_so}"))

@@ -26,8 +26,8 @@ REQUEST: ContextVar[str | None] = ContextVar("request", default=None)
 """The id of the request that is being answered: it stands in every line written meanwhile."""
 FRAMES_MOST = 5
 _OURS = Path(__file__).parents[1]
-_NUMBER = re.compile(r"\d(?:[ ()-]{0,2}\d){6,}")
-"""As people write one. Not with dots: those are addresses."""
+_NUMBER = re.compile(r"((?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.]))|\d(?:[ ().-]{0,2}\d){6,}")
+"""As people write one; or, as its first group, an address, which is none."""
 _LONGEST = 300
 
 
@@ -60,7 +60,7 @@ def frames(trace: TracebackType | None) -> list[str]:
 
 def masked(text: str) -> str:
     """A text that others chose, without what looks like a number."""
-    return _NUMBER.sub("***", text)
+    return _NUMBER.sub(lambda found: found[1] or "***", text)
 
 
 def types_of(error: BaseException) -> list[str]:
