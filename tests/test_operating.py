@@ -669,6 +669,16 @@ def test_each_alarm_that_a_rule_can_raise_says_how_it_is_mended():
     assert raising <= _MENDS.keys(), raising - _MENDS.keys()
 
 
+async def test_the_operators_page_names_every_metric_and_no_other(start):
+    page = (Path(__file__).parents[1] / "docs" / "operating.md").read_text()
+    section = page.partition("## Probes and metrics")[2].partition("\n## ")[0]
+    async with start(lookup={"providers": ["demo"], "budget_per_day": "1"}) as service:
+        text = (await service.client.get("/metrics")).text
+    kinds = re.findall(r"^# TYPE (sendable_\w+) (\w+)$", text, re.MULTILINE)
+    there = {name for name, _ in kinds if not name.endswith(("_created", "_oldest_seconds"))}
+    assert {*re.findall(r"sendable_\w+", section)} == there
+
+
 def test_the_operators_page_names_every_finding_of_the_doctor():
     page = (Path(__file__).parents[1] / "docs" / "operating.md").read_text()
     for about in ("settings", "auth", "gateways", "lookups", "disk", "database", "clock", "schema", "rights", "reader",
