@@ -268,6 +268,16 @@ async def test_the_command_ends_with_1_when_something_must_be_mended(way: Way, d
     assert (await sendable("doctor", "--gateway", "twilio", "--account", "us", **settings)).code == 2
 
 
+@pytest.mark.parametrize(("host", "asked"), [
+    ("::1", "[::1]"), ("[::1]", "[::1]"), ("::", "[::1]"), ("[::]", "[::1]"),
+    ("0.0.0.0", "127.0.0.1"), ("127.0.0.2", "127.0.0.2"),  # noqa: S104 - nothing is bound
+])  # fmt: skip
+async def test_the_service_is_asked_at_the_address_where_it_listens(tmp_path: Path, host: str, asked: str) -> None:
+    (tmp_path / "s.toml").write_text('[gateways.native]\nsecrets = ["a-token-of-ours"]\n')
+    said = await sendable("doctor", "--gateway", "native", config=str(tmp_path / "s.toml"), host=host, port="1")
+    assert f"nothing answers at http://{asked}:1/v1/receipts/native (ConnectError)" in said.out
+
+
 async def test_a_signature_over_the_address_needs_a_public_url() -> None:
     findings = [one async for one in of_gateway(GATEWAYS["twilio"], Link("twilio", secrets=("s",)), "http://127.0.0.1:1",
                                                 auth=True)]  # fmt: skip

@@ -91,8 +91,9 @@ async def _tried(gateway: str, account: str) -> list[Finding]:
     if link is None:
         known = [name for of, name in settings.links() if of == gateway and name]
         raise Refused(f"{gateway} has no account {account!r}; there are {', '.join(known) or 'none'}")
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - it is compared
-    address = f"http://{host}:{settings.port}"
+    bare = settings.host.strip("[]")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bare, bare)  # noqa: S104 - it is compared
+    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
     return [finding async for finding in of_gateway(gateways[gateway], link, address, auth=settings.auth == "on")]
 
 
