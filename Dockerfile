@@ -22,6 +22,6 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
-  CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/livez', timeout=2)"]
+  CMD ["python", "-c", "import os; from urllib.request import urlopen; urlopen(f'http://127.0.0.1:{os.environ.get(\"SENDABLE_PORT\") or 8000}/livez', timeout=2)"]
 ENTRYPOINT ["sendable"]
 CMD ["serve", "--host", "0.0.0.0"]

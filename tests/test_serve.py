@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import sys
@@ -18,6 +19,7 @@ import pytest
 from app.services.embedded.home import locate
 from tests.running import WITHIN, Served, environment, launched, sendable, serving, until
 
+REPOSITORY = Path(__file__).parents[1]
 NUMBER = "+15550003333"
 FULL = Path("/dev/full")
 HELD = {"message_id": "h1", "number": NUMBER, "sender": "12345", "status": "undeliverable", "code": "345"}
@@ -47,6 +49,15 @@ async def test_serve_tells_a_program_in_one_line_of_json_where_it_listens(databa
             assert (await client.get("/livez")).status_code == 200
         assert await served.end(signal.SIGTERM) == 0
     assert served.said == []
+
+
+async def test_the_image_asks_for_its_health_where_it_was_told_to_listen(database_url, tmp_path):
+    asks = re.search(r"HEALTHCHECK .*\n +CMD (\[.*\])", (REPOSITORY / "Dockerfile").read_text())
+    async with serving(tmp_path / "log", auth="off", database_url=database_url) as served:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *json.loads(asks[1])[1:], env=environment(port=served.url.rpartition(":")[2])
+        )
+        assert await process.wait() == 0
 
 
 async def test_quiet_prints_nothing(database_url, tmp_path):
