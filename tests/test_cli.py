@@ -127,9 +127,10 @@ async def test_a_command_that_only_looks_starts_no_database(tmp_path):
 
 async def test_a_command_that_only_looks_makes_none_in_an_empty_folder_either(tmp_path):
     why = f"there is no data in {tmp_path}: run `sendable serve`"
-    said = await sendable("held", "list", data_dir=str(tmp_path))
-    assert (said.code, [*tmp_path.iterdir()]) == (1, [])
-    assert said.err.startswith(f"sendable: {why}")
+    for command in ("held list", "db url", "db psql --json"):
+        said = await sendable(*command.split(), data_dir=str(tmp_path))
+        assert (said.code, said.out, [*tmp_path.iterdir()]) == (1, "", [])
+        assert said.err.startswith(f"sendable: {why}")
     said = await sendable("doctor", data_dir=str(tmp_path))
     assert (said.code, [*tmp_path.iterdir()]) == (1, [])
     assert why in said.out

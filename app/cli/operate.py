@@ -206,7 +206,7 @@ def psql(*, reader: Reader = False, json: JsonInstead = False) -> None:
 
 def _address(settings: Settings, *, reader: bool) -> str:
     if settings.database_url is None:
-        if not settings.data_dir.exists():
+        if not is_made(settings.data_dir):
             raise Refused(f"there is no data in {settings.data_dir}: run `sendable serve`, or set SENDABLE_DATA_DIR", 1)
         say("it answers while `sendable serve` runs")
         return database.url_for(settings.data_dir, READER if reader else ROLE)
