@@ -226,10 +226,11 @@ async def test_a_service_that_asks_for_a_key_is_told_with_the_option_that_gives_
     )
 
 
-async def test_a_service_that_is_not_there_ends_with_1_and_one_line():
-    said = await sendable("demo", "--url", "http://127.0.0.1:1", "--receipts", "100")
-    assert (said.code, said.out) == (1, "")
-    assert said.err.startswith("sendable: http://127.0.0.1:1 cannot be asked: ")
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost:port", "localhost"])
+async def test_a_service_that_is_not_there_ends_with_1_and_one_line(url):
+    said = await sendable("demo", "--url", url, "--receipts", "100")
+    assert (said.code, said.out, said.err.count("\n")) == (1, "", 1)
+    assert said.err.startswith(f"sendable: {url} cannot be asked: ")
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ async def _demo(receipts: int, seed: int, url: str | None, key: str | None, *, s
                 await asyncio.Event().wait()
 
 
-def _said(error: httpx.HTTPError) -> str:
+def _said(error: httpx.HTTPError | httpx.InvalidURL) -> str:
     if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in {401, 403}:
         return "it asks for a key with the scope admin: give it one with --key"
     return (str(error) or type(error).__name__).splitlines()[0]
@@ -103,7 +103,7 @@ async def _told(receipts: int, seed: int, wire: Wire, key: str | None, folder: P
             start = await outcome.newest(http)
             fed = await _fed(service, day, wire)
             came = await outcome.read(http, day, began - timedelta(seconds=1), start)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise Refused(f"{wire.base} cannot be asked: {_said(error)}", 1) from error
     wrong = [*fed.wrong, *mismatches(day, wire, came)]
     seen = await report.as_the_reader(folder) if folder else []
