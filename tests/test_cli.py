@@ -203,6 +203,18 @@ async def test_the_policy_in_force_is_shown_with_the_override_on_top(tmp_path):
     assert checked["changes"] == {"suspended": {"lapse": ["30d", "7d"]}}
 
 
+async def test_a_policy_file_is_checked_as_the_start_would_read_it_with_these_settings(tmp_path):
+    mine, config = tmp_path / "mine.toml", tmp_path / "sendable.toml"
+    mine.write_text('mode = "strict"\nrevocation_scope = "sender"\n')
+    alone = await answered("policy", "check", str(mine))
+    assert (alone["mode"], alone["revocation_scope"]) == ("strict", "sender")
+    config.write_text('[policy]\nmode = "lookup_first"\nrevocation_scope = "all"\n')
+    beside = await answered("policy", "check", str(mine), config=str(config))
+    assert (beside["mode"], beside["revocation_scope"]) == ("lookup_first", "all")
+    told = await sendable("policy", "check", str(mine), config=str(config))
+    assert told.err == f"{mine} is fine: mode lookup_first, 0 rules changed\na revocation reaches as far as: all\n"
+
+
 async def test_a_number_is_shown_as_the_api_answers_it(service, database):
     await service.client.post("/v1/receipts/native", json=HELD)
     shown = await answered("numbers", "show", "555-000-3333", "--sender", "12345", **database)

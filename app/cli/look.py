@@ -40,8 +40,7 @@ def show_policy(*, json: Json = False) -> None:
                  "rules": {reason: _rule(rule) for reason, rule in sorted(rules.rules.items())}})  # fmt: skip
         return
     say(f"mode {rules.mode}; {'a' if rules.lookups else 'no'} lookup provider is configured")
-    if rules.revocation:
-        say(f"a revocation reaches as far as: {rules.revocation}")
+    _say_reach(rules)
     columns = ("reason", "state", "lapse", "block", "consent", "strict_consent", "lookup", "alarm")
     told = ({"reason": reason} | _rule(rule) for reason, rule in sorted(rules.rules.items()))
     as_table(columns, told)
@@ -50,10 +49,15 @@ def show_policy(*, json: Json = False) -> None:
     say(f"breaker: {_told(rules.breaker)}")
 
 
+def _say_reach(rules: Policy) -> None:
+    if rules.revocation:
+        say(f"a revocation reaches as far as: {rules.revocation}")
+
+
 @policy.command("check")
 def check_policy(file: Annotated[Path, typer.Argument(help="An override file.")], *, json: Json = False) -> None:
-    """Read an override file as the start would, and tell what it changes."""
-    ours, theirs = load_policy(), load_policy(file)
+    """Read an override file as the start would, with these settings, and tell what it changes."""
+    ours, theirs = load_policy(), meaning_of(read_settings().model_copy(update={"policy_file": file})).policy
     changes = {
         reason: {key: [was, now] for key, (was, now) in _differences(ours.rule(reason), rule).items()}
         for reason, rule in theirs.rules.items()
@@ -61,9 +65,11 @@ def check_policy(file: Annotated[Path, typer.Argument(help="An override file.")]
     }
     limits = _limits(ours, theirs)
     if json:
-        as_json({"file": str(file), "mode": theirs.mode, "changes": changes, "limits": limits})
+        as_json({"file": str(file), "mode": theirs.mode, "revocation_scope": theirs.revocation, "changes": changes,
+                 "limits": limits})  # fmt: skip
         return
     say(f"{file} is fine: mode {theirs.mode}, {len(changes)} rules changed")
+    _say_reach(theirs)
     for name, words in limits.items():
         say(f"{name}: {words}")
     as_table(("reason", "key", "from", "to"), _rows(changes))
