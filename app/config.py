@@ -223,5 +223,8 @@ def _line(error: ValidationError, path: str | None) -> str:
 
 
 _TABLE = "must be a table: write it in brackets, its keys below it"
-_SHAPES = {"tuple_type": 'must be a list, for example ["…"]', "dict_type": _TABLE, "model_type": _TABLE}
+_SHAPES = {
+    "tuple_type": 'must be a list, for example ["…"]', "dict_type": _TABLE, "model_type": _TABLE,
+    "path_type": "must be a path, in quotes", "decimal_type": 'must be a sum of money, for example "25.00"',
+}  # fmt: skip
 """What the library calls by the names of Python."""

@@ -123,6 +123,8 @@ WRONG_FILES = {
     "[feeds]\nguard = true": "`feeds.guard` in {file} must be a number: it is no switch",
     "[feeds]\nguard_at_least = true": "`feeds.guard_at_least` in {file} must be a number: it is no switch",
     "senders = 12345": "`senders` in {file} must be a table",
+    "data_dir = 5": "SENDABLE_DATA_DIR (or `data_dir`) must be a path, in quotes",
+    "[lookup]\nbudget_per_day = true": "`lookup.budget_per_day` in {file} must be a sum of money",
     "port = ": "SENDABLE_CONFIG={file} cannot be read: Invalid value",
 }
 
