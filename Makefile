@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LOCK = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile pyproject.toml --quiet \
         --universal --python-version 3.11 --generate-hashes --no-emit-index-url
 # Auth is off for whoever tries Sendable out, unless the environment or the settings file speaks of it.
-OPEN = grep -qs '^ *auth *=' "$${SENDABLE_CONFIG:-/dev/null}" || export SENDABLE_AUTH="$${SENDABLE_AUTH:-off}"
+OPEN = grep -qs '^[^\#[:alnum:]_]*auth[^[:alnum:]_=]*=' "$${SENDABLE_CONFIG:-/dev/null}" || export SENDABLE_AUTH="$${SENDABLE_AUTH:-off}"
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help

@@ -1,6 +1,8 @@
 """What a fresh clone is set up from: locks that any machine can use, and an image made by the same steps."""
 
+import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -45,3 +47,16 @@ def test_the_image_is_made_by_the_same_pip_steps_as_a_clone():
         ]
 
     assert steps("Dockerfile") == steps("Makefile")[:2]
+
+
+@pytest.mark.parametrize(("settings", "auth"), [
+    ("", "off"), ('# auth = "on"', "off"), ('[gateways.twilio.reconcile]\nauth_token = "x"', "off"),
+    ('auth = "on"', ""), ('port = 1\n\tauth="on"', ""), ('"auth" = "on"', ""), ('\ufeffauth = "on"', ""),
+])  # fmt: skip
+def test_make_run_asks_for_no_keys_unless_the_settings_file_speaks_of_them(settings: str, auth: str, tmp_path: Path):
+    (tmp_path / "s.toml").write_text(settings)
+    told = subprocess.run(["make", "-n", "run"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    step = told.splitlines()[-1].replace("exec .venv/bin/sendable serve", 'echo "$SENDABLE_AUTH"')
+    environment = {"PATH": os.environ["PATH"], "SENDABLE_CONFIG": str(tmp_path / "s.toml")}
+    said = subprocess.run(["sh", "-c", step], env=environment, capture_output=True, text=True, check=True).stdout
+    assert said == f"{auth}\n"
