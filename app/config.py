@@ -72,7 +72,7 @@ class Settings(Table):
     def _postgres(cls, url: SecretStr | None) -> SecretStr | None:
         if url is None or not url.get_secret_value():
             return None
-        return SecretStr(database_url(url.get_secret_value()))
+        return SecretStr(database_url(url.get_secret_value().strip()))
 
     @field_validator("host")
     @classmethod

@@ -176,6 +176,12 @@ def test_every_common_form_of_a_database_url_is_taken(scheme):
     assert url.get_secret_value() == "postgresql+asyncpg://u:p@h/d"
 
 
+def test_blanks_around_a_database_url_are_no_part_of_it():
+    url = read_settings({"SENDABLE_DATABASE_URL": " postgresql://u:p@h/d\n"}).database_url
+    assert url
+    assert url.get_secret_value() == "postgresql+asyncpg://u:p@h/d"
+
+
 def test_a_national_sender_of_the_settings_is_read_in_their_region(file):
     settings = read_settings(file("[senders.'7911 123456']\npolicy = 'strict'") | {"SENDABLE_REGION": "GB"})
     assert settings.sender_modes() == {"+447911123456": "strict"}
