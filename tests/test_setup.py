@@ -55,8 +55,11 @@ def test_the_image_is_made_by_the_same_pip_steps_as_a_clone():
 ])  # fmt: skip
 def test_make_run_asks_for_no_keys_unless_the_settings_file_speaks_of_them(settings: str, auth: str, tmp_path: Path):
     (tmp_path / "s.toml").write_text(settings)
-    told = subprocess.run(["make", "-n", "run"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    step = told.splitlines()[-1].replace("exec .venv/bin/sendable serve", 'echo "$SENDABLE_AUTH"')
     environment = {"PATH": os.environ["PATH"], "SENDABLE_CONFIG": str(tmp_path / "s.toml")}
-    said = subprocess.run(["sh", "-c", step], env=environment, capture_output=True, text=True, check=True).stdout
-    assert said == f"{auth}\n"
+
+    def told(*command: str) -> str:
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    step = told("make", "-n", "run").splitlines()[-1].replace("exec .venv/bin/sendable serve", 'echo "$SENDABLE_AUTH"')
+    assert told("sh", "-c", step) == f"{auth}\n"
