@@ -98,7 +98,7 @@ async def _lock(db: Connection, number: str) -> int:
 
 
 async def _search(db: Connection, statement: str, said: str) -> int:
-    """What holds the number somewhere inside: callbacks that nobody could read, or that were refused."""
+    """What holds the number somewhere inside, in whatever form."""
     done = await db.execute(statement, said, timeout=WITHIN)
     return touched(done)
 

@@ -36,6 +36,8 @@ HOUSE_FIRST = 60.0
 """Seconds after a start, which would wait for minutes where much came past its time while nobody ran."""
 KEYS_KEPT = timedelta(days=8)
 WORDS_KEPT = timedelta(days=90)
+ALARMS_KEPT = timedelta(days=90)
+"""After they have ended."""
 SPEND_KEPT = timedelta(days=31)
 IMPORTS_KEPT = timedelta(days=7)
 WINDOWS_KEPT = timedelta(days=90)
@@ -164,8 +166,9 @@ _PRUNED_AT_ONCE = 20_000
 
 
 def _prune(table: str, old: str) -> str:
+    """What is old is said twice: of a row that is renewed meanwhile, not every PostgreSQL looks at its place again."""
     return f"""
-DELETE FROM {table} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {old} LIMIT {_PRUNED_AT_ONCE}))
+DELETE FROM {table} WHERE {old} AND ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {old} LIMIT {_PRUNED_AT_ONCE}))
 """  # noqa: S608 - names of this file
 
 
@@ -180,7 +183,7 @@ async def keep_house(engine: AsyncEngine, settings: Settings, now: datetime) -> 
         ("unnamed", "received_at", now - register.KEPT),
         ("changes", "committed_at", history),
         ("unknown_words", "last_at", now - WORDS_KEPT),
-        ("alarms", "cleared_at", now - WORDS_KEPT),
+        ("alarms", "cleared_at", now - ALARMS_KEPT),
         ("refused", "arrived_at", now - settings.receipts_kept),
         ("lookup_answers", "asked_at", history),
         ("breaker_windows", "starts", now - WINDOWS_KEPT),
