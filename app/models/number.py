@@ -17,6 +17,9 @@ State = Literal[
 Waiting = Literal["lookup", "no_lookup_provider", "budget", "person", "sender"]
 Consent = Literal["opted_in", "opted_out"]
 Scope = Literal["list", "sender", "all"]
+ChangeKind = Literal[
+    "number.state", "number.carrier", "sender.blocked", "sender.unblocked", "list.opted_in", "list.opted_out",
+]  # fmt: skip
 LadderName = Literal["unknown_subscriber", "soft", "no_detail"]
 
 PRECEDENCE: tuple[State, ...] = (
@@ -167,9 +170,7 @@ class Change(Struct, frozen=True, gc=False, omit_defaults=True):
     """What truly changed: one entry of the feed and of the number's history."""
 
     number: str
-    kind: Literal[
-        "number.state", "number.carrier", "sender.blocked", "sender.unblocked", "list.opted_in", "list.opted_out"
-    ]
+    kind: ChangeKind
     before: str | None
     after: str | None
     reason: str | None

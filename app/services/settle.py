@@ -8,7 +8,7 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
-from app.models.number import Cause, Change, Number, Step, Subscription, Verdict
+from app.models.number import Cause, Change, ChangeKind, Number, Step, Subscription, Verdict
 from app.models.policy import Policy
 from app.services import aside
 from app.services.merge import merge, merge_list
@@ -118,7 +118,7 @@ def _consent_changes(held: Held, acting: Number, after: Shown, lists: Mapping[tu
         now, out = consent(acting, subscription)
         again = stays and was == now == "opted_in" and not _newer(known, held.shown) and _newer(subscription, after)
         if was != now or (verdict.opted_in and again):
-            kind = "list.opted_in" if now == "opted_in" else "list.opted_out"
+            kind: ChangeKind = "list.opted_in" if now == "opted_in" else "list.opted_out"
             about = out.reason if out else None
             change = _change(acting, kind, verdict, (was, now), about, sender=key[0], list=key[1])
             if had and verdict.apart and now == "opted_in":
@@ -134,6 +134,6 @@ def _newer(held: Subscription | None, shown: Shown) -> bool:
     return given is not None and (shown.dead_since is None or given.at > shown.dead_since)
 
 
-def _change(number: Number, kind: str, verdict: Verdict, step: tuple[str | None, str | None], reason: str | None,
-            **of: str) -> Change:  # fmt: skip
-    return Change(number.number, kind, *step, reason, verdict.cause, verdict.at, **of)  # type: ignore[arg-type]
+def _change(number: Number, kind: ChangeKind, verdict: Verdict, step: tuple[str | None, str | None],
+            reason: str | None, **of: str) -> Change:  # fmt: skip
+    return Change(number.number, kind, *step, reason, verdict.cause, verdict.at, **of)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from app.models.api.fields import Long, NextPlace, Number, When
+from app.models.number import ChangeKind
 
 CAUSE = {
     "kind": "receipt", "gateway": "openmarket", "code_space": "openmarket", "code": "3041", "message_id": "0d8f1c2e",
@@ -25,9 +26,7 @@ class Change(BaseModel):
     number: Number
     sender: str | None = Field(None, examples=["12345"])
     list: str | None = Field(None, examples=["spring"])
-    kind: Literal[
-        "number.state", "number.carrier", "sender.blocked", "sender.unblocked", "list.opted_in", "list.opted_out"
-    ]
+    kind: ChangeKind
     from_: str | None = Field(alias="from", examples=["active"])
     to: str | None = Field(examples=["deactivated"])
     reason: str | None = Field(description="Of an opt-in: why the opt-out had been that the breaker takes back",
