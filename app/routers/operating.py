@@ -10,6 +10,7 @@ import orjson
 from fastapi import APIRouter, Request, Security
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.datastructures import State
 from starlette.responses import Response
 
 from app.models import api
@@ -72,7 +73,7 @@ async def metrics(request: Request, _: Annotated[None, Security(scope("metrics:r
     return Response(body, headers=NO_STORE, media_type=CONTENT_TYPE_LATEST)
 
 
-async def _counted(state: Any) -> tuple[Standing, Decimal | None] | None:  # noqa: ANN401 - Starlette's State
+async def _counted(state: State) -> tuple[Standing, Decimal | None] | None:
     """What waits and stands, and what is left of the day's budget; None where the database does not tell in time."""
     try:
         async with asyncio.timeout(COUNTS_WITHIN):
@@ -83,14 +84,14 @@ async def _counted(state: Any) -> tuple[Standing, Decimal | None] | None:  # noq
         raise
 
 
-def _process(registry: CollectorRegistry, state: Any) -> None:  # noqa: ANN401 - as above
-    pool: Any = state.engine.pool
+def _process(registry: CollectorRegistry, state: State) -> None:
+    pool = state.engine.pool
     Gauge("sendable_queue_receipts", "Receipts that wait for their commit", registry=registry).set(state.intake.depth)
     Gauge("sendable_pool_size", "Connections that the pool may hold", registry=registry).set(pool.size())
     Gauge("sendable_pool_in_use", "Connections in use", registry=registry).set(pool.checkedout())
 
 
-def _providers(registry: CollectorRegistry, state: Any) -> None:  # noqa: ANN401 - as above
+def _providers(registry: CollectorRegistry, state: State) -> None:
     stops = Gauge("sendable_lookup_stopped", "Whether a provider refuses our account, and is asked no more",
                   ["provider"], registry=registry)  # fmt: skip
     rests = Gauge("sendable_lookup_resting", "Whether this process leaves a provider alone that fails", ["provider"],

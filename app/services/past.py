@@ -4,7 +4,7 @@ one transaction that can write nothing, a page of numbers at a time, so that mem
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -137,7 +137,7 @@ async def past(db: Connection, page: Sequence[str], since: datetime, meaning: Me
     return [*found.values()]
 
 
-def _arrived(row: Any, meaning: Meaning) -> tuple[Arrival, Registered | None]:  # noqa: ANN401 - a driver's row
+def _arrived(row: Mapping[str, Any], meaning: Meaning) -> tuple[Arrival, Registered | None]:
     """A receipt as far as it is kept, and what the register, while it is kept, knows of its message."""
     receipt = Receipt(
         row["message_id"], Status(row["status"]), row["number"], row["sender"], row["code"], row["code_space"],

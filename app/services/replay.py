@@ -5,7 +5,7 @@ kept heard again, which must change nothing, since hearing is idempotent. A heal
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -119,7 +119,7 @@ FROM numbers n WHERE n.number = ANY($1::text[]) AND n.facts IS NOT NULL ORDER BY
 """
 
 
-def _of_number(row: Any, one: Past, rules: Rules) -> Iterator[Difference]:  # noqa: ANN401 - a driver's row
+def _of_number(row: Mapping[str, Any], one: Past, rules: Rules) -> Iterator[Difference]:
     try:
         number = store.number_of(row["facts"])
     except ValueError as error:  # msgspec's own words quote no value
@@ -139,7 +139,7 @@ def _word(value: object) -> str:
     return "; ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _shown(row: Any, number: Number, rules: Rules) -> Iterator[Pair]:  # noqa: ANN401 - a driver's row
+def _shown(row: Mapping[str, Any], number: Number, rules: Rules) -> Iterator[Pair]:
     """The columns and the steps, blocks and lookups of a number, as its facts show it now."""
     shown = show(number, rules.policy, rules.now)
     steps = store.steps_of(row["steps"])
@@ -163,14 +163,14 @@ def _words(step: Step) -> tuple[object, ...]:
     return (step.state, step.reason, step.waiting_for, step.until)
 
 
-def _consents(row: Any, number: Number, lists: Sequence[Subscription]) -> Iterator[Pair]:  # noqa: ANN401
+def _consents(row: Mapping[str, Any], number: Number, lists: Sequence[Subscription]) -> Iterator[Pair]:
     stands = {(sender, name): tuple(rest) for sender, name, *rest in row["lists"]}
     for held in lists:
         should = astuple(store.list_row(number, held))[4:]
         yield f"consent {held.sender}/{held.list}", stands[held.sender, held.list], should
 
 
-def _told(row: Any, one: Past) -> Iterator[Pair]:  # noqa: ANN401 - a driver's row
+def _told(row: Mapping[str, Any], one: Past) -> Iterator[Pair]:
     """The feed's last word on the state, the blocks and the lists."""
     last = {(c.kind.split(".")[0], c.sender, c.list): c for c, _ in one.changes if c.kind != "number.carrier"}
     blocked = {sender for sender, _, _ in row["blocks"]}

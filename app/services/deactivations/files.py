@@ -6,7 +6,7 @@ acted on in parts of so many blocks, in the order in which it was written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -54,9 +54,8 @@ class File(NamedTuple):
 _COLUMNS = ", ".join(File._fields)
 
 
-def _file(row: Any) -> File:  # noqa: ANN401 - a record of a driver without types
-    told = dict(row)
-    return File(**told | {"errors": orjson.loads(told["errors"])})
+def _file(row: Mapping[str, Any]) -> File:
+    return File(**{**row, "errors": orjson.loads(row["errors"])})
 
 
 def lines_of(file: int) -> str:

@@ -276,7 +276,7 @@ class _Taking:
         rows = (row for row in group if row[0] not in gone)
         return [(*row[:5], None, row[6]) if row[5] in gone else row for row in rows] if gone else group
 
-    def _event(self, file: File, row: Any) -> Event:  # noqa: ANN401 - a record of a driver without types
+    def _event(self, file: File, row: Sequence[Any]) -> Event:
         number, kind, at, guard, carrier, new_number, new_carrier = row
         default = when(file.day, kind, file.started_at)
         return Event(

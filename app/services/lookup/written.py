@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from app.services import store
 from app.services.connection import Connection
@@ -28,5 +27,5 @@ async def written(db: Connection, number: str, began: datetime) -> Outcome | Non
     errors = [(row["provider"], row["outcome"]) for row in rows if row["outcome"] != "ok"]
     changes = [store.change_of(row) for row in await db.fetch(_CHANGES, number, began)]
     word = "ok" if good else errors[-1][1] if errors else "provider_error"
-    provider: Any = good[-1]["provider"] if good else errors[-1][0] if errors else None
+    provider: str | None = good[-1]["provider"] if good else errors[-1][0] if errors else None
     return Outcome(number, word, provider, errors, sum((row["price"] for row in rows), NOTHING), changes)
