@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import uuid4
@@ -33,11 +33,11 @@ AfterNumber = Annotated[str, Query(pattern="^([0-9a-f]{2})*$", description=AFTER
 # Read ----------------------------------------------------------------------------------------------------------------
 
 _LINES = each({"$ref": "#/components/schemas/Subscriber"})
+_HEADING = b"number,consent,state,sendable,reason,at\r\n"
 _TABLE = {
     "schema": {"type": "string"},
-    "example": f"number,consent,state,sendable,reason,at\r\n{api.NUMBER},opted_in,active,true,,2026-03-02T09:15:00Z",
+    "example": f"{_HEADING.decode()}{api.NUMBER},opted_in,active,true,,2026-03-02T09:15:00Z",
 }
-_COLUMNS = ("number", "consent", "state", "sendable", "reason", "at")
 
 
 @router.get("/v1/senders/{sender:path}/lists/{list:path}/subscribers", operation_id="subscribers",
@@ -72,26 +72,23 @@ async def who_is_on(
         items = [row._asdict() for row in rows[:limit]]
         return answer({"items": items, "next": items[-1]["number"].encode().hex() if len(rows) > limit else None})
     pages = reading.all_subscribers(reads, *who, asked, start)
-    write = _as_lines if kind == NDJSON else _as_table
-    return StreamingResponse(_written(await anext(pages), pages, write), media_type=kind)
+    heading, write = (b"", _as_lines) if kind == NDJSON else (_HEADING, _as_table)
+    return StreamingResponse(_written(heading + write(await anext(pages)), pages, write), media_type=kind)
 
 
-async def _written(first: Rows, pages: AsyncIterator[Rows], write: Any) -> AsyncIterator[bytes]:  # noqa: ANN401
-    yield write(first, first=True)
+async def _written(first: bytes, pages: AsyncIterator[Rows], write: Callable[[Rows], bytes]) -> AsyncIterator[bytes]:
+    yield first
     async for page in pages:
-        yield write(page, first=False)
+        yield write(page)
 
 
-def _as_lines(rows: Rows, *, first: bool) -> bytes:  # noqa: ARG001 - lines need no heading
+def _as_lines(rows: Rows) -> bytes:
     return b"".join(orjson.dumps(row._asdict(), option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE) for row in rows)
 
 
-def _as_table(rows: Rows, *, first: bool) -> bytes:
+def _as_table(rows: Rows) -> bytes:
     table = io.StringIO(newline="")
-    writer = csv.writer(table)
-    if first:
-        writer.writerow(_COLUMNS)
-    writer.writerows(map(_cells, rows))
+    csv.writer(table).writerows(map(_cells, rows))
     return table.getvalue().encode()
 
 
