@@ -24,7 +24,7 @@ from app.routers.answers import JSON, NDJSON, asked_of, dumps, each
 from app.routers.body import MARK, RECEIPTS_MOST, NotCompressed, read_body, unpacked
 from app.routers.problems import Problem
 from app.services import status
-from app.services.connection import is_lost
+from app.services.connection import heard, is_lost
 from app.services.status import AT_ONCE, Asked
 
 LINE_MOST = 8 * 1024
@@ -117,14 +117,8 @@ def _ask(engine: AsyncEngine, parts: Iterator[list[Entry]]) -> tuple[list[Entry]
     if not part:
         return [], None
     reading = asyncio.create_task(_read(engine, part))
-    reading.add_done_callback(_heard)
+    reading.add_done_callback(heard)
     return part, reading
-
-
-def _heard(reading: asyncio.Task[Rows]) -> None:
-    """A part that fails after the one before it, or after its caller has gone, is nobody's error any more."""
-    if not reading.cancelled():
-        reading.exception()
 
 
 async def _read(engine: AsyncEngine, part: Sequence[Entry]) -> Rows:

@@ -112,6 +112,12 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Rows: TypeAlias = Sequence[Row[Any]]
 
 
+def heard(reading: asyncio.Task[Any]) -> None:
+    """For `add_done_callback`: what fails after all who waited for it have gone is nobody's error any more."""
+    if not reading.cancelled():
+        reading.exception()
+
+
 async def read(engine: AsyncEngine, statement: TextClause, given: Mapping[str, Any] | None = None) -> Rows:
     """All that one statement answers."""
     async with engine.connect() as db:

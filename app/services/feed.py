@@ -16,7 +16,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Change
-from app.services.connection import Connection, Rows, connect, driver_of, is_lost, read
+from app.services.connection import Connection, Rows, connect, driver_of, heard, is_lost, read
 from app.services.logs import error_fields
 from app.services.store import CHANNEL
 
@@ -145,14 +145,8 @@ class Feed:
         if task is None:
             task = pages[after] = asyncio.create_task(page(self._reads, after, AT_ONCE))
             task.add_done_callback(lambda _: pages.pop(after))
-            task.add_done_callback(_heard)
+            task.add_done_callback(heard)
         return await asyncio.shield(task)
-
-
-def _heard(page: asyncio.Task[Rows]) -> None:
-    """A look that fails after all who waited for it have gone is nobody's error any more."""
-    if not page.cancelled():
-        page.exception()
 
 
 async def _within(event: asyncio.Event, seconds: float) -> bool:

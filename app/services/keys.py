@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.services.connection import is_lost, read
+from app.services.connection import heard, is_lost, read
 
 SCOPES = {
     "numbers:read": "status, history, receipts, lists, the feed, alarms",
@@ -150,7 +150,7 @@ class Keyring:
         self._live: dict[str, tuple[bytes, Key]] = {}
         self._read_at = float("-inf")
         self._reading: asyncio.Task[None] | None = None
-        self._begun = self._ended = 0  # queries, the last ones
+        self._begun = self._ended = 0  # which query was begun last, and which has ended last, counted from 1
 
     async def find(self, token: str) -> Key | None:
         """The live key that this token is."""
@@ -185,7 +185,7 @@ class Keyring:
             if self._reading is None:
                 self._begun += 1
                 self._reading = asyncio.create_task(self._query(self._begun))
-                self._reading.add_done_callback(_heard)
+                self._reading.add_done_callback(heard)
             await asyncio.shield(self._reading)
 
     async def _query(self, query: int) -> None:
@@ -196,9 +196,3 @@ class Keyring:
             self._reading = None
         self._live = {row.id: (row.digest, _key(row)) for row in rows}
         self._read_at, self._ended = began, query
-
-
-def _heard(query: asyncio.Task[None]) -> None:
-    """One that fails after all who waited for it have gone is nobody's error any more."""
-    if not query.cancelled():
-        query.exception()
