@@ -334,7 +334,7 @@ def _is_signed(signature: Signature, callback: Callback, secret: str, link: Link
         return False
     made = hmac.digest(signature.key_of(secret), _signed(signature.over, callback), signature.hash)
     proven = hmac.compare_digest(made, _verify.signature(given.removeprefix(signature.prefix)))
-    return proven and (signature.time is None or _is_fresh(callback.header(signature.time), callback, link))
+    return proven and (signature.time is None or _verify.timely(callback.header(signature.time), callback, link))
 
 
 def _signed(over: str, callback: Callback) -> bytes:
@@ -346,11 +346,6 @@ def _signed(over: str, callback: Callback) -> bytes:
         parts[place] = "\0" if name == "body" else ours.get(name, callback.header(name)).replace("\0", "")
     text = "".join(parts).encode("latin-1", "replace")
     return text.replace(b"\0", callback.body)
-
-
-def _is_fresh(said: str, callback: Callback, link: Link) -> bool:
-    at = moment(said)
-    return at is not None and at.tzinfo is not None and abs(callback.at - at) <= link.window
 
 
 def _hidden(description: Description) -> frozenset[str]:
