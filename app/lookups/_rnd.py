@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from app.models.http import Call, HttpAnswer, Options, address
+from app.models.phone import NANP
 
 BASE = "https://api.reassigned.us"
 AT_ONCE = 1_000
@@ -49,7 +50,7 @@ class Unclear(ValueError):
 
 def covers(number: str) -> bool:
     """Only numbers of the North American plan are in it."""
-    return re.fullmatch(r"\+1[0-9]{10}", number, re.ASCII) is not None
+    return NANP.fullmatch(number) is not None
 
 
 # The API -----------------------------------------------------------------------------------------------------------
