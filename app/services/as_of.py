@@ -17,8 +17,9 @@ from app.models.feed import SPACE
 from app.models.number import Cause, Fact, Number, OptIn, Reach, Step, Subscription
 from app.services import store
 from app.services.aside import acting
-from app.services.connection import Connection, transaction
+from app.services.connection import Connection
 from app.services.merge import later, merge
+from app.services.past import looking
 from app.services.shown import DEAD
 from app.services.status import Asked, Told, answer, in_utc
 
@@ -47,8 +48,7 @@ async def as_of(engine: AsyncEngine, number: str, at: datetime, asked: Asked) ->
     """The answer in the shape of the present one. What no change tells of is null: `waiting_for`, `until`, and of the
     carrier all but its name.
     """
-    async with transaction(engine) as db:
-        await db.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    async with looking(engine) as db:
         receipts = await db.fetch(_RECEIPTS, number, at)
         arrivals = {(row[0], row[1] or None, row[2], row[3]): row["first"] for row in receipts}
         then = await _then(db, number, at, arrivals)
