@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.services.connection import Rows
 
 _HELD = text("""
 SELECT coalesce(waiting_for, 'time') AS waiting_for, count(*) AS total,
@@ -41,8 +42,6 @@ SELECT count(*) AS total, (SELECT count(*) FROM (
        extract(epoch FROM clock_timestamp() - min(opened_at))::float8 AS oldest
 FROM quarantines WHERE decision IS NULL
 """)
-
-Rows = Sequence[Row[Any]]
 
 
 class Standing(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.lookup import ANSWERS
 from app.models.settings import LookupTable
+from app.services.connection import Rows
 from app.services.doctor.finding import Finding, age
 from app.services.lookup.breaker import FAILS
 from app.services.standing import Standing
@@ -44,7 +45,7 @@ _SPENT = text("SELECT spent FROM lookup_days WHERE day = (clock_timestamp() AT T
 class Seen(NamedTuple):
     """What the database tells of lookups: the last quarter of an hour, what waits for the budget, today's spending."""
 
-    heard: Sequence[Row[Any]]
+    heard: Rows
     unpaid: int
     spent: Decimal
 

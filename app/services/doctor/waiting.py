@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.config import Settings
+from app.services.connection import Rows
 from app.services.doctor import lookups
 from app.services.doctor.finding import Finding, age
 from app.services.lookup import stops
-from app.services.standing import ALARMS_TOLD, Rows, standing
+from app.services.standing import ALARMS_TOLD, standing
 
 
 async def of_what_waits(engine: AsyncEngine, settings: Settings) -> AsyncIterator[Finding]:
