@@ -20,7 +20,7 @@ from app.gateways import GATEWAYS, custom, not_a_secret
 from app.lookups import PROVIDERS
 from app.models.duration import duration
 from app.models.http import Call, Options
-from app.models.receipt import Gateway, Link
+from app.models.receipt import Gateway, Link, Links
 from app.models.settings import is_absolute
 from app.services import database
 from app.services.deactivations.fetching import Subscription
@@ -30,8 +30,6 @@ from app.services.lookup.outcome import TIMETABLE, Plan
 from app.services.meaning import Meaning
 from app.services.reconcile import Inquirer
 
-Links = Mapping[tuple[str, str], Link]
-"""By gateway and account."""
 ANY_PROVIDER = ("price", "base_url", "per_second", "timeout")
 
 

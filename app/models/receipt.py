@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
+from typing import TypeAlias
 from urllib.parse import parse_qsl
 
 from msgspec import Struct
@@ -144,6 +145,10 @@ class Link:
         """Where the settings speak of it: `gateways.twilio.accounts.eu`."""
         own = f"gateways.{self.gateway.replace('/', '.')}"
         return f"{own}.accounts.{self.account}" if self.account else own
+
+
+Links: TypeAlias = Mapping[tuple[str, str], Link]
+"""By gateway and account."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.catalogue import Catalogue
-from app.models.receipt import Link
+from app.models.receipt import Link, Links
 from app.services.connection import Rows, read
 
 # History -----------------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class Known(NamedTuple):
     """
 
     catalogue: Catalogue
-    links: Mapping[tuple[str, str], Link]
+    links: Links
 
     def has(self, code: Row[Any]) -> bool:
         """Whether a code that nobody knew when it came would be understood now."""

@@ -22,14 +22,14 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.gateways import certificate_at, confirmation_at, prove, read
-from app.models.receipt import Broken, Callback, Link, Receipt
+from app.models.receipt import Broken, Callback, Link, Links, Receipt
 from app.services import metrics
 from app.services.connection import Busy, is_lost, transaction
 from app.services.errands import Errands
 from app.services.logs import error_fields
 from app.services.meaning import Meaning
 from app.services.presented import masked_header, masked_parameter, restored, restored_header
-from app.services.unread import Again, Links, as_kept, commit, tells_a_query
+from app.services.unread import Again, as_kept, commit, tells_a_query
 
 log = structlog.get_logger(__name__)
 

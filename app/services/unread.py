@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.gateways import cut, read
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt
+from app.models.receipt import Broken, Callback, Gateway, Link, Links, Receipt
 from app.services import metrics, partitions, store
 from app.services.arrival import arrival
 from app.services.connection import transaction
@@ -24,7 +24,6 @@ from app.services.keep import keep
 from app.services.meaning import Meaning
 from app.services.store import Kept
 
-Links = Mapping[tuple[str, str], Link]
 _SECRET = ("authorization", "cookie", "token", "signature", "secret", "key")
 AT_ONCE = 200
 BYTES_AT_ONCE = 8 * 1024 * 1024
