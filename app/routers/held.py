@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from app.models import api
-from app.routers.answers import answer, number_of
+from app.routers.answers import Limit, answer, number_of
 from app.routers.auth import Admin, Reads
 from app.routers.body import SmallBody
 from app.services import held
@@ -43,8 +43,7 @@ class Choice(BaseModel):
 
 @router.get("/v1/held", operation_id="listHeld", summary="List held numbers", response_model=api.HeldPage)
 async def list_held(request: Request, code: Word | None = None, code_space: Word | None = None,  # noqa: PLR0917
-                    reason: Word | None = None, waiting_for: Word | None = None, after: Word = "",
-                    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+                    reason: Word | None = None, waiting_for: Word | None = None, after: Word = "", limit: Limit = 100,
                     _: Reads = None) -> Response:  # fmt: skip
     """Held numbers and what each waits for, in order of number."""
     which = Which(None, code, code_space, reason, waiting_for)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from app.models import api
-from app.routers.answers import answer
+from app.routers.answers import AfterId, Limit, answer
 from app.routers.auth import Admin, Reads
 from app.routers.problems import Problem
 from app.routers.query import KnownQuery
@@ -23,9 +23,7 @@ Id = Annotated[int, Path(ge=1, le=NEWEST, description="As the list tells it", ex
 @router.get("/v1/quarantine", operation_id="listQuarantines", summary="List mass events and what was decided",
             response_model=api.QuarantinePage)  # fmt: skip
 async def list_quarantines(request: Request, open_: Annotated[bool | None, Query(alias="open")] = None,
-                           after: Annotated[int, Query(ge=1, le=NEWEST)] = NEWEST,
-                           limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-                           _: Reads = None) -> Response:  # fmt: skip
+                           after: AfterId = NEWEST, limit: Limit = 100, _: Reads = None) -> Response:  # fmt: skip
     """Newest first: the gateway, code, sender and carrier, how many numbers wait, and who decided what."""
     rows = await quarantine.quarantines(request.app.state.reads, is_open=open_, before=after, limit=limit + 1)
     items: list[dict[str, Any]] = [row._asdict() for row in rows[:limit]]
