@@ -30,6 +30,7 @@ def scope(name: str) -> Callable[..., Awaitable[None]]:
     return needs
 
 
+NO_KEY = "no key: send `Authorization: Bearer …` with a key of `sendable keys create`"
 Reads = Annotated[None, Security(scope("numbers:read"))]
 Admin = Annotated[None, Security(scope("admin"))]
 
@@ -40,7 +41,7 @@ async def require(request: Request, name: str) -> None:
         return
     header = request.headers.get("authorization")
     if header is None:
-        _stop(401, "no key: send `Authorization: Bearer …` with a key of `sendable keys create`", "Bearer")
+        _stop(401, NO_KEY, "Bearer")
     kind, _, token = header.partition(" ")
     key = await keyring(request).find(token.strip()) if kind.lower() == "bearer" else None
     if key is None:

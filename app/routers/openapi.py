@@ -23,9 +23,9 @@ from app.gateways import GATEWAYS
 from app.models import api
 from app.models.opt_in import SubscriberLine
 from app.routers.answers import JSON, NDJSON, each
-from app.routers.auth import lacking
+from app.routers.auth import NO_KEY, lacking
 from app.routers.messages import SentMessage
-from app.routers.problems import MEDIA_TYPE, Problem, answer
+from app.routers.problems import MEDIA_TYPE, Problem, answer, busy
 from app.services.reading import NEWEST
 
 Document = dict[str, Any]
@@ -68,11 +68,11 @@ _HEADERS = {
     503: {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}},
 }
 _FIXES = {
-    401: "no key: send `Authorization: Bearer …` with a key of `sendable keys create`",
+    401: NO_KEY,
     422: "not a possible phone number: give it as E.164, for example +15555551234",
-    503: "nothing can be read or written just now: come back",
+    503: busy().detail,
 }
-
+"""Examples of what an error says, where it says more than PROBLEMS does."""
 
 _BY_FASTAPI = 422
 """It documents its own, of another shape."""
