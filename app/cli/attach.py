@@ -30,11 +30,16 @@ def a_gateway(name: str | None) -> None:
         raise Refused(f"{name!r} is no gateway; there are {', '.join(known)}")
 
 
-@asynccontextmanager
-async def attached(settings: Settings) -> AsyncIterator[AsyncEngine]:
-    """An engine on a database that is there. A command that only looks creates none."""
+def a_database(settings: Settings) -> None:
+    """Raises Refused where the settings name none and none was ever made here: a command that only looks makes none."""
     if settings.database_url is None and not is_made(settings.data_dir):
         raise Refused(f"there is no data in {settings.data_dir}: run `sendable serve`, or set SENDABLE_DATA_DIR", 1)
+
+
+@asynccontextmanager
+async def attached(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    """An engine on a database that is there."""
+    a_database(settings)
     async with url_of(settings) as url:
         engine = connect(url, pool=POOL)
         try:

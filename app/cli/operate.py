@@ -13,7 +13,7 @@ import typer
 
 from app.catalogue import CatalogueError
 from app.catalogue.policy import PolicyError
-from app.cli.attach import attached, is_refusal, why_not, with_database
+from app.cli.attach import a_database, attached, is_refusal, why_not, with_database
 from app.cli.show import Json, Refused, as_json, as_table, busy, refusing, say, visible
 from app.config import Settings, SettingsError, read_settings
 from app.models.database_url import as_role, without_password
@@ -205,9 +205,8 @@ def psql(*, reader: Reader = False, json: JsonInstead = False) -> None:
 
 
 def _address(settings: Settings, *, reader: bool) -> str:
+    a_database(settings)
     if settings.database_url is None:
-        if not is_made(settings.data_dir):
-            raise Refused(f"there is no data in {settings.data_dir}: run `sendable serve`, or set SENDABLE_DATA_DIR", 1)
         say("it answers while `sendable serve` runs")
         return database.url_for(settings.data_dir, READER if reader else ROLE)
     address = "postgresql" + settings.database_url.get_secret_value().removeprefix("postgresql+asyncpg")
