@@ -13,6 +13,7 @@ from app.models.number import Change
 from app.services import store
 from app.services.apply import apply
 from app.services.connection import Busy, Connection, is_lost, transaction
+from app.services.intake import COMMIT_WITHIN
 from app.services.lookup import claims
 from app.services.lookup.claims import Claim, Next
 from app.services.lookup.outcome import Done, Outcome, Plan, Settled, later, settle
@@ -50,7 +51,7 @@ class Commits:
 
     async def _commit(self, group: list[Done]) -> None:
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(COMMIT_WITHIN):
                 outcomes = await self._settle(group)
         except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it
             if len(group) > 1 and not is_lost(error):  # one of them is at fault, and must not fail its neighbours

@@ -37,9 +37,6 @@ class _Pool:
     http: httpx.AsyncHTTPTransport
     calls: int = 0
 
-    def busy(self) -> int:
-        return self.calls
-
 
 class Transport:
     """Pooled connections to all providers. httpx without its client: of what that adds we want nothing (redirects, that
@@ -72,7 +69,7 @@ class Transport:
             raise Unreached("the connection broke", sent=True) from error
 
     async def _send(self, call: Call, within: float) -> HttpAnswer:
-        pool = min(self._pools, key=_Pool.busy)  # the first of the idle ones: its connections are open already
+        pool = min(self._pools, key=lambda one: one.calls)  # the first idle one: its connections are open already
         pool.calls += 1
         try:
             answer = await pool.http.handle_async_request(_request(call, within))
