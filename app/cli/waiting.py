@@ -182,14 +182,11 @@ def show_unread(
     row = with_database(lambda engine, _: reading.one_unread(engine, id_))
     if row is None:
         raise Refused(f"nothing unread has the id {id_}; `sendable unread list` shows what there is", 1)
-    found: dict[str, Any] = row._asdict()
-    headers = found["headers"]
-    found["headers"] = orjson.loads(headers) if isinstance(headers, str) else headers
-    found["body"] = bytes(row.body).decode("utf-8", "backslashreplace")
+    found: dict[str, Any] = row._asdict() | {"headers": orjson.loads(row.headers)}
+    body = found.pop("body").decode("utf-8", "backslashreplace")
     if json:
-        as_json(found)
+        as_json(found | {"body": body})
         return
-    body = found.pop("body")
     head = found.pop("headers").items()
     as_table(("id", str(found.pop("id"))), [*found.items(), *((f"header {name}", value) for name, value in head)])
     sys.stdout.write("\n" + visible(body, kept="\n\t") + "\n")
@@ -249,7 +246,8 @@ def drop(ids: Ids = None, gateway: Gateway = None, *, all_: All = False, yes: Ye
     """Forget them unread, for good."""
     which = _some(ids, gateway, all_=all_)
     if not yes and which.ids is None and sys.stdin.isatty():
-        typer.confirm("All unread callbacks of it will be forgotten. Go on?", abort=True, err=True)
+        of = f" of {gateway}" if gateway else ""
+        typer.confirm(f"All unread callbacks{of} will be forgotten. Go on?", abort=True, err=True)
     total = with_database(lambda engine, _: kept.drop(engine, which))
     as_json({"dropped": total}) if json else say(f"{total} dropped")
 
