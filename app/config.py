@@ -40,6 +40,7 @@ class SettingsError(ValueError):
 
 
 SHORTEST_KEY = 24
+"""Characters."""
 _FOREIGN = ("SENDABLE_TEST_", "SENDABLE_SERVICE_", "SENDABLE_PORT_")
 """Names that others put there: the tests, and Kubernetes for a service called `sendable`."""
 _OF_KUBERNETES = ("tcp://", "udp://", "sctp://")
@@ -90,7 +91,7 @@ class Settings(Table):
             return None
         bare = key.get_secret_value().strip()
         if len(bare) < SHORTEST_KEY:
-            raise ValueError("is too short to be a key: use at least 24 random characters")
+            raise ValueError(f"is too short to be a key: use at least {SHORTEST_KEY} random characters")
         if not bare.isascii() or not bare.isprintable():
             raise ValueError("is nothing that a request can carry: write it in ASCII, in one line")
         return SecretStr(bare)

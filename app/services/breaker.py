@@ -26,7 +26,9 @@ ALARM = "quarantine"
 PROCESSES = 8
 """How many processes are thought to take the same failures at once."""
 RECOUNTED = timedelta(seconds=10)
+"""After which a key is counted again, however far it was from its limit."""
 KEYS_MOST = 10_000
+"""Keys of which a process remembers the last count; beyond it all are counted anew."""
 
 
 class Key(NamedTuple):

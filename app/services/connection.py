@@ -20,10 +20,12 @@ RETRY_AFTER = 2
 """Seconds after which a caller should come back."""
 POOL_SIZE = 8
 ACQUIRE_WITHIN = 5.0
+"""Seconds that a caller waits for a connection: for a free one of the pool, and for a new one to be made."""
 STATEMENT_WITHIN = 10.0
 """Seconds after which a server that does not answer counts as away. With the 2 more that SQLAlchemy gives a connection
 to say goodbye, callers hear of it before a gateway gives up, after 15."""
 OLDEST_CONNECTION = 600
+"""Seconds after which a connection is made anew before it is used again."""
 
 
 class Busy(Exception):

@@ -15,11 +15,13 @@ from app.services.connection import Busy
 KEPT = 32
 """Certificates: a vendor has a few, one for each region, and changes them once a year."""
 LARGEST = 65_536
+"""Bytes of a certificate that are kept."""
 WITHIN = 5.0
+"""Seconds that an errand may take."""
 AT_ONCE = 2
 """How many are asked for at the same time: who is not proven yet must not make us knock on a vendor's door."""
-
 WAITING_MOST = 64
+"""Certificates that may be asked for or waited for; beyond it callers are told to come back."""
 
 
 class Errands:

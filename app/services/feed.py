@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 HEARTBEAT = 15.0
 """Seconds after which a quiet stream looks for itself and shows that it lives: what a lost NOTIFY costs at most."""
 RECONNECT = 1.0
+"""Seconds before a database that was lost is listened to again."""
 PROBE = 60.0
 """Seconds after which the listening connection is tried: a half-dead one says nothing by itself."""
 AT_ONCE = 500

@@ -28,9 +28,11 @@ from app.services.lookup.transport import Transport, Unreached
 
 TRIES = 3
 WITHIN = 15.0
+"""Seconds that one request may take."""
 WAITS_MOST = 60.0
 """Seconds that a gateway may make us wait; one that asks for more is left for the next run."""
 SIDE_BY_SIDE = 8
+"""Requests under way at one gateway."""
 FAILURES_MOST = 5
 """Requests in a row that fail: after them the gateway is left for the next run."""
 AGAIN = timedelta(hours=6)

@@ -45,8 +45,11 @@ WAITING = 1_000
 BYTES_WAITING = 8 * 1024 * 1024
 """Of each gateway in this process, until they are written; the newest stay."""
 EVERY = 1.0
+"""Seconds between two writes."""
 AT_ONCE = 200
+"""Requests of one gateway in one write, and of all that are proven again in one go."""
 BYTES_AT_ONCE = 8 * 1024 * 1024
+"""Of the bodies that are proven again in one go; a single one may be as long."""
 _LOCK = 7_316_004
 
 

@@ -46,6 +46,7 @@ class Which(NamedTuple):
 
 
 HEADERS_MOST = 64 * 1024
+"""Bytes of names and values together that are kept."""
 
 
 def as_kept(callback: Callback, link: Link, broken: Broken, gateway: Gateway) -> Kept:

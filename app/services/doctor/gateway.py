@@ -21,6 +21,7 @@ ORIGIN = "webhook-request-origin"
 """Who asks, by OPTIONS, whether they may post (CloudEvents, web hooks for event delivery)."""
 Consent = Callable[[Callback], Mapping[str, str]]
 WITHIN = 15.0
+"""Seconds that the sample's way may take."""
 NOT_FOUND = 404
 
 

@@ -19,7 +19,9 @@ from app.services.resolve import BURST
 from app.services.shown import DEAD, Question, known_carrier, questions
 
 MOVED, FIXED, UNKNOWN = timedelta(days=30), timedelta(days=90), timedelta(days=1)
+"""How long an answer is used again: a port; a fixed line, or no number at all; a number not found, or no carrier."""
 REFUSED = timedelta(days=3_650)
+"""A refusal holds until the provider's settings change."""
 REFUSALS: frozenset[Failure] = frozenset({"no_coverage", "forbidden"})
 
 

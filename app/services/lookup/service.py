@@ -37,6 +37,7 @@ MOST = 2_000
 LOOKS_EVERY = 0.5
 """Seconds between two looks for lookups that are due."""
 JOINS_EVERY = 0.1
+"""Seconds between two looks at a lookup that another process makes."""
 STOPS_WITHIN = 5.0
 """Seconds that answers which have come may still take to be committed when we stop; no provider is waited for."""
 
