@@ -56,7 +56,7 @@ async def looking(engine: AsyncEngine) -> AsyncIterator[Connection]:
 _COUNT = "SELECT count(DISTINCT number) FROM receipts WHERE received_at >= $1"
 
 
-async def many(db: Connection, since: datetime) -> int:
+async def count_numbers(db: Connection, since: datetime) -> int:
     """How many numbers have receipts since then."""
     return int(await db.fetchval(_COUNT, since, timeout=WITHIN))
 
@@ -90,12 +90,13 @@ SELECT count(*) FROM (SELECT number FROM receipts WHERE received_at >= $1
 """
 
 
-async def many_heard_of(db: Connection, since: datetime) -> int:
+async def count_heard_of(db: Connection, since: datetime) -> int:
+    """How many numbers `heard_of` gives."""
     return int(await db.fetchval(_COUNT_HEARD, since, timeout=WITHIN))
 
 
 async def heard_of(db: Connection, since: datetime) -> AsyncIterator[list[str]]:
-    """The same and those of whom a file has told since then."""
+    """The numbers that have receipts since then, and those of whom a file has told, in pages, in their order."""
     async for page in _pages(db, _HEARD, since):
         yield page
 

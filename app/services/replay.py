@@ -103,7 +103,7 @@ async def _many(db: Connection, which: Which) -> int:
     if which.number:
         return 1
     if which.since:
-        return await kept.many(db, which.since)
+        return await kept.count_numbers(db, which.since)
     return int(await db.fetchval("SELECT count(*) FROM numbers WHERE facts IS NOT NULL", timeout=kept.WITHIN))
 
 

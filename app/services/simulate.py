@@ -28,7 +28,7 @@ from app.services.decide import Registered, decide, reported
 from app.services.heard import Said
 from app.services.meaning import Meaning
 from app.services.merge import latest
-from app.services.past import Dated, Past, heard_of, looking, many_heard_of, past
+from app.services.past import Dated, Past, count_heard_of, heard_of, looking, past
 from app.services.resolve import Moment, resolve
 from app.services.settle import Held, catch_up, hold, settle
 from app.services.shown import consent, show
@@ -96,7 +96,7 @@ async def simulate(engine: AsyncEngine, between: Between, since: datetime, now: 
     only_old, only_new, both = Counter[Item](), Counter[Item](), Counter[Item]()
     done = receipts = differ = quarantined = unanswered = 0
     async with looking(engine) as db:
-        total = await many_heard_of(db, since)
+        total = await count_heard_of(db, since)
         taken = await taken_out(db, between.meaning, now, released=False)
         async for page in heard_of(db, since):
             for one in await past(db, page, since, between.meaning):
