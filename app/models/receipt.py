@@ -100,6 +100,11 @@ class Receipt(Struct, frozen=True, gc=False, omit_defaults=True):
     malformed: bool = False
     word: str | None = None
 
+    @property
+    def is_part(self) -> bool:
+        """Whether it speaks of one of several parts: its message is delivered only when all of them are."""
+        return self.segment is not None and (self.segments or 1) > 1
+
 
 @dataclass(frozen=True, slots=True)
 class Broken:

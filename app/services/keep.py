@@ -140,8 +140,7 @@ def _lacks_a_name(receipt: Receipt) -> bool:
 
 def _delivers_a_part(receipt: Receipt) -> bool:
     """Whether other receipts decide with it if its message is delivered."""
-    several = receipt.segment is not None and (receipt.segments or 1) > 1
-    return several and receipt.status is Status.DELIVERED
+    return receipt.status is Status.DELIVERED and receipt.is_part
 
 
 Pair: TypeAlias = tuple[Arrival, Registered | None]

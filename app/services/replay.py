@@ -235,7 +235,7 @@ def _certain(verdict: Verdict, arrival: Arrival, number: Number, rules: Rules, *
     receipt, carrier = arrival.receipt, verdict.carrier
     if carrier and number.carrier and number.carrier.at >= carrier.at:
         verdict = replace(verdict, carrier=None)  # the kind of line and the port that it told of are not kept
-    if receipt.segment and (receipt.segments or 1) > 1:
+    if receipt.is_part:
         verdict = replace(verdict, delivered=None)  # only the last part of a message delivers it
     if verdict.ladder == ENDS_CONSENT and len(number.unknown) >= FACTS_KEPT:
         verdict = replace(verdict, ladder=None, rung=None)  # older strikes have been settled for good

@@ -171,7 +171,7 @@ class _Life:
 
     def whole(self, arrival: Arrival) -> bool:
         receipt = arrival.receipt
-        if not receipt.segment or (receipt.segments or 1) <= 1:
+        if receipt.segment is None or not receipt.is_part:
             return True
         parts = self.parts.setdefault(store.id_of(receipt), set())
         parts.add(receipt.segment)
