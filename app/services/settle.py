@@ -116,7 +116,7 @@ def _consent_changes(held: Held, acting: Number, after: Shown, lists: Mapping[tu
         known = held.lists.get(key)
         was, had = consent(held.acting, known) if known else (None, None)
         now, out = consent(acting, subscription)
-        again = stays and was == now == "opted_in" and not _newer(known, held.shown) and _newer(subscription, after)
+        again = stays and was == now == "opted_in" and not outlives(known, held.shown) and outlives(subscription, after)
         if was != now or (verdict.opted_in and again):
             kind: ChangeKind = "list.opted_in" if now == "opted_in" else "list.opted_out"
             about = out.reason if out else None
@@ -128,8 +128,8 @@ def _consent_changes(held: Held, acting: Number, after: Shown, lists: Mapping[tu
             yield change
 
 
-def _newer(held: Subscription | None, shown: Shown) -> bool:
-    """Whether the consent is newer than the number's last death."""
+def outlives(held: Subscription | None, shown: Shown) -> bool:
+    """Whether the newest opt-in to a list is newer than the number's last death."""
     given = held.opted_in if held else None
     return given is not None and (shown.dead_since is None or given.at > shown.dead_since)
 

@@ -30,7 +30,7 @@ from app.services.meaning import Meaning
 from app.services.merge import latest
 from app.services.past import Dated, Past, count_heard_of, heard_of, looking, past
 from app.services.resolve import Moment, resolve
-from app.services.settle import Held, catch_up, hold, settle
+from app.services.settle import Held, catch_up, hold, outlives, settle
 from app.services.shown import consent, show
 from app.services.store import Arrival
 from app.services.taken_out import TakenOut, taken_out
@@ -214,10 +214,8 @@ def _item(change: Change) -> Item | None:
 def _sendable(held: Held) -> Iterator[Item]:
     if held.shown.steps[0].state not in {"active", "unseen"}:
         return
-    dead = held.shown.dead_since
     for (sender, name), one in held.lists.items():
-        newer = one.opted_in is not None and (dead is None or one.opted_in.at > dead)
-        if newer and sender not in held.shown.blocks and consent(held.number, one)[0] == "opted_in":
+        if outlives(one, held.shown) and sender not in held.shown.blocks and consent(held.number, one)[0] == "opted_in":
             yield Item("sendable", None, sender, name)
 
 
