@@ -218,7 +218,7 @@ class Description(_Part):
         return form
 
     def paths(self) -> list[Path]:
-        """Every way that is gone, to whatever it leads."""
+        """Every path that is followed, whatever it leads to."""
         places = [*self.fields.places(), self.receipt_text, *(at for at, _ in self.only)]
         return [path for place in places for alternative in place for path in alternative]
 

@@ -43,9 +43,9 @@ class Cause(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Fact(Struct, frozen=True, gc=False, omit_defaults=True):
-    """One dated event. `at` is its event time; `guard` the moment an opt-in must be newer than to survive it
-    (the send time of the message, for receipts). `lookup`: a carrier lookup is to decide what follows, and `sender` is
-    whose consent it may end.
+    """One dated event. `at` is when it happened; `guard` the moment that an opt-in must be newer than to survive it
+    (for receipts, when the message was sent). `lookup`: a carrier lookup is to decide what follows, and `sender` is
+    whose consent that lookup may end.
     """
 
     at: datetime
@@ -57,8 +57,8 @@ class Fact(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Stalled(Struct, frozen=True, gc=False, omit_defaults=True):
-    """Why the lookups that were asked up to `at` do not happen; `lookup`: they do again. `reasons`: what a person is to
-    decide, where it is known; of anything else nobody had been told by then.
+    """Why lookups that were asked for up to `at` are not made. `waiting_for` may also be `lookup`: they are made again.
+    Where `reasons` are named, it concerns facts with these reasons alone: of others nobody had heard by then.
     """
 
     at: datetime
@@ -88,8 +88,9 @@ class Strike(NamedTuple):
 
 
 class Reach(Struct, frozen=True, gc=False, omit_defaults=True):
-    """One sender's reach to one number: its blocks by reason, and the dates that lift or outlive them. `struck`: the
-    end of consent that a ladder has reached, computed anew from its strikes with each of them.
+    """One sender's reach to one number: its blocks by reason, and the dates that lift them: when the newest message
+    that was `delivered` had been sent, and when the person last `opted_in`. `out` is the newest end of consent on all
+    lists of this sender; `struck` the one that a ladder has reached, computed anew with each strike.
     """
 
     blocks: dict[str, Fact] = field(default_factory=dict)
@@ -111,13 +112,18 @@ class Aside(Struct, frozen=True, gc=False, omit_defaults=True):
 class Number(Struct, frozen=True, gc=False, omit_defaults=True):
     """All that is known of a number, but its lists.
 
+    `seen`: something was said of the number itself; a mere entry of the sent-message register leaves it unseen.
     `conditions` are keyed `state/reason` (`held/stale_carrier`); a hold that waits for a sender's name is keyed
-    `held/reason/message`. `cleared` maps a state (or `port`) to the newest moment up to which its conditions are over;
-    and `same/space/code` to the newest moment at which a lookup found nothing wrong, whatever that code had said.
-    `strikes` are the event times of reasons that count repetitions, newest first. `seen`: something was said of the
-    number itself; a mere entry of the sent-message register leaves it unseen. `ladders` holds the strikes of those that
-    end in `unreachable`, `unknown` those of the one that ends consent, `deliveries` the newest send times of delivered
-    messages (seconds since 1970) that come between the latter: all oldest first. `aside` is keyed by `apart`.
+    `held/reason/message`. `strikes` are the event times of reasons that count repetitions, newest first. `aside` is
+    keyed by `Verdict.apart`.
+
+    `cleared` has newest moments: by state, or `port`, up to when its conditions are over; by `sender`, up to when holds
+    that wait for a name are; by `same/space/code`, when a lookup found nothing wrong though that code had said
+    otherwise; by `asked/ladder`, up to when the question of that ladder is answered.
+
+    `ladders` holds the strikes of those ladders that end in `unreachable`, `unknown` those of the one that ends
+    consent. `deliveries` are the newest send times of delivered messages, in seconds since 1970: one that lies between
+    two strikes in `unknown` clears those before it. All three are oldest first.
     """
 
     number: str
@@ -183,11 +189,13 @@ class Change(Struct, frozen=True, gc=False, omit_defaults=True):
 class Verdict(Struct, frozen=True, gc=False, omit_defaults=True):
     """What one event does to one number: facts to merge. A receipt, a call, a lookup, a lapse: each ends as one.
 
-    `named`: the key of a hold that waited for its sender's name, and has it now. `released`: a person ends every hold
-    there is, whatever its date. `rung`: a strike on this `ladder`; with the `rungs`-th of them consent ends, where that
-    is what it leads to. `apart`: the key under which it is kept aside, the breaker's or `undated`; `case`: in that
-    quarantine; `closed`: which is over, and what waited there is dropped. `dated`: the same event was heard before,
-    when nobody knew yet when its message was sent.
+    `named`: the key of a hold that waited for its sender's name, which is known now. `released`: a person ends every
+    hold there is, whatever its date. `rung`: a strike on this `ladder`; with the `rungs`-th of them consent ends, if
+    that is what the ladder leads to. `dated`: the same event was heard before, when nobody knew yet when its message
+    had been sent.
+
+    `apart`: the key under which it is kept aside, the breaker's or `undated`. `case`: the quarantine in which it waits
+    there. `closed`: that quarantine is over, and what waited in it is dropped.
     """
 
     number: str

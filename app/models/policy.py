@@ -49,10 +49,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """After how many strikes something follows: one a number a UTC day, and one a message; a delivery clears them.
+    """After how many strikes something follows. Each UTC day and each message count once; a delivery clears them.
 
-    `strikes`: consent ends, or the number is unreachable; `over`: if the first and the last of them are at least so far
-    apart; `within`: if so many lie in this time. `lookup`: after so many a carrier lookup is asked.
+    `strikes`: with so many, consent ends or the number is unreachable; with `over`, only if the first and the last of
+    them are at least so far apart; with `within`, only if so many lie in this time. `lookup`: with so many a carrier
+    lookup is asked for.
     """
 
     strikes: int

@@ -195,7 +195,7 @@ class Gateway:
     those that a code alone tells, by code space: where a vendor's numbers mean one thing or another and only the
     settings know, `parse` leaves the status unknown and the space open. `hides` are headers and parameters, in lower
     case, that prove an origin under a name that does not say so: they are not kept; `presents` are those of them that
-    hold the secret itself, so that of a refused request only a digest of them is. `words` are names, in lower case,
+    hold the secret itself: of a refused request only a digest of those is kept. `words` are names, in lower case,
     under which it tells the words of a message (gateways/_words.py): what stands there is not kept either.
 
     `nonce` gives what a vendor signs but once: seen again within the link's window, the callback is a copy. Ask for it
