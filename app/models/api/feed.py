@@ -16,10 +16,11 @@ CAUSE = {
 
 
 class Change(BaseModel):
-    """What truly changed, why, and when. Whatever may be texted after it and not before, or before and not after, its
-    number is named here. A deactivation that is heard of late, when a newer opt-in has ended it, is told as both: to
-    `deactivated` and back to `active`. Then `number.state` from `active` to `active` says that a port disproves it,
-    and `list.opted_in` from `opted_in` that consent which it had outdated is given again.
+    """What truly changed, why, and when. The feed names every number of which a list may be texted after a change and
+    not before it, or the other way round. So a deactivation that is heard of late, when a newer opt-in has ended it
+    already, is told as two changes: to `deactivated`, and back to `active`. If a port disproves it later,
+    `number.state` goes from `active` to `active`; and where it had outdated a consent, the opt-in that renews that one
+    is `list.opted_in` from `opted_in`.
     """
 
     seq: Long = Field(description="Its place in the feed: commit order", examples=[4711])
@@ -29,7 +30,7 @@ class Change(BaseModel):
     kind: ChangeKind
     from_: str | None = Field(alias="from", examples=["active"])
     to: str | None = Field(examples=["deactivated"])
-    reason: str | None = Field(description="Of an opt-in: why the opt-out had been that the breaker takes back",
+    reason: str | None = Field(description="Of an opt-in by which the breaker takes an opt-out back: that one's",
                                examples=["deactivated"])  # fmt: skip
     cause: dict[str, Any] = Field(description="What it rests on: `kind` is receipt, register, lookup, file, call, "
                                               "person, lapse or policy; the rest names it",
@@ -68,6 +69,6 @@ class Erased(BaseModel):
     """How many rows went, by table."""
 
     erased: dict[str, int] = Field(
-        description="Rows by table; `hints`: rows about others that named it as their new number, and do no more",
+        description="Rows by table; `hints`: rows about other numbers that named it as their new one, and no longer do",
         examples=[{"numbers": 1, "receipts": 4, "subscriptions": 1}],
     )

@@ -55,7 +55,7 @@ class Resumed(BaseModel):
 
 
 class StoredAnswer(BaseModel):
-    """One provider's answer about a number. `record` as it was understood, with what is kept of the answer in `raw`."""
+    """One provider's answer about a number. `record` is what was understood of it, and its `raw` what is kept of it."""
 
     number: Number
     provider: str = Field(examples=["telnyx"])

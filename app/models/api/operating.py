@@ -95,9 +95,10 @@ _DAY = datetime(2026, 11, 20, tzinfo=UTC).date()
 
 
 class DeactivationOutcome(BaseModel):
-    """What has come of a deactivation file, or would. `held`: of its records those about numbers that somebody has
-    spoken of; `remembered`: numbers that nobody has, so that an older opt-in does not opt them in; `lists`: whom it
-    takes; `already`: the same file had been taken in before; `cut`: it ended before it should have.
+    """What has come of a deactivation file, or would. `held`: its records about numbers that anything but such a file
+    has spoken of; `remembered`: other numbers, kept so that an older opt-in does not opt them in; `lists`: how many
+    subscribers it takes from each list; `already`: the same file had been taken in before, and nothing happened now;
+    `cut`: it ended before it should have.
     """
 
     feed: str = Field(examples=["twilio"])

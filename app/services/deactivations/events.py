@@ -18,10 +18,10 @@ PASSING: frozenset[Kind] = frozenset({"SUSPEND", "RESUME", "PORT"})
 def when(told: date | datetime | None, kind: Kind, arrived: datetime) -> tuple[datetime, datetime]:
     """The moment of an event, and the one that an opt-in must be newer than to survive it.
 
-    Only an opt-in that is older ends: whoever agreed at that very moment stays, and lists that know days alone write
-    midnight. Of a day the end is the event (whoever agreed during it may not have the number any more: nothing is
-    sent), and what lies before its beginning ends (whoever agreed during it may: nobody is opted out). What lies ahead
-    is the arrival.
+    An opt-in of that very moment survives too: lists that know days alone write midnight. Where a day is all that is
+    told, the event lies at its end, since whoever agreed during it may have lost the number: nothing is sent. The other
+    moment lies just before its beginning, since they may as well have just got it: nobody is opted out. A time that
+    lies ahead counts as the arrival.
     """
     if isinstance(told, datetime):
         at = believed(told, arrived) or arrived

@@ -134,8 +134,8 @@ async def finish(db: Connection, file: int, fetched: str | None) -> None:
 
 
 async def forget(db: Connection, file: int) -> None:
-    """As if it had never come: of a file that was only tried, or that a person has to say yes to. One that was begun
-    stays known: the numbers that it noted say no more than that they are noted by it.
+    """Forget a file that was only tried, or that a person has to say yes to, as if it had never come. One that has
+    noted numbers stays known: all that those keep of it is that it has.
     """
     await db.execute("DELETE FROM feed_files WHERE id = $1 AND finished_at IS NULL AND noted = 0", file)
     await db.execute(f"DROP TABLE IF EXISTS {lines_of(file)}", timeout=LONG)

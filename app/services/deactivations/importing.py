@@ -88,8 +88,8 @@ class Order:
 
 
 class Outcome(NamedTuple):
-    """What has come of a file, or would. `held`: records about numbers somebody has spoken of; `remembered`: numbers
-    that nobody has. `already`: the file had been taken in before, and nothing happened now.
+    """What has come of a file, or would. `held`: records about numbers that anything but such a file has
+    spoken of; `remembered`: other numbers. `already`: the file had been taken in before, and nothing happened now.
     """
 
     feed: str
@@ -243,8 +243,8 @@ class _Taking:
             self.tell("acting", min(first, total), total)
 
     async def _note(self, file: File, first: int) -> Sequence[Any]:
-        """By itself: numbers that it adds and those that are applied would be locked in two orders in one. What is left
-        to be applied.
+        """Note numbers in a transaction of its own: in one with `_apply` they would be locked in two different orders.
+        Returns the records that are left to be applied.
         """
         kinds = noted_kinds(self.meaning)
         reasons = (reason_of("TRANSFER", self.meaning), reason_of("DEACT", self.meaning))
