@@ -89,8 +89,8 @@ class Guard:
 
 
 class Watched(NamedTuple):
-    """A group's verdicts, as they may act; those that undo what others of their keys have done; the alarms; the keys,
-    as they are written.
+    """A group's verdicts, as they may act; verdicts that undo what others of the same keys have done; the alarms to be
+    raised; the keys by what is written for them.
     """
 
     verdicts: list[Verdict]

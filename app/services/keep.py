@@ -31,10 +31,10 @@ PARTS_WITHIN = timedelta(days=14)
 
 async def keep(db: Connection, arrivals: Iterable[Arrival], unread: Sequence[Kept], meaning: Meaning, now: datetime,
                *, read: Sequence[int] = (), proven: Sequence[int] = ()) -> tuple[list[Arrival], int]:  # fmt: skip
-    """Everything that follows from these receipts, in the caller's transaction; those that had not been taken before.
+    """Keep these receipts and everything that follows from them, in the caller's transaction. `read` are the ids of
+    unread callbacks, `proven` those of refused ones, that they come from: those go.
 
-    `read`: the ids of unread callbacks, and `proven` those of refused ones, that these receipts come from: they go, and
-    it is told how many of them were still there.
+    Returns the receipts that had not been taken before, and how many of `read` and `proven` were still there.
     """
     keyed: dict[UUID, Arrival] = {}
     for one in arrivals:
@@ -106,12 +106,12 @@ async def _decided(db: Connection, pairs: Sequence[Pair], policy: Policy, now: d
 
 
 def _carrier(one: Arrival, entry: Registered | None, meaning: Meaning, *, again: bool) -> str:
-    """Whose receipt it is, if it or its message tells; of one that acted before, as far as was known then."""
+    """The carrier that the receipt names, else the register; of one that acted before, as far as was known then."""
     return breaker.carrier_of(one, None if again and _has_acted(one) else entry, meaning.carriers)
 
 
 def _network(applied: Applied, one: Arrival, verdict: Verdict, *, again: bool) -> str:
-    """The one that serves the number, where the sender is known; of one that acted before, the same as then."""
+    """The carrier that serves the number, where the sender is known; of one that acted before, the same as then."""
     if not verdict.sender:
         return ""
     held = applied.before if again and _has_acted(one) else applied.held
@@ -119,7 +119,7 @@ def _network(applied: Applied, one: Arrival, verdict: Verdict, *, again: bool) -
 
 
 def _has_acted(one: Arrival) -> bool:
-    """Of a receipt that is heard again: it lacked no name the first time."""
+    """Whether a receipt that is heard again acted the first time: it lacked neither number nor sender then."""
     return bool(one.receipt.number and one.receipt.sender)
 
 
@@ -177,9 +177,9 @@ _NOTHING = Acted([], [], {}, Counter())
 
 
 def totals(told: Sequence[Told], recounted: Mapping[CountKey, int], *, named: bool = False) -> Counter[CountKey]:
-    """Final receipts and the opt-outs they brought, by sender, carrier and hour of the event, and what else is to be
-    corrected of them. `named`: those that had a number but no sender were counted under no sender, and the carrier that
-    they told of, when they came: they move.
+    """What to add to the hourly counts: final receipts and the opt-outs they brought, by sender, carrier and hour of
+    the event, beside what is `recounted`. `named`: those that had a number but no sender were counted under no sender,
+    and the carrier that they told of, when they came; they move to the sender that they have now.
     """
     counts = Counter(recounted)
     for one in told:

@@ -14,13 +14,13 @@ from app.services.store import OPTED_OUT, CountKey
 
 
 def left(changes: Iterable[Change], carrier: str) -> Counter[CountKey]:
-    """Opt-outs of one number."""
+    """Opt-outs of one number: one for each sender, from however many of its lists."""
     gone = {change.sender: change for change in changes if change.kind == "list.opted_out"}
     return _hourly(gone.values(), carrier)
 
 
 def taken_back(changes: Iterable[Change], carrier: str) -> Counter[CountKey]:
-    """Of one number those that did not happen after all, less than nothing each."""
+    """Opt-outs of one number that did not happen after all, counted below zero."""
     back = {change.sender: change for change in changes if change.kind == "list.opted_in" and change.reason}
     return Counter({key: -many for key, many in _hourly(back.values(), carrier).items()})
 

@@ -64,7 +64,7 @@ async def clear_alarms(db: Connection, kinds: Sequence[str], now: datetime, keys
 
 
 async def clear_quiet_alarms(db: Connection, but: Sequence[str], now: datetime, since: datetime) -> None:
-    """End those that were not raised again since then, `but` of kinds that something else ends."""
+    """End alarms that were not raised again since then, all `but` those of kinds that something else ends."""
     await db.execute(_CLEAR_QUIET, now, but, since)
 
 

@@ -33,9 +33,9 @@ WHERE NOT EXISTS (SELECT FROM numbers WHERE number = n)
 async def find_messages(
     db: Connection, ids: Iterable[MessageId], awaited: Iterable[MessageId], numbers: Iterable[str], now: datetime
 ) -> tuple[dict[MessageId, Registered], set[str]]:
-    """What the register tells of these messages; and of these numbers, those that have no row yet. For messages of
-    which more is `awaited`, a name or another part, a place is held and locked, so that what another process is writing
-    of them just now is either seen here or sees the receipt there.
+    """What the register tells of these messages, and which of these numbers have no row yet. For messages of which more
+    is `awaited`, a name or another part, a place is held and locked: what another process is writing of them just now
+    is then either seen here, or sees the receipt there.
     """
     if places := sorted(awaited):
         await db.execute(_HOLD_PLACES, *columns(places), now)
@@ -60,7 +60,7 @@ _UNDATED_FIELDS = ("gateway", "account", "message_id", "number", "sender", "stat
 
 
 async def undated(db: Connection, ids: Iterable[MessageId], since: datetime) -> list[tuple[Receipt, datetime]]:
-    """Receipts of these messages that came without a send date, and lacked no name, and when; since then."""
+    """Receipts of these messages that came since then without a send date, and lacked no name; and when each came."""
     return [
         (convert(dict(zip(_UNDATED_FIELDS, row, strict=False)), Receipt), row["received_at"])
         for row in await db.fetch(_UNDATED, *columns(ids), since)
@@ -89,8 +89,8 @@ ON CONFLICT DO NOTHING
 
 
 async def add_unnamed(db: Connection, arrivals: Iterable[Arrival]) -> None:
-    """Keep receipts until the register names their number or sender. One may wait already: that is for longer than
-    repetitions are known.
+    """Keep receipts until the register names their number or sender. One may be there already: it can wait for longer
+    than its repetitions are recognised.
     """
     rows = [(*id_of(a.receipt), a.key, encoded(a), a.arrived) for a in arrivals]
     if rows:

@@ -111,7 +111,7 @@ async def erased(db: Connection, numbers: Sequence[str]) -> dict[str, datetime]:
 
 
 def _noted(number: str, noted: str | None, policy: Policy) -> Number:
-    """A number nobody has spoken of yet, but for a file perhaps."""
+    """A number that nobody has spoken of yet, unless a file has."""
     return merge(Number(number), reported(event_of(noted), policy)) if noted else Number(number)
 
 
@@ -213,8 +213,8 @@ _DROP_LOOKUPS = "DELETE FROM lookups WHERE number = ANY($1::text[])"
 
 async def save_lookups(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held], now: datetime,
                        *, answered: bool = False) -> None:  # fmt: skip
-    """Ask for the lookups that the numbers now wait for, and forget those that nothing waits for any more. What is
-    asked besides something older has the whole timetable too, from now on; but not what an answer itself asks.
+    """Ask for the lookups that the numbers now wait for, and forget those that nothing waits for any more. A new
+    question beside an older one begins the timetable anew; one that comes with a lookup's answer (`answered`) does not.
     """
     asked, anew, dropped = [], [], []
     for number, held in after.items():
