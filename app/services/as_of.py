@@ -126,7 +126,7 @@ class _List:
 
 @dataclass(slots=True)
 class _Then:
-    """A number as it was told of at that moment. `deaths`: when it left its subscriber, as far as no port disproves."""
+    """A number as it was told of at that moment. `deaths`: when it left its subscriber, unless a port disproves it."""
 
     at: datetime
     state: str = "unseen"

@@ -150,7 +150,7 @@ async def _live(home: Home, lock: int) -> str:
 
 
 def _why(said: str, home: Home) -> str:
-    """Its last line before it had a log of its own; that it has one from now on is no reason to end."""
+    """Its last words before it logged elsewhere, of which a line at LOG tells; without any, where its log is."""
     lines = [line for line in said.strip().splitlines() if " LOG: " not in line]
     return lines[-1] if lines else f"see {home.log}"
 

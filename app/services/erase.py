@@ -31,7 +31,7 @@ WITHOUT_NUMBERS = frozenset({
     "receipt_keys", "lookup_days", "hourly_counts", "codes", "api_keys", "imports", "opt_out_hours", "list_sizes",
     "erased", "erasure_key", "quarantines", "breaker_windows", "feed_files", "lookup_stops",
 })  # fmt: skip
-"""Tables that hold no number. Every other one has a column `number`, or is searched below."""
+"""Tables that hold no number. Every other one has a column `number`, or is searched below: a test says so."""
 HELD_INSIDE = {
     "unread": "encode(body, 'escape') ~ $1 OR query ~ $1 OR headers::text ~ $1",
     "refused": "encode(body, 'escape') ~ $1 OR query ~ $1 OR headers::text ~ $1 OR url ~ $1",
@@ -40,7 +40,7 @@ HELD_INSIDE = {
 }
 """Where a number may stand in whatever form: in what nobody could read or prove, in a code that no table knows."""
 SEARCHED = frozenset({"unnamed", *HELD_INSIDE})
-"""Besides them the lines of files on their way, of which each file has a table of its own."""
+"""Tables that hold numbers inside. So do the lines of files on their way, in a table for each file: files.py."""
 _EARLIER = ("import_lines", "messages", "unnamed", "breaker_hits")
 """Locked before a number by whoever writes them, and looked through once more under its lock."""
 _LATER = ("numbers", "subscriptions", "changes")
@@ -49,7 +49,7 @@ _LATER = ("numbers", "subscriptions", "changes")
 
 async def erase(engine: AsyncEngine, number: str) -> dict[str, int]:
     """Erase a number in E.164. Returns how many rows went from which table, and how many about other numbers named it
-    as their subscriber's new one. Locks are taken in the order of all.
+    as their subscriber's new one. Locks are taken in the order in which everybody takes them (store/__init__.py).
     """
     async with transaction(engine) as db:
         lines = await files.erase(db, number)
@@ -78,7 +78,7 @@ def tables() -> Iterator[str]:
 
 
 async def _delete(db: Connection, table: str, number: str) -> int:
-    """Of receipts that wait for a name those that hold the number somewhere inside."""
+    """Delete a number's rows; of receipts that wait for a name, those that hold the number somewhere inside."""
     holds = "strpos(receipt::text, $1) > 0" if table == "unnamed" else "number = $1"
     done = await db.execute(f"DELETE FROM {table} WHERE {holds}", number, timeout=WITHIN)  # noqa: S608 - our tables
     return touched(done)
@@ -89,8 +89,8 @@ _LOCK_NUMBER = "SELECT FROM numbers WHERE number = $1 FOR UPDATE"
 
 
 async def _lock(db: Connection, number: str) -> int:
-    """Also of a number that is not there: who opts it in just now waits, and then sees that it was erased. Returns how
-    many rows had to be added for that.
+    """Lock a number, also one that is not there: who opts it in just now waits, and then sees that it was erased.
+    Returns how many rows had to be added for that.
     """
     added = await db.execute(_ADD_NUMBER, number, timeout=WITHIN)
     await db.execute(_LOCK_NUMBER, number, timeout=WITHIN)
@@ -98,7 +98,6 @@ async def _lock(db: Connection, number: str) -> int:
 
 
 async def _search(db: Connection, statement: str, said: str) -> int:
-    """What holds the number somewhere inside, in whatever form."""
     done = await db.execute(statement, said, timeout=WITHIN)
     return touched(done)
 
@@ -159,8 +158,8 @@ _IN_CHANGES = "UPDATE changes SET cause = replace(cause::text, $1, $2)::jsonb WH
 
 
 async def _forget_hints(engine: AsyncEngine, number: str) -> int:
-    """A record of a file that tells who has changed their number ends with the new one: nothing follows from that. How
-    many rows said so.
+    """Take the number out of the records of others who have changed theirs to it, which name it at their end. Nothing
+    followed from that. Returns how many rows named it.
     """
     hint, nothing = (f'{decide.NOW}{said}"' for said in (number, "a number that was erased"))
     async with transaction(engine) as db:

@@ -1,4 +1,4 @@
-"""What receipts are understood by."""
+"""What a receipt needs to be understood: one value that is handed from service to service."""
 
 from __future__ import annotations
 

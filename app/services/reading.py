@@ -164,8 +164,8 @@ ORDER BY last_at DESC, gateway, account, kind, space, word
 
 
 class Known(NamedTuple):
-    """What the tables know, and what the settings say of each link, by gateway and account: whose codes come by it, and
-    what those really are that it changes.
+    """What the tables know, and what the settings say of each link: whose codes it brings, and which of them it cuts or
+    changes, and what those really are.
     """
 
     catalogue: Catalogue

@@ -39,8 +39,9 @@ class Elsewhere(RuntimeError):
 
 @dataclass(slots=True)
 class Told:
-    """What came of a file. `lines` that are opt-ins, of which `opted_in` are new, of people who were `already` in, or
-    `refused` since something newer stands, by `reasons`; and `wrong` ones, the first thousand with what to mend.
+    """What came of a file. `lines` counts those that are opt-ins, and `outcomes` what they did: people are newly
+    `opted_in`, were `already` in, or are `refused` since something newer stands, which `reasons` counts. `wrong` counts
+    the other lines; `errors` are the first thousand of them, with what to mend.
     """
 
     lines: int = 0

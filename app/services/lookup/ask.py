@@ -115,7 +115,7 @@ class Asker:
         return {number: self._answer(number, attempt) for number in numbers}
 
     async def _try(self, attempt: _Attempt) -> float | None:
-        """One call for what is still to be asked. Returns what asks for another: how long to wait, at least."""
+        """One call for what is still to be asked. Returns how long to wait before another one; None asks for none."""
         wanted = [n for n in attempt.numbers if n not in attempt.said or n in attempt.again]
         attempt.again.clear()
         if why := await self._turn():
@@ -135,7 +135,7 @@ class Asker:
         return self._before_the_next(heard.said, attempt)
 
     async def _turn(self) -> tuple[Failure, str] | None:
-        """Wait until a call may be made; or why none is: others may have heard so meanwhile. Nothing is paid yet."""
+        """Wait until a call may be made. Returns why none may: others may have heard so meanwhile. Nothing is paid."""
         if self.pace.waits() > WAITS_MOST:
             return "rate_limited", "not asked: its turn would have come too late"
         await self._sleep(self.pace.turn())
@@ -176,7 +176,7 @@ class Asker:
             self.pace.rest(min(max(waits), RESTS_MOST))
         if not attempt.again or self.breaker.stopped or (waits and max(waits) > WAITS_MOST):
             return None
-        return max(waits, default=0.0) + 1e-9
+        return max(waits, default=0.0) + 1e-9  # no wait at all would ask for no other call
 
     def _answer(self, number: str, attempt: _Attempt) -> Answer | None:
         if number not in attempt.said and number in attempt.refused:

@@ -50,8 +50,8 @@ def refused(kept: Sequence[Answer], configs: Mapping[str, str]) -> list[Answer]:
 
 
 def wordless(before: Known, who: str, configs: Mapping[str, str], meaning: Meaning, now: datetime) -> list[Answer]:
-    """Earlier answers that named no carrier: their providers, with the settings that they still have, would be paid to
-    say so again. Not where the number's end was told since.
+    """Earlier answers that named no carrier: their providers, while they have the same settings, would be paid to say
+    so again. Not those from before the number's end was told: about that they have not been asked.
     """
     if (number := before.held.get(who)) is None:
         return []
