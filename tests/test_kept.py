@@ -562,7 +562,7 @@ async def test_a_described_gateway_is_replayed_proven_again_and_named_like_any_o
     (word,) = await answered("codes", "unknown", "--gateway", "custom/acme", **given)
     assert (word["gateway"], word["kind"], word["word"]) == ("custom/acme", "status", "exploded")
     suggested = await sendable("codes", "suggest", **given)
-    assert "the status 'exploded' belongs into [gateways.custom.acme.statuses]" in suggested.err
+    assert "the status 'exploded' belongs in [gateways.custom.acme.statuses]" in suggested.err
     asked = await sendable("reconcile", "--gateway", "custom/acme", **given)
     assert (asked.code, "custom/acme cannot be asked" in asked.err) == (2, True)
     for command in (("codes", "unknown"), ("unread", "replay"), ("unread", "reverify"), ("reconcile",)):

@@ -82,8 +82,8 @@ async def test_a_suggested_row_is_taken_by_its_table_and_acts_on_nobody(
     await post(service, receipt(message_id="m3", status="teleported"))
     said = await sendable("codes", "suggest", database_url=database_url)
     assert said.code == 0
-    assert "whose code 77 of kannel is, its settings must say: `code_space`" in said.err
-    assert "the status 'teleported' belongs into the table of app/gateways/native.py" in said.err
+    assert "the settings of kannel must say whose code 77 is: set `code_space`" in said.err
+    assert "the status 'teleported' belongs in the table of app/gateways/native.py" in said.err
     shutil.copytree(FOLDER / "codes", tmp_path / "codes")
     file = None
     for line in said.out.splitlines():

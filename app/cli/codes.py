@@ -115,9 +115,9 @@ def suggest(gateway: Gateway = None, *, json: Json = False) -> None:
         typer.echo("\n".join((f"# {file}", *([] if _there(file) else [CODES.columns]), *map(visible, lines))))
     for row in rows:
         if row.kind == "status":
-            say(f"the status {row.word!r} belongs into {_table(row.gateway)}")
+            say(f"the status {row.word!r} belongs in {_table(row.gateway)}")
         elif not row.space:
-            say(f"whose code {row.word} of {row.gateway} is, its settings must say: `code_space`")
+            say(f"the settings of {row.gateway} must say whose code {row.word} is: set `code_space`")
 
 
 def _unknown(gateway: str | None) -> Sequence[Row[Any]]:

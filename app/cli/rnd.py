@@ -68,9 +68,9 @@ def export(
     *,
     json: Json = False,
 ) -> None:
-    """Write the numbers of a list and the dates of their consent as the database takes them, and keep it.
+    """Write the numbers of a list and the dates of their consent as the database takes them, and keep each question.
 
-    Of one that is stopped no file is left.
+    If it is stopped, it leaves no file.
     """
 
     async def write(engine: AsyncEngine, settings: Settings) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def apply(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
-    """Report the same, ask, and write the file to where SENDABLE_POLICY points; the next start puts it in force."""
+    """Report what `simulate` does, ask, and write the file to where SENDABLE_POLICY points; the next start obeys it."""
     settings = read_settings()
     target = settings.policy_file
     if target is None:

@@ -164,7 +164,7 @@ def _problem(error: Exception) -> Problem:
     if isinstance(error, NotARoster):
         return Problem(422, str(error))
     if isinstance(error, TimeoutError):
-        return Problem(408, "the body did not go on")
+        return Problem(408, "the body stopped before its end: send it again")
     if isinstance(error, NotCompressed):
         return Problem(400, str(error))
     return Problem(400, "the connection was closed before the body was complete")

@@ -69,7 +69,7 @@ async def show_unread(request: Request, id: Annotated[int, Path(ge=1, le=NEWEST,
     return answer(row._asdict() | {"headers": orjson.Fragment(row.headers), "body": b64encode(row.body).decode()})
 
 
-@router.post("/v1/unread/replay", operation_id="replayUnread", summary="Read what could not be read again",
+@router.post("/v1/unread/replay", operation_id="replayUnread", summary="Read again what could not be read",
              response_model=api.Replayed)  # fmt: skip
 async def replay(request: Request, choice: UnreadChoice, _: Admin = None) -> Response:
     """After a fix: they are applied as if they had been read when they came, once; what is still unreadable stays."""
