@@ -546,7 +546,7 @@ async def test_what_waits_for_a_person_is_noted(service, database_url):
     [mend] = [f.mend for f in found if f.about == "held numbers"]
     assert "name a provider under [lookup]" in mend
     notes = {f.about: f.says for f in found if f.level == "note"}
-    assert notes["held numbers"] == "1 wait for no lookup provider, the oldest for 0 min"
+    assert notes["held numbers"] == "1 wait for a lookup provider, the oldest for 0 min"
     assert notes["unread"] == "1 callbacks of native could not be read, the oldest 0 min ago"
 
 

@@ -27,8 +27,9 @@ async def of_what_waits(engine: AsyncEngine, settings: Settings) -> AsyncIterato
         yield Finding("wrong", "quarantine", says, "see `sendable quarantine list`; release or discard each of them")
     for held in now.held:
         if held.waiting_for != "time":
-            says = f"{held.total} wait for {held.waiting_for.replace('_', ' ')}, the oldest for {age(held.oldest)}"
-            yield Finding("note", "held numbers", says, _WAITS.get(held.waiting_for, _BY_HAND))
+            what, mend = _WAITS[held.waiting_for]
+            says = f"{held.total} wait for {what}, the oldest for {age(held.oldest)}"
+            yield Finding("note", "held numbers", says, mend)
     for unread in now.unread:
         says = f"{unread.total} callbacks of {unread.gateway} could not be read, the oldest {age(unread.oldest)} ago"
         yield Finding("note", "unread", says, "see `sendable unread list`; after a fix `sendable unread replay`")
@@ -60,11 +61,13 @@ def _alarms(alarms: Rows) -> Iterator[Finding]:
 
 _BY_HAND = "see `sendable held list`; release them or opt them out"
 _WAITS = {
-    "no_lookup_provider": f"name a provider under [lookup], or {_BY_HAND}",
-    "lookup": "the timetable goes on by itself; `lookups` above says when it does not",
-    "budget": "raise the budget under [lookup] and restart",
-    "sender": f"post what is sent to /v1/messages, set `sender` for the gateway, or {_BY_HAND}",
+    "no_lookup_provider": ("a lookup provider", f"name a provider under [lookup], or {_BY_HAND}"),
+    "lookup": ("a lookup", "the timetable goes on by itself; `lookups` above says when it does not"),
+    "budget": ("the budget of lookups", "raise the budget under [lookup] and restart"),
+    "person": ("a person", _BY_HAND),
+    "sender": ("a sender's name", f"post what is sent to /v1/messages, set `sender` for the gateway, or {_BY_HAND}"),
 }
+"""What a number waits for, in words, and what ends that."""
 _MENDS = {
     "lookup_outage": "ask the providers that it names, or name another one behind them; it ends when one answers",
     "lookup_budget": "raise the budget under [lookup] and restart, or wait for the next day",
