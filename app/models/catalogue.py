@@ -34,7 +34,7 @@ REASONS = frozenset({
     "quota_warning", "flood_control", "fraud_blocked", "no_route", "invalid_message", "invalid_sender",
     "request_error", "account_error", "billing",
 })  # fmt: skip
-"""Every reason there is: those of the code tables, and three that no code means (`disconnected` from lookups and feeds,
+"""Every reason there is: those of the code tables, and three that no code means (`disconnected` from lookups,
 `permanent_failure` when a number is never found again, `unsubscribed` by call)."""
 
 LEVELS = frozenset({"message", "number", "carrier", "network", "account"})
