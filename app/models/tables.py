@@ -301,9 +301,9 @@ unknown_words = Table(
     Column("count", BigInteger, nullable=False),
 )
 
-# Deactivation files, and how far each one is taken in: `staged` lines lie in a table of their own, feed_lines_ID, until
-# the first `acted` blocks of it have been acted on, which are all of them when it is `finished_at`. `fetched`: the key
-# by which its feed names it.
+# Deactivation files, and how far each one is taken in: `staged` lines lie in a table of their own, feed_lines_ID, of
+# which the first `acted` blocks have been acted on; that table is gone once `finished_at` is set. `fetched`: the key by
+# which its feed names it.
 feed_files = Table(
     "feed_files",
     metadata,
@@ -377,7 +377,7 @@ breaker_hits = Table(
     postgresql_with={"fillfactor": 80},
 )
 
-# How many distinct numbers a key failed for in each past window: what is usual, as a baseline. Kept for weeks.
+# How many distinct numbers a key failed for in each past window: what is usual, as a baseline. Kept for 90 days.
 breaker_windows = Table(
     "breaker_windows",
     metadata,
