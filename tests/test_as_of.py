@@ -90,7 +90,7 @@ async def test_each_step_of_a_life_is_told_as_it_was_answered_then(service: Serv
     assert (unseen["state"], unseen["sendable"], unseen["lists"], unseen["carrier"]) == ("unseen", True, [], None)
 
 
-async def test_why_is_told_too(service: Service) -> None:
+async def test_why_a_number_could_not_be_texted_is_told_too(service: Service) -> None:
     await hear(service, "3041", message_id="gone")
     then = await now(service)
     await opt_in(service, (await now(service)).isoformat())

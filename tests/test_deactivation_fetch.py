@@ -381,7 +381,9 @@ async def test_the_service_looks_every_hour_and_outlives_whatever_goes_wrong(
         await broken.close()
 
 
-async def test_by_command(service: Service, database_url: str, tmp_path: Path) -> None:
+async def test_the_command_fetches_a_file_of_yesterday_once(
+    service: Service, database_url: str, tmp_path: Path
+) -> None:
     yesterday = str(datetime.now(UTC).date() - timedelta(days=1))
     async with keeping(keeper.twilio({yesterday: f"{WHO}\n"})) as kept:
         config = tmp_path / "sendable.toml"

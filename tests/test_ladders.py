@@ -357,7 +357,7 @@ async def told(service: Service) -> tuple[str, dict[str, str], list[str]]:
 IN, OUT = "opted_in", "opted_out"
 
 
-async def test_an_unknown_subscriber_over_http(start: Start) -> None:
+async def test_over_http_a_subscriber_unknown_on_two_days_loses_the_lists_of_that_sender(start: Start) -> None:
     async with start(lookup={}) as service:
         await subscribe(service)
         await fails(service, "514", 5)
@@ -372,7 +372,7 @@ async def test_an_unknown_subscriber_over_http(start: Start) -> None:
         assert await told(service) == ("active", {HERE: OUT, THERE: IN}, [THERE])
 
 
-async def test_an_absent_subscriber_over_http(service: Service) -> None:
+async def test_over_http_a_subscriber_absent_for_weeks_is_unreachable_until_a_delivery(service: Service) -> None:
     await subscribe(service)
     for days in (20, 17, 14, 11, 8, 7):
         await fails(service, None, days, status="expired")

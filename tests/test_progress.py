@@ -66,7 +66,7 @@ async def test_a_file_on_its_way_in(what: str, database_url: str, tmp_path: Path
     assert isinstance(json.loads(said.out), dict)
 
 
-async def test_a_file_of_lookups(database_url: str, tmp_path: Path) -> None:
+async def test_a_file_of_lookups_shows_how_far_it_is_on_a_terminal_alone(database_url: str, tmp_path: Path) -> None:
     (tmp_path / "numbers.csv").write_text("number\n" + "\n".join(NUMBERS[:40]))
     async with answering(lambda number: Reply(telnyx(number, "T-Mobile USA, Inc."))) as provider:
         config = tmp_path / "sendable.toml"
@@ -84,7 +84,9 @@ async def test_a_file_of_lookups(database_url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["replay", "simulate"])
-async def test_what_is_derived_again(service: Service, command: str, database_url: str, tmp_path: Path) -> None:
+async def test_what_is_derived_again_shows_how_far_it_is_on_a_terminal_alone(
+    service: Service, command: str, database_url: str, tmp_path: Path
+) -> None:
     for number in NUMBERS[:3]:
         receipt = {"message_id": number, "number": f"+{number}", "sender": "12345", "status": "delivered"}
         await service.client.post("/v1/receipts/native", json=receipt)

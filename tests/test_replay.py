@@ -146,7 +146,7 @@ async def test_a_receipt_that_is_there_and_never_acted_is_shown(service: Service
     assert len(said.err.splitlines()) == 2
 
 
-async def test_nothing_is_touched(service: Service, database_url: str) -> None:
+async def test_a_replay_touches_nothing(service: Service, database_url: str) -> None:
     await a_life(service)
     before = await contents(service)
     assert (await replayed(database_url)).code == 0
