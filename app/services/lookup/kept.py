@@ -23,6 +23,12 @@ MOVED, FIXED, UNKNOWN = timedelta(days=30), timedelta(days=90), timedelta(days=1
 REFUSED = timedelta(days=3_650)
 """A refusal holds until the provider's settings change."""
 REFUSALS: frozenset[Failure] = frozenset({"no_coverage", "forbidden"})
+_FAILURES: Mapping[Failure, timedelta] = {
+    "not_found": UNKNOWN,
+    "invalid_number": FIXED,
+    **dict.fromkeys(REFUSALS, REFUSED),
+}
+"""Those that are answers, and how long each is used again."""
 
 
 class Known(NamedTuple):
@@ -96,13 +102,7 @@ def kept_until(answer: Answer, kind: str) -> datetime | None:
     """How long an answer is used again, by its outcome. Trouble is no answer."""
     said = answer.said
     if isinstance(said, Failed):
-        spans: dict[str, timedelta] = {
-            "not_found": UNKNOWN,
-            "invalid_number": FIXED,
-            "no_coverage": REFUSED,
-            "forbidden": REFUSED,
-        }
-        return answer.at + spans[said.error] if said.error in spans else None
+        return answer.at + _FAILURES[said.error] if said.error in _FAILURES else None
     if said.line_type in DEAF:
         return answer.at + FIXED
     if kind == "nothing" and not said.partial:
