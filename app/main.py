@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
@@ -65,8 +66,8 @@ def create_app(settings: Settings) -> FastAPI:
             async with _running(app, url, settings, parts):
                 yield
 
-    app = FrontedApp(title="Sendable", description=DESCRIPTION, version="0.1.0", lifespan=lifespan, docs_url=None,
-                     redoc_url=None, redirect_slashes=False, telemetry=_NO_TRACES)  # fmt: skip
+    app = FrontedApp(title="Sendable", description=DESCRIPTION, version=version("sendable"), lifespan=lifespan,
+                     docs_url=None, redoc_url=None, redirect_slashes=False, telemetry=_NO_TRACES)  # fmt: skip
     app.state.settings, app.state.meaning, app.state.links = settings, parts.meaning, parts.links
     app.state.gateways, app.state.guard, app.state.errands = parts.meaning.gateways, guard_of(settings), Errands()
     metrics.begin(gateway for gateway, _ in parts.links)
