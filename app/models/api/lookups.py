@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from app.models.api.fields import Number, When
 from app.models.api.status import Carrier
-from app.models.number import Waiting
+from app.models.number import ChangeKind, Waiting
 
 
 class LookupFailure(BaseModel):
@@ -24,7 +24,7 @@ class LookupChange(BaseModel):
     number: Number
     sender: str | None = Field(None, examples=["12345"])
     list: str | None = Field(None, examples=["spring"])
-    kind: str = Field(examples=["number.carrier"])
+    kind: ChangeKind = Field(examples=["number.carrier"])
     from_: str | None = Field(alias="from", examples=["AT&T"])
     to: str | None = Field(examples=["T-Mobile"])
     reason: str | None

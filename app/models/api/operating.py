@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from app.models.api.fields import Given, Long, Next, NextPlace, Number, When
+from app.models.api.fields import Long, Next, NextPlace, Number, Sender, When
 from app.models.number import Waiting
 
 
@@ -94,6 +94,22 @@ class QuarantinePage(BaseModel):
 _DAY = datetime(2026, 11, 20, tzinfo=UTC).date()
 
 
+class BrokenLine(BaseModel):
+    """A line of a deactivation file that is no record, and why. It repeats nothing that the line holds."""
+
+    line: int = Field(examples=[7])
+    error: str = Field(examples=["not a possible phone number"])
+
+
+class AffectedList(BaseModel):
+    """How many subscribers of a list a deactivation file takes."""
+
+    sender: Sender
+    list: str = Field(examples=["spring"])
+    subscribers: int = Field(examples=[900])
+    affected: int = Field(examples=[4])
+
+
 class DeactivationOutcome(BaseModel):
     """What has come of a deactivation file, or would. `held`: its records about numbers that anything but such a file
     has spoken of; `remembered`: other numbers, kept so that an older opt-in does not opt them in; `lists`: how many
@@ -105,14 +121,12 @@ class DeactivationOutcome(BaseModel):
     day: date | None = Field(examples=[_DAY])
     records: int
     broken: int
-    errors: Given = Field(description="The first hundred broken lines", examples=[[{"line": 7, "error": "…"}]])
+    errors: list[BrokenLine] = Field(description="The first hundred broken lines")
     held: int
     remembered: int
     changes: int
     opted_out: int
-    lists: Annotated[
-        Given, Field(examples=[[{"sender": "12345", "list": "spring", "subscribers": 900, "affected": 4}]])
-    ]
+    lists: list[AffectedList]
     cut: bool
     already: bool
     dry_run: bool
