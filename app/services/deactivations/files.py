@@ -99,17 +99,17 @@ async def begin(db: Connection, given: Given, now: datetime) -> File:
     return _file(await db.fetchrow(_BEGIN, *given, now))
 
 
-_LOCK = "SELECT pg_try_advisory_lock($1, $2::bigint::int)"
-_UNLOCK = "SELECT pg_advisory_unlock($1, $2::bigint::int)"
+_TAKE = "SELECT pg_try_advisory_lock($1, $2::bigint::int)"
+_GIVE_BACK = "SELECT pg_advisory_unlock($1, $2::bigint::int)"
 
 
 async def take_alone(db: Connection, file: int) -> bool:
     """Whether this connection has the file to itself, until it gives it back or ends: a killed process leaves none."""
-    return bool(await db.fetchval(_LOCK, LOCK, file % 2**31))
+    return bool(await db.fetchval(_TAKE, LOCK, file % 2**31))
 
 
 async def give_back(db: Connection, file: int) -> None:
-    await db.execute(_UNLOCK, LOCK, file % 2**31)
+    await db.execute(_GIVE_BACK, LOCK, file % 2**31)
 
 
 _STATE = f"SELECT {_COLUMNS} FROM feed_files WHERE id = $1"  # noqa: S608 - names of this file

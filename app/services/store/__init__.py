@@ -1,7 +1,8 @@
 """The write path in SQL. Each statement stands above the one function that runs it; every function works inside the
 transaction that its caller opened with `connection.transaction`. Locks are taken in one order everywhere: receipt keys,
 messages, the breaker's hits, quarantines, numbers, lookups, unread, refused, counts, alarms, unknown words, and last
-the feed; within each by key, but numbers that are added before those that are there. So processes cannot deadlock.
+the feed. Within each they are taken by key; of numbers, first those that are new, then those that are there. So
+processes cannot deadlock.
 """
 
 from app.services.store.changes import CHANNEL, FEED_LOCK, change_of, publish
