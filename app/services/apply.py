@@ -71,7 +71,7 @@ def _settled(before: dict[str, Held], verdicts: Sequence[Verdict], policy: Polic
 
 
 async def _remembered(db: Connection, before: dict[str, Held], verdicts: Sequence[Verdict]) -> dict[str, Held]:
-    """Numbers that were erased once: an opt-in must be newer. Only opt-ins ask for it."""
+    """What is held, in which numbers that were erased once have left everything then. Only opt-ins ask for it."""
     opting = sorted({v.number for v in verdicts if v.opted_in})
     erased = await store.erased(db, opting) if opting else {}
     return before | {number: _erased(before[number], at) for number, at in erased.items()}

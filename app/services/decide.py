@@ -24,6 +24,7 @@ NOW = "now "
 AHEAD = timedelta(minutes=5)
 """How far another's clock may run ahead of ours and still be believed."""
 OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
+"""Another's time that lies before this is a mistake, and not believed."""
 INSTANT = timedelta(microseconds=1)
 """The smallest step of a time: PostgreSQL keeps none that is smaller."""
 _NO_FAILURE = frozenset({"accepted", "in_progress", "delivered"})

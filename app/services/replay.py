@@ -29,7 +29,9 @@ from app.services.taken_out import TakenOut, taken_out
 
 Tell = Callable[[int, int], None]
 EVER = datetime(2000, 1, 1, tzinfo=UTC)
+"""Before all that is kept; as the send date of a message that nobody knows any more: before all others."""
 _FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
+"""After all that is kept aside."""
 
 
 class Difference(NamedTuple):
