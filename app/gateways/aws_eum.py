@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 from cryptography import x509
@@ -122,12 +122,13 @@ def verify(callback: Callback, secret: str, link: Link) -> bool:
         return _verify.token(callback, secret, link)
     said = _envelope(callback)
     ours = _verify.same(need(said, "TopicArn").encode(), secret)
-    return ours and _is_fresh(said, callback.at, link) and _is_signed(said, callback)
+    timely = _verify.timely(said.get("Timestamp"), callback, link, late=REPEATED)
+    return ours and timely and _is_signed(said, callback)
 
 
 def challenge(callback: Callback, link: Link) -> str | None:
-    """Credentials that stand in the endpoint SNS shows only to whoever answers 401 (its page on HTTPS endpoints). Where
-    it may sign instead, what proves nothing was signed by somebody else.
+    """SNS sends the credentials of an endpoint's URL only after a 401 (its page on HTTPS endpoints). Where a topic is
+    configured it signs and sends none, so nothing is gained by asking.
     """
     signs = any(secret.startswith("arn:") for secret in link.secrets)
     return None if signs else _verify.challenge(callback, link)
@@ -143,11 +144,6 @@ def _envelope(callback: Callback) -> Said:
     if not _is_envelope(said):
         raise Unreadable("not from SNS, or delivered raw")
     return said
-
-
-def _is_fresh(said: Said, at: datetime, link: Link) -> bool:
-    signed = moment(said.get("Timestamp"))
-    return signed is not None and signed.tzinfo is not None and -link.window <= at - signed <= REPEATED + link.window
 
 
 def _is_signed(said: Said, callback: Callback) -> bool:
