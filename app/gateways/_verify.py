@@ -62,7 +62,7 @@ def _basic(callback: Callback) -> Iterator[bytes]:
 
 
 def challenge(callback: Callback, _: Link) -> str | None:
-    """What a vendor must hear that shows its credentials only when asked: it has shown nothing, so forged nothing."""
+    """The `WWW-Authenticate` for a vendor that sends credentials only after a 401; None where it sent some already."""
     return None if any(_given(callback)) else 'Basic realm="Sendable"'
 
 

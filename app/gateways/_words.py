@@ -9,10 +9,10 @@ import re
 from functools import lru_cache
 
 RECEIPT_TEXT = "text:"
-"""Not a name, but where the words begin in a receipt text of SMPP: they are its last field."""
+"""No name, but a mark: behind it, in the text of an SMPP receipt, the words stand as the last field."""
 
 NO_RECEIPT = "stat:"
-"""Nor this: a text without it is no receipt, and so holds the words of somebody."""
+"""No name either: a text without this mark is no receipt, and so is all words."""
 
 _ENDS_IN_JSON = rb'(?:[^"\\]|\\.)*+'
 

@@ -93,12 +93,12 @@ def reply(callback: Callback) -> Reply:
     if VALIDATION not in callback.body[:65_536]:
         return Reply()
     try:
-        return Reply(body=orjson.dumps({"validationResponse": _code(callback)}), content_type="application/json")
+        return Reply(body=orjson.dumps({"validationResponse": _validation(callback)}), content_type="application/json")
     except CANNOT_READ:
         return Reply()
 
 
-def _code(callback: Callback) -> str:
+def _validation(callback: Callback) -> str:
     said = _fields.json(callback.body)
     event = _folded(an_object(said[0] if isinstance(said, list) else said))
     if not _is_handshake(event):

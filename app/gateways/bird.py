@@ -81,7 +81,7 @@ def event(kind: str, said: Said) -> Receipt | Inbound:
 
 
 def report(message: Said, contact: object) -> Receipt:
-    """What one of the recipients is told by: there is but one in an SMS."""
+    """The receipt of one recipient. An SMS has no more than one."""
     word, (code, space) = need(message, "status"), cause(part(message, "failure"))
     parts = message.get("parts")
     return Receipt(

@@ -66,7 +66,7 @@ def report(said: Said) -> Receipt:
 
 
 def split(callback: Callback) -> list[bytes]:
-    """None where the query may be a part of it: what is kept of that leaves out our token."""
+    """Nothing for a form or a GET: it is one report, and is kept whole, without our token."""
     whole = bare(callback)[:1] not in (b"<", b"{", b"[")
     return [] if whole else [orjson.dumps({"messages": {"msg": one}}) for one in _messages(callback)]
 

@@ -64,7 +64,7 @@ def _by_token(callback: Callback, secret: str, link: Link) -> bool:
     except CANNOT_READ:
         return False
     about_us = _hashed(claimed, "url_hash", callback.url.encode("latin-1", "replace"))
-    # Of no body the token says nothing, and it says nothing else of a body.
+    # A token that names no hash of a body is for a request without one.
     about_it = _hashed(claimed, "payload_hash", callback.body) if callback.body else not claimed.get("payload_hash")
     return claimed.get("iss") == ISSUER and about_us and about_it and _is_now(claimed, callback, link)
 

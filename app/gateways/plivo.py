@@ -126,7 +126,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 
 
 def nonce(callback: Callback) -> str | None:
-    """That of V2 first: beside it another could be made up, and what V2 does not cover be changed with it."""
+    """That of V2 before that of V3: no signature of V2 covers V3's header, so a copy could bring a new nonce there."""
     return callback.header("x-plivo-signature-v2-nonce") or callback.header("x-plivo-signature-v3-nonce") or None
 
 

@@ -204,11 +204,12 @@ class Gateway:
     `sendable doctor --gateway`. It is None, or gives None, where the vendor alone has the key; it may raise what a
     parser may, for what is no secret of this vendor. `inquiry` is how it is asked for receipts that never came.
 
-    Two effects are left to the edge, which asks where: `certificate` gives the address of one that the proof needs,
-    `confirmation` what to call once a handshake has been proven. Both must know the host. Ask through
-    `gateways.certificate_at` and `gateways.confirmation_at`. `consent` are the headers by which a vendor that asks, by
-    OPTIONS, hears that it may post; None where no vendor asks. `challenge` asks one for credentials that it does not
-    show unasked; it is None, or gives None, where there is nothing to ask for.
+    Two addresses are given here and called by the edge: `certificate` says where the certificate lies that the proof
+    needs, `confirmation` what to call once a handshake has been proven. Both give addresses of hosts that they know,
+    and no others. Ask through `gateways.certificate_at` and `gateways.confirmation_at`. `consent` are the headers by
+    which a vendor that asks, by OPTIONS, hears that it may post; None where it never asks. `challenge` is what to
+    answer, in `WWW-Authenticate`, to a vendor that sends its credentials only after a 401; it is None, or gives None,
+    where there is nothing to ask for.
     """
 
     name: str
