@@ -24,9 +24,9 @@ PATIENCE = 60
 """Seconds for which a migration that could not get its locks is tried again."""
 _LOCK = 7_316_001
 _LOCKED = {"55P03", "40P01"}
-"""A lock that does not come in time, or that is waited for in a ring with those who write meanwhile."""
+"""SQLSTATEs: a lock that does not come in time, and a deadlock with those who write meanwhile."""
 _THERE_ALREADY = {"42P06", "42P07", "42710"}
-"""A schema, a table, a type of that name."""
+"""SQLSTATEs: a schema, a table, a type of that name exists."""
 _OURS = re.compile(r"\d{4}")
 """How our versions are written."""
 NO_SCHEMA = (
