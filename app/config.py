@@ -93,7 +93,7 @@ class Settings(Table):
         if len(bare) < SHORTEST_KEY:
             raise ValueError(f"is too short to be a key: use at least {SHORTEST_KEY} random characters")
         if not bare.isascii() or not bare.isprintable():
-            raise ValueError("is nothing that a request can carry: write it in ASCII, in one line")
+            raise ValueError("cannot stand in a request: write it in ASCII, in one line")
         return SecretStr(bare)
 
     @field_validator("receipts_kept", "changes_kept")

@@ -241,7 +241,7 @@ def _check_headers(key: str, table: Options, call: Call) -> None:
     """What no header can carry would fail only once it is sent, each time anew, as if the other side were away."""
     if not all(_is_carried(value) for value in call.headers.values()):
         name = next((f".{name}" for name, value in table.items() if not _is_carried(value)), "")
-        raise SettingsError(f"`{key}{name}` is nothing that a request can carry: write it in ASCII, in one line")
+        raise SettingsError(f"`{key}{name}` cannot stand in a request: write it in ASCII, in one line")
 
 
 def _is_carried(value: object) -> bool:

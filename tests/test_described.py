@@ -164,7 +164,7 @@ WRONG = {
         {"answer": {"status": 204, "body": "OK"}}, f"{HERE}.answer` has a `body`, which no answer 204 or 205 can hold",
     ),
     "an answer that no header holds": (
-        {"answer": {"content_type": "text/plain\n"}}, f"{HERE}.answer` has a `content_type` that is none: write one",
+        {"answer": {"content_type": "text/plain\n"}}, f"{HERE}.answer` has no valid `content_type`: write one",
     ),
     "an answer of no letters": ({"answer": {"content_type": "text/\N{EURO SIGN}"}}, f"{HERE}.answer` has a `content_"),
     "a token nowhere": ({"token": {}}, f"{HERE}.token` must name one of `header` and `param`"),

@@ -453,7 +453,7 @@ async def test_a_reader_that_looks_at_one_state_for_long_is_told_and_the_mend_en
         assert await left_open_in(database_url) == []
         (finding,) = await left_open_in(database_url, since_most=1)
         assert (finding.level, finding.about) == ("note", "left open")
-        assert re.fullmatch(r"sendable_reader has looked at one state for [2-9] transactions: .*", finding.says)
+        assert re.fullmatch(r"sendable_reader has held one snapshot open for [2-9] transactions: .*", finding.says)
         await run_sql(as_superuser(server), finding.mend.partition("run: ")[2])
         assert await left_open_in(database_url, since_most=1) == []
         await db.invalidate()

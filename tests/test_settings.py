@@ -43,7 +43,7 @@ WRONG = {
     "SENDABLE_DATABASE_URL=postgresql://": "SENDABLE_DATABASE_URL (or `database_url`) must be a PostgreSQL URL",
     f"SENDABLE_FIRST_KEY=short{' ' * 24}": "SENDABLE_FIRST_KEY (or `first_key`) is too short to be a key",
     "SENDABLE_FIRST_KEY=short": "SENDABLE_FIRST_KEY (or `first_key`) is too short to be a key: use at least 24",
-    f"SENDABLE_FIRST_KEY={'ü' * 24}": "SENDABLE_FIRST_KEY (or `first_key`) is nothing that a request can carry",
+    f"SENDABLE_FIRST_KEY={'ü' * 24}": "SENDABLE_FIRST_KEY (or `first_key`) cannot stand in a request",
     "SENDABLE_REGION=usa": "SENDABLE_REGION (or `region`) is no region that has phone numbers",
     "SENDABLE_REGION=XX": "SENDABLE_REGION (or `region`) is no region that has phone numbers",
     "SENDABLE_LOG_LEVEL=loud": "SENDABLE_LOG_LEVEL (or `log_level`) Input should be 'debug', 'info'",
@@ -202,13 +202,13 @@ def test_a_database_url_is_written_as_psql_reads_it(rest):
 BENT_URLS = {
     "u:swordfish@host:port/d": "cannot be read: write it as postgresql://",
     "u:swordfish@host:65536/d": "cannot be read: write it as postgresql://",
-    "u:swordfish@/d?host=/run&port=many": "has a port that is none: write a number up to 65535",
+    "u:swordfish@/d?host=/run&port=many": "has no valid port: write a number up to 65535",
     "u:sword@fish@host/d": "cannot be read: write it as postgresql://",
     "u:sword/swordfish@host/d": "cannot be read: write it as postgresql://",
     "u:sword#swordfish@host/d": "cannot be read: write it as postgresql://",
     "u:1?swordfish@host/d": "cannot be read: write it as postgresql://",
     "u:swordfish@[::1/d": "cannot be read: write it as postgresql://",
-    "u:swordfish@h/d?sslmode=on": "has an sslmode that is none; there are disable, allow",
+    "u:swordfish@h/d?sslmode=on": "has an unknown sslmode; there are disable, allow",
     "u:swordfish@h/d?channel_binding=require": "has `channel_binding` behind the question mark: remove it; there",
 }
 

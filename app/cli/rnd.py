@@ -46,7 +46,7 @@ def check(
         whose = await _sender(engine, settings, list_, sender) if list_ else _own(settings, sender)
         asked = [database.Asked(who, day)] if day else await checks.consents(engine, who, whose, list_)
         if not asked:
-            raise Refused("no consent from before today stands there: name the date of consent with --date", 1)
+            raise Refused("no consent from before today is stored: name the date of consent with --date", 1)
         return await checks.check(engine, asked, options, meaning_of(settings).policy)
 
     done = with_database(ask)

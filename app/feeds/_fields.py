@@ -197,7 +197,7 @@ def _place(name: str, plain: Mapping[str, int]) -> int:
     if name.isdecimal():
         return int(name) - 1
     if _plain(name) not in plain:
-        raise Unreadable("the first line has no column of a name that the call gives")
+        raise Unreadable("the first line has no column of a name that `columns` gives")
     return plain[_plain(name)]
 
 

@@ -34,11 +34,11 @@ def database_url(text: str) -> str:
         raise ValueError(_unreadable())
     options = {_named(key): value for key, value in parse_qsl(parts.query, keep_blank_values=True)}
     if "port" in options and not _PORTS.fullmatch(options["port"]):
-        raise ValueError("has a port that is none: write a number up to 65535")
+        raise ValueError("has no valid port: write a number up to 65535")
     if options.get("sslmode", "prefer") not in _SSL:
-        raise ValueError(f"has an sslmode that is none; there are {', '.join(_SSL)}")
+        raise ValueError(f"has an unknown sslmode; there are {', '.join(_SSL)}")
     if options.get("target_session_attrs", "any") not in _SESSIONS:
-        raise ValueError(f"has target_session_attrs that are none; there are {', '.join(_SESSIONS)}")
+        raise ValueError(f"has unknown target_session_attrs; there are {', '.join(_SESSIONS)}")
     if "ssl" in dict(parse_qsl(parts.query)):
         rest = f"{parts.netloc}{parts.path}?{_written(options.items())}"
     return f"postgresql+asyncpg://{rest}"

@@ -101,7 +101,7 @@ class Fields(_Part):
     @model_validator(mode="after")
     def _about_something(self) -> Self:
         if not self.message_id and not self.number:
-            raise ValueError("must say where `message_id` lies, or `number`: a receipt of nothing has no effect")
+            raise ValueError("must say where `message_id` or `number` lies: a receipt that names neither has no effect")
         return self
 
     def places(self) -> list[Place]:
@@ -123,7 +123,7 @@ class Answer(_Part):
         if self.body and self.status in {204, 205}:
             raise ValueError("has a `body`, which no answer 204 or 205 can hold: take it out, or set another `status`")
         if not (self.content_type and self.content_type.isascii() and self.content_type.isprintable()):
-            raise ValueError('has a `content_type` that is none: write one such as "text/plain"')
+            raise ValueError('has no valid `content_type`: write one such as "text/plain"')
         return self
 
 
@@ -212,7 +212,7 @@ class Description(_Part):
         except (ValueError, re.error) as error:
             raise ValueError('is no format of a time: write one such as "%d/%m/%Y %H:%M:%S"') from error
         if read is None or read.replace(second=AN_EVENING.second, tzinfo=UTC) != AN_EVENING:
-            raise ValueError("must tell year, day, hour and minute: where a time lacks one, leave out where it lies")
+            raise ValueError("must tell year, day, hour and minute: times that lack one do not belong in `fields`")
         if "%Z" in form:
             raise ValueError("has %Z, a name that tells no offset: write its letters, and set `timezone`")
         return form

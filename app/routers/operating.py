@@ -45,7 +45,7 @@ async def readyz(request: Request) -> Response:
     state = request.app.state
     missing = await ready.missing(state.reads)
     if state.intake.depth >= WAITING_MOST:
-        missing.append(f"intake: {state.intake.depth} receipts wait for their commit, and no more may")
+        missing.append(f"intake: {state.intake.depth} receipts wait for their commit, and no more are let in")
     if missing:
         raise Problem(503, "; ".join(missing), headers=NO_STORE | {"Retry-After": str(RETRY_AFTER)})
     return _json({"ready": True, "schema": ready.head()})

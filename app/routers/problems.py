@@ -62,7 +62,7 @@ def busy() -> Problem:
 
 
 def not_json() -> Problem:
-    return Problem(400, "the body is not JSON that can be read: send it in UTF-8, and of no great depth")
+    return Problem(400, "the body is not JSON that can be read: send it in UTF-8, and not nested deeply")
 
 
 def install(app: FastAPI) -> None:

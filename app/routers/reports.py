@@ -58,7 +58,7 @@ async def opt_outs(
     state, until = request.app.state, end or datetime.now(UTC)
     frame = Frame(start or max(until, OLDEST + USUAL) - USUAL, until)
     if not OLDEST <= frame.start <= frame.end <= NEWEST:
-        raise wrong("from", "the time frame is none: let `from` lie before `to`, and both between 2000 and 2200")
+        raise wrong("from", "`from` must lie before `to`, and both between the years 2000 and 2200")
     who = None if sender is None else sender_of(state.settings.region, sender)
     async with _turn(state.reports):
         rows = await reports.opt_outs(state.reads, frame, who, None if list is None else list_of(list))

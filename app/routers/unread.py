@@ -65,7 +65,7 @@ async def show_unread(request: Request, id: Annotated[int, Path(ge=1, le=NEWEST,
     """With its headers, query and body (base64): it may hold phone numbers."""
     row = await reading.one_unread(request.app.state.reads, id)
     if row is None:
-        raise Problem(404, "there is none of this id: it was read since, or never was")
+        raise Problem(404, "nothing unread has this id: it was read since, or never existed")
     return answer(row._asdict() | {"headers": orjson.Fragment(row.headers), "body": b64encode(row.body).decode()})
 
 
@@ -80,7 +80,7 @@ async def replay(request: Request, choice: UnreadChoice, _: Admin = None) -> Res
 @router.post("/v1/unread/reverify", operation_id="reverifyRefused", summary="Prove refused requests again",
              response_model=api.Reverified)  # fmt: skip
 async def reverify(request: Request, choice: OfGateway, _: Admin = None) -> Response:
-    """After a secret was mended: those that are authentic by the secrets of now are applied, once. A signed time is
+    """After a secret was mended: those that are authentic by the present secrets are applied, once. A signed time is
     held against the moment when they came.
 
     The newest 10,000 of each gateway are kept, as long as receipts are.

@@ -181,7 +181,7 @@ def _text(said: str) -> str:
 
 
 class Reverified(NamedTuple):
-    """`proven`: requests that are authentic by the secrets of now; `receipts` in them that are new; `left`: others."""
+    """`proven`: requests that are authentic by the present secrets; `receipts` in them that are new; `left`: others."""
 
     proven: int = 0
     receipts: int = 0

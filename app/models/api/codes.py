@@ -53,7 +53,7 @@ class UnknownWord(BaseModel):
     )
     word: str = Field(description="As it came", examples=["9999"])
     status: str = Field(description="What the last one was taken for", examples=["undeliverable"])
-    message_id: str | None = Field(description="Of one message that had it")
+    message_id: str | None = Field(description="The id of one message that had it")
     first_at: When
     last_at: When
     count: int

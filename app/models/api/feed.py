@@ -30,7 +30,7 @@ class Change(BaseModel):
     kind: ChangeKind
     from_: str | None = Field(alias="from", examples=["active"])
     to: str | None = Field(examples=["deactivated"])
-    reason: str | None = Field(description="Of an opt-in by which the breaker takes an opt-out back: that one's",
+    reason: str | None = Field(description="Where the breaker takes an opt-out back: the reason of that opt-out",
                                examples=["deactivated"])  # fmt: skip
     cause: dict[str, Any] = Field(description="What it rests on: `kind` is receipt, register, lookup, file, call, "
                                               "person, lapse or policy; the rest names it",

@@ -85,7 +85,7 @@ class Replayed(BaseModel):
 class Reverified(BaseModel):
     """What came of proving them again."""
 
-    proven: int = Field(description="Requests that are authentic by the secrets of now")
+    proven: int = Field(description="Requests that are authentic by the present secrets")
     receipts: int = Field(description="Receipts in them that had not been taken before")
     left: int = Field(description="Those that still prove nothing")
 

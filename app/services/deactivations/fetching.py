@@ -32,7 +32,7 @@ DAYS = 7
 """How many days back are looked at; further back those days that lack."""
 LOCK = 7_316_005
 FAILED, STOPPED = "feed_failed", "feed_guard"
-NOTHING = "nothing is there, of no day that was asked for: look at the feed's `base_url` and at the account"
+NOTHING = "there is nothing for any of the days asked for: look at the feed's `base_url` and at the account"
 CUT = "the file ended before it should have: what there is of it counts, and it is fetched again"
 FAULT = "a fault of Sendable: the log says where; it is tried again, and the others are fetched"
 MAKE_ROOM = "make room in the folder of temporary files, or name another by TMPDIR"

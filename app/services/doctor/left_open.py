@@ -30,9 +30,9 @@ FROM pg_replication_slots WHERE pg_wal_lsn_diff(pg_current_wal_lsn(), restart_ls
 
 async def findings(db: AsyncConnection, *, since_most: int = SINCE_MOST, log_most: int = LOG_MOST
                    ) -> AsyncIterator[Finding]:  # fmt: skip
-    """Readers who have looked at one state for more transactions, and replication slots that keep more of the log."""
+    """Readers who hold a snapshot open for more transactions, and replication slots that keep more of the log."""
     for row in await db.execute(_READERS, {"most": since_most}):
-        says = f"{row.usename} has looked at one state for {row.since} transactions: receipts take ever longer"
+        says = f"{row.usename} has held one snapshot open for {row.since} transactions: receipts take ever longer"
         mend = f"let it end, or let an administrator run: SELECT pg_terminate_backend({row.pid})"
         yield Finding("note", "left open", says, mend)
     for row in await db.execute(_SLOTS, {"most": log_most}):
