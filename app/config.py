@@ -220,7 +220,8 @@ def _line(error: ValidationError, path: str | None) -> str:
         return f"{where}{file} is no setting of Sendable: remove it, or see {page} for those there are"
     if first["type"] == "missing":
         return f"{where}{file} is missing: {page} says what it holds"
-    return f"{where}{file} {_SHAPES.get(first['type']) or first['msg'].removeprefix('Value error, ')}"
+    said = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
+    return f"{where}{file} {_SHAPES.get(first['type'], said)}"
 
 
 _TABLE = "must be a table: write it in brackets, its keys below it"

@@ -65,7 +65,7 @@ async def test_help_is_printed_by_the_command_itself():
 
 
 WRONG_INPUT = {
-    "serve --port 70000": "SENDABLE_PORT (or `port`) Input should be less than or equal to 65535",
+    "serve --port 70000": "SENDABLE_PORT (or `port`) must be less than or equal to 65535",
     "serve --host 0.0.0.0 --auth off": 'SENDABLE_AUTH is "off" but SENDABLE_HOST is 0.0.0.0',
     "codes --space nobody": "'nobody' is no code space; there are ",
     "policy check nowhere.toml": "nowhere.toml: cannot be read as a policy file",
