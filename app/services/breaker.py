@@ -49,7 +49,7 @@ class Key(NamedTuple):
 
 @dataclass(slots=True)
 class _Seen:
-    """What was counted of a key last, out of how many that it may have, and what this process has added since."""
+    """How many were last counted of a key, how many it may have, and how many this process has added since."""
 
     many: int
     limit: int
@@ -64,7 +64,7 @@ class Tally:
         self._seen: dict[str, _Seen] = {}
 
     def doubtful(self, new: Mapping[str, int], now: datetime) -> list[str]:
-        """Of keys with so many hits more those that may be over their limit, had other processes as many each."""
+        """Keys that may be over their limit with these hits more, if the other processes took as many each."""
         found = []
         for key, many in new.items():
             seen = self._seen.get(key)

@@ -158,8 +158,8 @@ class Told(NamedTuple):
 
 
 class Acted(NamedTuple):
-    """What came of a group: its receipts one by one, what else has changed, as a mass event undid it, the alarms that
-    it raised, and by how much the counts of opt-outs are to be corrected for it.
+    """What came of a group: its receipts one by one; the `others`, changes of what else was known or of a mass event
+    that is undone; the alarms that it raised; and by how much the counts of opt-outs are to be corrected for it.
     """
 
     told: list[Told]

@@ -69,7 +69,7 @@ def _topped(strikes: list[Strike], ladder: Ladder) -> bool:
 
 
 def asked(name: LadderName) -> str:
-    """Where a number keeps up to when the question of a ladder is answered."""
+    """The key in `cleared` that says up to which moment the question of a ladder is answered."""
     return f"asked/{name}"
 
 

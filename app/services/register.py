@@ -93,8 +93,8 @@ async def _name_senders(engine: AsyncEngine, gateway: str, account: str, sender:
 
 
 async def _undated(db: Connection, ids: Iterable[store.MessageId], meaning: Meaning, now: datetime) -> list[Arrival]:
-    """Receipts that acted on the supposition that their message was sent when they happened. What has been merged for
-    good since is not heard again, nor what may have been spared for a number that was read out of other digits.
+    """Receipts that acted on the supposition that their message was sent when they happened. Not those that were merged
+    for good since, nor those of a reason that spares badly written numbers: whether theirs was is not kept.
     """
     came = await store.undated(db, ids, now - meaning.policy.breaker.window)
     arrivals = [arrival(receipt, at, meaning) for receipt, at in came]

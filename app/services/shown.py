@@ -124,7 +124,7 @@ class Question(NamedTuple):
 
 
 def questions(number: Number, policy: Policy, now: datetime) -> list[Question]:
-    """Everything that waits for a lookup. A death that a delivery has made a stranger's stays its own question."""
+    """Everything that waits for a lookup. A death stays a question also when a delivery made it `reassigned` since."""
     number = aside.acting(number, merge)
     asked = _of_ladders(number, policy)
     for key, fact in number.conditions.items():

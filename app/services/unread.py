@@ -67,7 +67,7 @@ def as_kept(callback: Callback, link: Link, broken: Broken, gateway: Gateway) ->
 
 
 def _first(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """As many as a server would take: another one than ours may stand here."""
+    """The first headers, up to the limit: a server other than ours may let more of them through."""
     size = 0
     for name, value in headers.items():
         size += len(name) + len(value)

@@ -33,7 +33,7 @@ LAPSES_EVERY = 20.0
 """Seconds between two looks for lapses: the feed tells each within a minute."""
 HOUSE_EVERY = 3_600.0
 HOUSE_FIRST = 60.0
-"""Seconds after a start, which would wait for minutes where much came past its time while nobody ran."""
+"""Seconds after a start: done at once, it would delay that for minutes where much grew too old while nobody ran."""
 KEYS_KEPT = timedelta(days=8)
 WORDS_KEPT = timedelta(days=90)
 ALARMS_KEPT = timedelta(days=90)
@@ -45,7 +45,7 @@ QUIET_FOR = timedelta(days=7)
 """After which an alarm that was not raised again is over: most tell of what happened, which nothing ends."""
 AT_ONCE = 5_000
 WITHIN = 600.0
-"""Seconds that a look at all numbers may take: a start waits for it, where it could only fail."""
+"""Seconds that a look at all numbers may take. A start waits for one: the alternative is to fail."""
 
 
 async def prepare(engine: AsyncEngine, settings: Settings, meaning: Meaning) -> None:
@@ -166,7 +166,7 @@ _PRUNED_AT_ONCE = 20_000
 
 
 def _prune(table: str, old: str) -> str:
-    """What is old is said twice: of a row that is renewed meanwhile, not every PostgreSQL looks at its place again."""
+    """The condition stands twice: of a row renewed meanwhile, not every PostgreSQL looks at the inner one again."""
     return f"""
 DELETE FROM {table} WHERE {old} AND ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {old} LIMIT {_PRUNED_AT_ONCE}))
 """  # noqa: S608 - names of this file

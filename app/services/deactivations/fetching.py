@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 EVERY = 3_600.0
 """Seconds between two looks of the service: a file that was not ready is there an hour later."""
 DAYS = 7
-"""How many days back are looked at; further back those days that lack."""
+"""How many days back are looked at; further back the missing ones alone."""
 LOCK = 7_316_005
 FAILED, STOPPED = "feed_failed", "feed_guard"
 NOTHING = "there is nothing for any of the days asked for: look at the feed's `base_url` and at the account"
@@ -210,8 +210,8 @@ _TAKEN = "SELECT DISTINCT day FROM feed_files WHERE feed = $1 AND fetched IS NOT
 
 
 async def _days(db: Connection, one: Subscription, today: date) -> list[date]:
-    """The last days up to yesterday, and before them whatever lacks since the first one that was taken in: while nobody
-    looked, or since it waits for a person.
+    """The last days up to yesterday, and before them those since the first one taken in that are missing: nobody looked
+    then, or they wait for a person.
     """
     taken = {row["day"] for row in await db.fetch(_TAKEN, one.feed.name)}
     back = int(one.options.get("days", DAYS))

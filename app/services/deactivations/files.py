@@ -135,7 +135,7 @@ async def finish(db: Connection, file: int, fetched: str | None) -> None:
 
 async def forget(db: Connection, file: int) -> None:
     """Forget a file that was only tried, or that a person has to say yes to, as if it had never come. One that has
-    noted numbers stays known: all that those keep of it is that it has.
+    noted numbers stays known: where those came from is told by its row alone.
     """
     await db.execute("DELETE FROM feed_files WHERE id = $1 AND finished_at IS NULL AND noted = 0", file)
     await db.execute(f"DROP TABLE IF EXISTS {lines_of(file)}", timeout=LONG)

@@ -66,7 +66,7 @@ _STILL_THERE = "SELECT number FROM numbers WHERE number = ANY($1::text[]) ORDER 
 
 
 async def still_there(db: Connection, numbers: Sequence[str]) -> list[str]:
-    """Those that were not erased since they were looked for, locked: whoever acts on others adds them anew."""
+    """Those that were not erased since they were looked for, locked: to act on an erased one would add it anew."""
     return [row[0] for row in await db.fetch(_STILL_THERE, numbers)]
 
 
