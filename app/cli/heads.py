@@ -25,7 +25,7 @@ class HeadsInTime(HttpToolsProtocol):
     """
 
     _for_nothing = 0
-    """Bytes since the last head, or part of a body, was whole: of a head, a chunk's extension, trailers."""
+    """Bytes that came since the last whole head or part of a body: of a head, a chunk's extension, trailers."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -36,8 +36,9 @@ class HeadsInTime(HttpToolsProtocol):
         super()._unset_keepalive_if_required()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Whether the connection stays for its answer: who has said all may end its side, and listen. uvicorn hung up,
-        and what was committed came again. Where the answer has begun, or a body will never end, so do we.
+        """Whether the connection stays open for its answer: a client that has sent all may close its side and listen.
+        uvicorn closes it at once, and what was committed is sent again. Where the answer has begun already, or the
+        body will never be whole, we close it too.
         """
         waits = self.cycle is not None and not self.cycle.more_body and not self.cycle.response_started
         if waits:
@@ -54,7 +55,7 @@ class HeadsInTime(HttpToolsProtocol):
         super().on_body(body)
 
     def _unset_keepalive_if_required(self) -> None:
-        """Called for any byte that comes."""
+        """Nothing: uvicorn calls it for any byte that comes, and only a whole head is to stop the clock."""
 
     def data_received(self, data: bytes) -> None:
         self._for_nothing += len(data)
@@ -74,7 +75,7 @@ class HeadsInTime(HttpToolsProtocol):
                 return
 
     def _should_upgrade(self) -> bool:
-        """It then neither begins nor ends the request whose head made the parser stop: the next parser does."""
+        """Always: uvicorn then neither begins nor ends the request that stopped the parser; the next parser does."""
         return True
 
     def _without_offer(self, rest: bytes) -> bytes:

@@ -67,7 +67,7 @@ def without_password(url: str) -> tuple[str, str]:
 
 
 def _written(options: Iterable[tuple[str, str]]) -> str:
-    """PostgreSQL's own programs take a plus sign for one."""
+    """With %20 for a blank: PostgreSQL's own programs read a plus sign as itself."""
     return urlencode([*options], safe="/", quote_via=quote)
 
 

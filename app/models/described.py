@@ -119,7 +119,7 @@ class Answer(_Part):
 
     @model_validator(mode="after")
     def _can_be_sent(self) -> Self:
-        """What cannot ends its connection, behind the commit: the vendor would send the receipt again for ever."""
+        """An answer that cannot be sent breaks the connection after the commit: the vendor would repeat for ever."""
         if self.body and self.status in {204, 205}:
             raise ValueError("has a `body`, which no answer 204 or 205 can hold: take it out, or set another `status`")
         if not (self.content_type and self.content_type.isascii() and self.content_type.isprintable()):

@@ -52,7 +52,7 @@ async def require(request: Request, name: str) -> None:
 
 
 def lacking(name: str) -> str:
-    """What a key hears that may not."""
+    """What is answered to a key without this scope."""
     return f"this key lacks the scope `{name}`: use one that has it, or make one with `sendable keys create`"
 
 
