@@ -229,4 +229,4 @@ _SHAPES = {
     "tuple_type": 'must be a list, for example ["…"]', "dict_type": _TABLE, "model_type": _TABLE,
     "path_type": "must be a path, in quotes", "decimal_type": 'must be a sum of money, for example "25.00"',
 }  # fmt: skip
-"""What the library calls by the names of Python."""
+"""In place of what Pydantic says by the names of Python's types, by its type of error."""

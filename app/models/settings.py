@@ -206,7 +206,7 @@ class FeedsTable(Table):
     @field_validator("guard", "guard_at_least", mode="before")
     @classmethod
     def _no_switch(cls, value: object) -> object:
-        """As a number `true` is 1, and the guard of a whole list is none."""
+        """`true` would be read as 1, the whole of a list: then nothing would be guarded."""
         if isinstance(value, bool):
             raise ValueError("must be a number: it is no switch")  # noqa: TRY004 - told as any wrong setting
         return value

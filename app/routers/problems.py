@@ -92,7 +92,7 @@ def install(app: FastAPI) -> None:
 
 
 NO_OBJECT = ("missing", "model_type", "model_attributes_type")
-"""What the library calls by the names of Python where an object should stand, and nothing or something else does."""
+"""Pydantic's types of error where an object should stand, and nothing or something else does."""
 
 
 def _place(error: Mapping[str, Any]) -> dict[str, Any]:
