@@ -403,7 +403,7 @@ WRONG = {
     "no key": ({"twilio": {"account_sid": "AC1"}}, "`feeds.twilio.auth_token` is missing"),
     "no setting": ({"twilio": KEYS["twilio"] | {"colour": "red"}}, "`feeds.twilio.colour` is no setting"),
     "no address": ({"twilio": KEYS["twilio"] | {"base_url": "h"}}, "`feeds.twilio.base_url` must be an absolute URL"),
-    "a key that no header carries": ({"infobip": {"api_key": "…"}}, "`feeds.infobip.api_key` is nothing that a"),
+    "a key that no header carries": ({"infobip": {"api_key": "…"}}, "`feeds.infobip.api_key` cannot stand in"),
     "days": ({"twilio": KEYS["twilio"] | {"days": 99}}, "`feeds.twilio.days` must be a whole number from 1 to 30"),
 }
 
