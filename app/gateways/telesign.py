@@ -1,6 +1,7 @@
-"""Telesign's transaction callbacks: one a request, without any number: the register knows it by the reference.
+"""Telesign's transaction callbacks: one a request, mostly without a number: the register knows it by the reference.
 
 `status.code` is both status and cause. Codes of other products (1xx voice, 3xx Phone ID) are unknown.
+All of Telesign's services may post to one address, also what people write.
 """
 
 from __future__ import annotations
@@ -10,42 +11,60 @@ import hmac
 from dataclasses import replace
 
 from app.gateways import _verify
-from app.gateways._fields import Said, Unreadable, apart, batch, first, json, moment, need, part
-from app.models.receipt import Broken, Callback, Gateway, Link, Receipt, Status
+from app.gateways._fields import Said, Unreadable, apart, batch, count, first, json, moment, need, part, plus
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
-# developer.telesign.com, "all status and error codes"
+# developer.telesign.com, "all status and error codes", and the reference of its callbacks
 STATUS = {
     200: Status.DELIVERED,
     203: Status.SENT,
     **dict.fromkeys((207, 210, 211, 220, 222), Status.UNDELIVERABLE),
     221: Status.EXPIRED,
-    **dict.fromkeys((229, 230, 231, 233, 234, 237, 238), Status.REJECTED),
+    **dict.fromkeys((229, 230, 231, 233, 234, 237, 238, 286), Status.REJECTED),
     **dict.fromkeys((290, 291, 292, 293, 295), Status.ACCEPTED),
     **dict.fromkeys(range(500, 599), Status.REJECTED),
     **dict.fromkeys((507, 510, 511, 512, 513, 514, 516), Status.UNDELIVERABLE),
+    **dict.fromkeys((10000, 10030, 10031, 10032), Status.REJECTED),
+    11000: Status.UNDELIVERABLE,
     # These tell no outcome: done but suspicious, no receipt in 12 hours (two), not available.
     **dict.fromkeys((201, 250, 251, 599), Status.UNKNOWN),
 }
+OTHERS = frozenset({"inner_methods", "name"})
+"""What only a verification has, which says whether somebody typed the code, and only a template of messages."""
 
 
-def parse(callback: Callback) -> list[Receipt | Broken]:
+def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     return batch(json(callback.body), transaction)
 
 
-def transaction(said: Said) -> Receipt:
-    status = part(said, "status")
+def transaction(said: Said) -> Receipt | Inbound:
+    service = first(said, "sub_resource") or ""
+    if service.startswith("mo_") or OTHERS & said.keys():
+        return Inbound()
+    status, more = part(said, "status"), part(said, "additional_info")
     code = need(status, "code")
     if not (code.isascii() and code.isdigit()):
         raise Unreadable("a status code that is no number")
     return Receipt(
-        message_id=need(said, "reference_id"),
+        message_id=message_id(said, service),
         status=STATUS.get(int(code[:9]), Status.UNKNOWN),
         word=None if int(code[:9]) in STATUS else code,
-        number=first(said, "phone_number"),
+        number=plus(first(said, "phone_number") or first(more, "cleansed_phone_number")),
+        sender=first(more, "sender_id", "sender_id "),  # its page on verifying by SMS has the blank
         code=code,
         code_space="telesign",
+        mcc=first(more, "mcc"),
+        mnc=first(more, "mnc"),
+        segments=count(more.get("message_parts_count")),
         occurred_at=moment(status.get("updated_on")),
+        sent_at=moment(said.get("submit_timestamp")),
     )
+
+
+def message_id(said: Said, service: str) -> str:
+    """Of a bulk request everybody's reference is the same: only with our own id of a recipient it names one message."""
+    reference, ours = need(said, "reference_id"), first(said, "session_id")
+    return f"{reference}/{ours}" if service == "bulk_sms" and ours else reference
 
 
 def verify(callback: Callback, secret: str, _: Link) -> bool:
@@ -79,4 +98,5 @@ gateway = Gateway(
     code_space="telesign",
     hint="the secret is the API key, in base64; callbacks carry no number: post what you send to /v1/messages",
     split=apart,
+    words=frozenset({"mo_message", "text", "text_1", "text_2", "text_3", "subject", "body"}),
 )
