@@ -39,10 +39,24 @@ STATUS = {
     "TEXT_PROTECT_BLOCKED": Status.REJECTED,
     "TEXT_UNKNOWN": Status.UNKNOWN,
 }
-# The same of an MMS; what is wrong with its file; and an RCS message that arrived (its other types are not published).
+# The same of an MMS, and what is wrong with its file.
 STATUS |= {kind.replace("TEXT_", "MEDIA_"): became for kind, became in STATUS.items()}
 STATUS |= {f"MEDIA_FILE_{wrong}": Status.REJECTED for wrong in ("INACCESSIBLE", "TYPE_UNSUPPORTED", "SIZE_EXCEEDED")}
-STATUS["RCS_DELIVERED"] = Status.DELIVERED
+# docs.aws.amazon.com/sms-voice/latest/userguide/rcs-events.html, and the EventType of its API
+STATUS |= {
+    "RCS_QUEUED": Status.ACCEPTED,
+    "RCS_PENDING": Status.SENT,
+    "RCS_SENT": Status.SENT,
+    "RCS_FALLEN_BACK_TO_SMS": Status.SENT,
+    "RCS_DELIVERED": Status.DELIVERED,
+    "RCS_READ": Status.DELIVERED,
+    "RCS_FAILED": Status.UNDELIVERABLE,
+    "RCS_UNDELIVERABLE": Status.UNDELIVERABLE,
+    "RCS_TTL_EXPIRED": Status.EXPIRED,
+    "RCS_PROTECT_BLOCKED": Status.REJECTED,
+    "RCS_REJECTED": Status.REJECTED,
+}
+NO_MESSAGE = frozenset({"messageBody", "registrationDetails"})
 FINE = frozenset({Status.ACCEPTED, Status.SENT, Status.DELIVERED})
 
 NOTIFICATION, CONFIRMATION = "Notification", "SubscriptionConfirmation"
@@ -71,15 +85,23 @@ def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
             return []
         said = an_object(_fields.json(need(said, "Message").encode()))
     event = said.get("detail", said)  # EventBridge puts the event under `detail`
-    if _is_from_a_person(event):
+    if _is_of_no_message(event):
         return [Inbound()]
-    kind = need(an_object(event), "eventType")
+    kind = _kind(an_object(event))
     return [Inbound() if kind.startswith("VOICE_") else receipt(an_object(event), kind)]
 
 
-def _is_from_a_person(event: object) -> bool:
-    """A two-way message, where its topic is the one of the receipts: it has words, and no event type."""
-    return isinstance(event, dict) and "eventType" not in event and "messageBody" in event
+def _is_of_no_message(event: object) -> bool:
+    """What has no event type: a two-way message, where its topic is the one of the receipts, or how far a registration
+    is, where a rule of EventBridge passes on all that the service tells.
+    """
+    return isinstance(event, dict) and "eventType" not in event and not NO_MESSAGE.isdisjoint(event)
+
+
+def _kind(event: Said) -> str:
+    """The type. That an RCS message came is also the type of those that did not: there `messageStatus` says it."""
+    kind = need(event, "eventType")
+    return f"RCS_{first(event, 'messageStatus') or 'DELIVERED'}" if kind == "RCS_DELIVERED" else kind
 
 
 def receipt(event: Said, kind: str) -> Receipt:
