@@ -21,6 +21,7 @@ STATES = {
 }
 OVERDUE = "36"  # the code of a message that expired: no state says so
 FAILED = frozenset({"undelivered", "rejected", "failed"})
+CLICKED = "short_url_clicked"
 CHATS = "ChatApps"
 """The namespace of WhatsApp and its like: their receipts look the same, and say nothing of the number for SMS."""
 
@@ -32,7 +33,7 @@ def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
 
 def receipt(said: Said) -> Receipt | Inbound:
     kind = first(said, "eventType") or ""
-    if kind.startswith("inbound") or first(said, "namespace") == CHATS:
+    if kind.startswith("inbound") or kind == CLICKED or first(said, "namespace") == CHATS:
         return Inbound()
     if kind not in {"", "outbound_message_status_changed"}:
         raise Unreadable("an event that is about no message of ours")

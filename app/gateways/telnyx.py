@@ -19,6 +19,7 @@ from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt
 
 # telnyx-python, types/outbound_message_payload.py
 STATUS = {
+    "scheduled": Status.ACCEPTED,
     "queued": Status.ACCEPTED,
     "sending": Status.ACCEPTED,
     "sent": Status.SENT,
@@ -28,6 +29,7 @@ STATUS = {
     "sending_failed": Status.REJECTED,
     "delivery_failed": Status.UNDELIVERABLE,
     "expired": Status.EXPIRED,
+    "cancelled": Status.REJECTED,  # by us, before its time came
 }
 FAILED = frozenset({"sending_failed", "delivery_failed"})
 EXPIRED = frozenset({"40005", "40014"})
@@ -46,6 +48,8 @@ def parse(callback: Callback) -> list[Receipt | Broken | Inbound]:
     event = _event(callback)
     payload = part(event, "payload")
     if first(event, "event_type") == "message.received" or payload.get("direction") == "inbound":
+        return [Inbound()]
+    if first(event, "record_type") == "link_clicked":  # by somebody; it has no event type
         return [Inbound()]
     if not need(event, "event_type").startswith("message."):
         raise Unreadable("an event that is about no message")
@@ -80,7 +84,7 @@ def receipt(event: Said, payload: Said, one: tuple[str, object]) -> Receipt:
         status=Status.EXPIRED if _is_expired(payload, word, code) else STATUS.get(word, Status.UNKNOWN),
         word=None if word in STATUS else word,
         number=first(to, "phone_number"),
-        sender=first(part(payload, "from"), "phone_number"),
+        sender=first(part(payload, "from"), "phone_number", "agent_id"),
         code=code,
         code_space="telnyx",
         carrier=first(to, "carrier"),
