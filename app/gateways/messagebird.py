@@ -9,7 +9,20 @@ from hashlib import sha256
 from urllib.parse import parse_qsl, urlencode
 
 from app.gateways import _jwt, _verify
-from app.gateways._fields import CANNOT_READ, Said, asked_moment, count, first, form, moment, need, plus
+from app.gateways._fields import (
+    CANNOT_READ,
+    Said,
+    an_object,
+    asked_moment,
+    bare,
+    count,
+    first,
+    form,
+    json,
+    moment,
+    need,
+    plus,
+)
 from app.gateways._smpp import error
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
@@ -31,7 +44,7 @@ LEEWAY = timedelta(seconds=1)
 
 
 def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
-    said = form(callback)
+    said: Said = an_object(json(callback.body)) if bare(callback)[:1] == b"{" else form(callback)
     if "status" not in said and "originator" in said:
         return [Inbound()]
     network = first(said, "mccmnc") or ""
@@ -113,5 +126,5 @@ gateway = Gateway(
     code_space=SPACE,
     hint="the secret is the signing key, not the API key; set `public_url` to the address that MessageBird calls",
     nonce=lambda callback: first(_jwt.unproven(callback.header("messagebird-signature-jwt")), "jti"),
-    words=frozenset({"body"}),
+    words=frozenset({"body", "message"}),
 )

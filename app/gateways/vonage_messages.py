@@ -35,7 +35,8 @@ SMS, PHONES = "sms", frozenset({"sms", "mms", "rcs"})
 def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     said = an_object(json(callback.body))
     channel = _channel(said)
-    if channel not in PHONES or ("status" not in said and "message_type" in said):  # a chat; or an inbound message
+    inbound = "status" not in said and bool(said.keys() & {"message_type", "message"})
+    if channel not in PHONES or inbound:
         return [Inbound()]
     word, code = need(said, "status"), cause(part(said, "error"))
     network = first(part(said, "destination"), "network_code") or ""
