@@ -57,16 +57,18 @@ def found(said: Said, number: str) -> Found:
     about(number, data.get("phone_number"))
     if data.get("valid_number") is False:
         raise Refused("invalid_number", "valid_number is false")
+    spid = text(ported.get("spid"))
+    behind = name(ported.get("spid_carrier_name")) if spid else None  # without one: who first held the block of numbers
     return Found(
         number=number,
-        carrier=name(ported.get("spid_carrier_name")) or name(carrier.get("name")),
-        voice_carrier=name(ported.get("spid_carrier_name")),
+        carrier=behind or name(carrier.get("name")),
+        voice_carrier=behind,
         ported=flag(ported.get("ported_status")),
         ported_at=day(ported.get("ported_date")),
         line_type=line_type(ported.get("line_type") if ported else carrier.get("type")),
         **network(carrier.get("mobile_country_code"), carrier.get("mobile_network_code")),
         lrn=text(ported.get("lrn")),
-        spid=text(ported.get("spid")),
+        spid=spid,
         ocn=text(ported.get("ocn")),
         raw=data,
     )
