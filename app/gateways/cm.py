@@ -9,7 +9,7 @@ import orjson
 
 from app.gateways import _fields, _verify
 from app.gateways._fields import Said, Unreadable, an_object, bare, each, first, form, moment, need, part, plus
-from app.models.receipt import Broken, Callback, Gateway, Receipt, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Status
 
 # From memory of the vendor's list: unverified
 STATUS = {
@@ -22,7 +22,7 @@ STATUS = {
 FAILED = frozenset({"1", "3"})
 
 
-def parse(callback: Callback) -> list[Receipt | Broken]:
+def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     return each(_messages(callback), lambda said: report(an_object(said)))
 
 
@@ -48,7 +48,9 @@ def lowered(said: Said) -> dict[str, object]:
     return {name.lower(): lowered(value) if isinstance(value, dict) else value for name, value in said.items()}
 
 
-def report(said: Said) -> Receipt:
+def report(said: Said) -> Receipt | Inbound:
+    if "status" not in said and part(said, "message"):  # a person's; from memory: unverified
+        return Inbound()
     told = part(said, "status") or said  # by GET all is flat
     word = need(told, "code", "status")
     code, network = first(told, "errorCode", "errorcode", "statusdescription") or "0", first(said, "operator") or ""
@@ -79,4 +81,5 @@ gateway = Gateway(
     sign=_verify.sign_token,
     hint="nothing is signed: add ?token=… to the URL; give every message a reference when you send it",
     split=split,
+    words=frozenset({"text"}),
 )

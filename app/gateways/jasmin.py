@@ -1,7 +1,7 @@
 """Jasmin's DLR thrower (seen with 0.11.0): GET or POST form, one status a request, no number, no sender, no carrier.
 
 Its `err` is cut to three characters, so 3041 arrives as 304. It is kept as received; the link's `codes` setting says
-what a cut code really is.
+what a cut code really is. Messages of people, which its other thrower sends, have no `message_status`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from app.gateways import _verify
 from app.gateways._fields import form, need
 from app.gateways._smpp import COMMAND_SPACE, STAT, cause, command_status, error, local_time, some
 from app.gateways._words import RECEIPT_TEXT
-from app.models.receipt import Broken, Callback, Gateway, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
 
 ACCEPTED_BY_CENTRE = "ESME_ROK"
 
@@ -32,8 +32,10 @@ ESME = {
 }  # fmt: skip
 
 
-def parse(callback: Callback) -> list[Receipt | Broken]:
+def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     said = form(callback)
+    if "message_status" not in said and "origin-connector" in said:
+        return [Inbound()]
     word = need(said, "message_status").upper()
     became = status(word)
     code, space = _cause(became, word, error(said.get("err")))
@@ -71,5 +73,5 @@ gateway = Gateway(
     sign=_verify.sign_token,
     reply=lambda _: Reply(body=b"ACK/Jasmin"),  # anything else is sent again, whatever the status
     hint="receipts carry no number: post what you send to /v1/messages; set `code_space` to your carrier's",
-    words=frozenset({"text", RECEIPT_TEXT}),
+    words=frozenset({"text", "content", "binary", RECEIPT_TEXT}),
 )

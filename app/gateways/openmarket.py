@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from app.gateways import _fields, _verify
 from app.gateways._fields import Said, Unreadable, bare, batch, count, first, moment, part, plus, text
-from app.models.receipt import Broken, Callback, Gateway, Receipt, Reply, Status
+from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
 
 SPACE = "openmarket"
 
@@ -37,13 +37,15 @@ NOT_REJECTED = ABOUT_THE_NUMBER | ABOUT_THE_NETWORK
 """Codes inside those ranges that speak of something else."""
 
 
-def parse(callback: Callback) -> list[Receipt | Broken]:
+def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     body = bare(callback)
     is_json = body[:1] in (b"{", b"[")
     return batch(_fields.json(body) if is_json else _fields.said_by(_fields.xml(body)), receipt)
 
 
-def receipt(said: Said) -> Receipt:
+def receipt(said: Said) -> Receipt | Inbound:
+    if said.get("type") == "deliver" or "mobileOriginate" in said:  # a person's message, in v3 and in v4
+        return Inbound()
     said = part(said, "deliveryReceipt") or said  # in JSON perhaps under the name that XML's root has
     message, to = part(said, "message"), part(said, "destination")
     code = _code(said)
@@ -101,4 +103,5 @@ gateway = Gateway(
     reply=reply,
     code_space=SPACE,
     hint="v3 receipts carry no number: post what you send to /v1/messages",
+    words=frozenset({"content"}),
 )
