@@ -32,6 +32,8 @@ STATUS = {
 REPORTED = frozenset({Status.DELIVERED, Status.UNDELIVERABLE})
 CHAT = "whatsapp"
 """The `Type` of a chat's receipts, which say nothing of the number for SMS (others are `sms` and `mms`)."""
+WRITTEN = frozenset({"Text", "Body", "MediaCount", "Media0"})
+"""What a message of a person has: an SMS its text, an MMS the others."""
 ONLY_V3 = "v3:"
 """Before a secret: a signature of the second way is not taken."""
 
@@ -40,7 +42,7 @@ _PART = re.compile(r"(\d{1,4})\s+of\s+(\d{1,4})", re.ASCII)
 
 def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
     said = form(callback)
-    if said.get("Type") == CHAT or ("Text" in said and "Status" not in said):
+    if said.get("Type") == CHAT or ("Status" not in said and WRITTEN & said.keys()):
         return [Inbound()]
     word = need(said, "Status")
     status = STATUS.get(word.lower(), Status.UNKNOWN)
@@ -140,5 +142,5 @@ gateway = Gateway(
     hint="set `public_url` to the address that Plivo calls: its signature covers it",
     nonce=nonce,
     nonce_alone=True,
-    words=frozenset({"text"}),
+    words=frozenset({"text", "body"}),
 )
