@@ -7,7 +7,7 @@ be verified, so one tolerant reader serves all three.
 from __future__ import annotations
 
 from app.gateways import _fields, _verify
-from app.gateways._fields import Said, Unreadable, bare, batch, count, first, moment, part, plus, text
+from app.gateways._fields import Said, Unreadable, bare, batch, count, first, form, moment, part, plus, text
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
 
 SPACE = "openmarket"
@@ -38,9 +38,14 @@ NOT_REJECTED = ABOUT_THE_NUMBER | ABOUT_THE_NETWORK
 
 
 def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
-    body = bare(callback)
+    body = form(callback)["xml"].encode() if _is_form(callback) else bare(callback)
     is_json = body[:1] in (b"{", b"[")
     return batch(_fields.json(body) if is_json else _fields.said_by(_fields.xml(body)), receipt)
+
+
+def _is_form(callback: Callback) -> bool:
+    """As v3 posts what people write, and nothing else."""
+    return callback.body.startswith(b"xml=")
 
 
 def receipt(said: Said) -> Receipt | Inbound:
@@ -91,7 +96,8 @@ def reply(callback: Callback) -> Reply:
 def _is_v3(callback: Callback) -> bool:
     if callback.header("x-api-version"):  # v4 always sends it: `X-API-Version: 4`
         return False
-    return b"<deliveryReceipt" in callback.body[:4096] or callback.header("content-type").lower().startswith("text/xml")
+    is_xml = callback.header("content-type").lower().startswith("text/xml")
+    return is_xml or _is_form(callback) or b"<deliveryReceipt" in callback.body[:4096]
 
 
 gateway = Gateway(
@@ -103,5 +109,5 @@ gateway = Gateway(
     reply=reply,
     code_space=SPACE,
     hint="v3 receipts carry no number: post what you send to /v1/messages",
-    words=frozenset({"content"}),
+    words=frozenset({"content", "xml"}),
 )
