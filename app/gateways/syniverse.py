@@ -1,7 +1,7 @@
 """Syniverse SCG's events (Event Manager): near real time one by one, or many in a file; JSON or XML. Times are in UTC.
 
-The envelope is published nowhere but in code that reads it (`event`, `fld-val-list`, `evt-tp`), and some customers get
-the fields alone. So one tolerant reader takes the fields from wherever they stand.
+Its guide to messaging events (v1.2) has the fields inside of an envelope, and some customers get them alone. So one
+tolerant reader takes the fields from wherever they stand.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Stat
 
 STATES = {
     "CREATED": Status.ACCEPTED,
+    "QUEUED": Status.ACCEPTED,
     "SENT": Status.SENT,
     "DELIVERED": Status.DELIVERED,
     "READ": Status.DELIVERED,
@@ -21,6 +22,8 @@ STATES = {
     "FAILED": Status.UNDELIVERABLE,  # or as the code says, below
     "EXPIRED": Status.EXPIRED,
 }
+SUCCESS = "200"
+"""The reason of what has not failed."""
 # Syniverse's article on SCG error codes; a carrier's own status has up to three digits
 CODES = {
     **dict.fromkeys(("1001", "1003", "1004", "1005", "1006", "1012", "1015", "1019", "1039", "1067"), Status.REJECTED),
@@ -53,13 +56,16 @@ def event(said: Said) -> Receipt | Inbound:
         sender=first(fields, "from_address"),
         code=code,
         code_space="syniverse_scg",
+        carrier=first(fields, "carrier_name"),
         segments=count(fields.get("fragments_count")),
         occurred_at=moment(inner.get("timestamp")),
     )
 
 
 def _code(fields: Said) -> str | None:
-    code = first(fields, "failure_code", "error_code")
+    code = first(fields, "reason_code", "failure_code", "error_code")
+    if code == SUCCESS:
+        return None
     return f"smpp:{code}" if code and code.isdecimal() and int(code[:4]) < 1000 else code  # noqa: PLR2004
 
 
