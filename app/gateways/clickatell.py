@@ -65,7 +65,12 @@ def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
         if event and UPDATES not in event:
             return [Inbound()]
         return batch(event[UPDATES] or _none() if event else said, receipt)
-    return [receipt(_fields.said_by(_fields.xml(body)) if body[:1] == b"<" else form(callback))]
+    if body[:1] != b"<":
+        told = form(callback)
+        if "data" not in told:
+            return [receipt(told)]
+        body = told["data"].encode()  # the older product's XML, in a form or by GET
+    return [receipt(_fields.said_by(_fields.xml(body)))]
 
 
 def _none() -> object:
@@ -118,5 +123,5 @@ gateway = Gateway(
     hint='set code_space: "clickatell_one_api", or for Communicator and Connect "clickatell_status"',
     split=split,
     statuses={ONE_API: dict(WORDS.values()) | REFUSED, CLASSIC: OLD},
-    words=frozenset({"text", "content"}),
+    words=frozenset({"text", "content", "data"}),
 )
