@@ -1,7 +1,7 @@
 """Telesign's transaction callbacks: one a request, mostly without a number: the register knows it by the reference.
 
-`status.code` is both status and cause. Codes of other products (1xx voice, 3xx Phone ID) are unknown.
-All of Telesign's services may post to one address, also what people write.
+`status.code` is both status and cause. All of Telesign's services may post to one address: what people write, calls and
+verifications are passed over, and codes of other products (3xx Phone ID) are unknown.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ STATUS = {
     # These tell no outcome: done but suspicious, no receipt in 12 hours (two), not available.
     **dict.fromkeys((201, 250, 251, 599), Status.UNKNOWN),
 }
+NO_SMS = ("mo_", "call", "voice")
+"""How the services begin that tell of what people wrote, and of calls."""
 OTHERS = frozenset({"inner_methods", "name"})
 """What only a verification has, which says whether somebody typed the code, and only a template of messages."""
 
@@ -39,7 +41,7 @@ def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
 
 def transaction(said: Said) -> Receipt | Inbound:
     service = first(said, "sub_resource") or ""
-    if service.startswith("mo_") or OTHERS & said.keys():
+    if service.startswith(NO_SMS) or OTHERS & said.keys():
         return Inbound()
     status, more = part(said, "status"), part(said, "additional_info")
     code = need(status, "code")
