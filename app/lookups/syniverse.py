@@ -1,6 +1,6 @@
 """Syniverse Phone Number Verification: one number a POST; the last event of a number, and who had it before.
 
-The specification nests the record under a misspelt name; whether live answers do was not seen, so both are read.
+Answers that were recorded have the record under `numberidentity`; the specification misspells another name for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from app.models.lookup import Failure, Found, Provider
 
 BASE = "https://api.syniverse.com"
 NESTED = ("SucessResponse", "SuccessResponse", "numberidentity")
-LETTERS = {"m": "mobile", "l": "landline", "f": "landline", "v": "voip"}  # M is documented, the others are likely
+LETTERS = {"m": "mobile", "l": "landline", "vm": "voip", "vl": "voip"}  # as documented
+LETTERS |= {"f": "landline", "v": "voip"}  # likely
 
 CODES: dict[tuple[int, str], Failure] = {
     (400, "NIS04000001"): "invalid_number",
@@ -44,7 +45,8 @@ def meaning(status: int, said: Said) -> tuple[Failure, object] | None:
 
 
 def found(said: Said, number: str) -> Found:
-    """A number whose last event is a disconnection is disconnected; a new owner would be a later event.
+    """A number whose last event is a disconnection is disconnected; a new owner would be a later event. So it is after
+    a deactivation that left no carrier; where one serves it, the old network may tell of it after a port.
 
     Another previous carrier proves no port: the number may have been given to somebody else.
     """
@@ -53,15 +55,19 @@ def found(said: Said, number: str) -> Found:
         raise Refused("invalid_number", "validity is false")
     about(number, record.get("number"))
     event, kind = word(record.get("last_known_event")), record.get("number_type")
-    gone = event.startswith("disconnect")
+    carrier, ported = name(record.get("carrier_name")), event.startswith("port")
+    disconnected = event.startswith("disconnect")
+    gone = disconnected or (event.startswith("deactivat") and carrier is None)
+    ended = record.get("disconnect_date" if disconnected else "deactivation_date")
     return Found(
         number=number,
-        carrier=name(record.get("carrier_name")),
-        ported=True if event.startswith("port") else None,
+        carrier=carrier,
+        ported=True if ported else None,
+        ported_at=day(record.get("porting_date")) if ported else None,
         line_type=line_type(LETTERS.get(word(kind), kind)),
         **network(record.get("carrier_mcc"), record.get("carrier_mnc")),
         active=False if gone else None,
-        deactivated_at=day(record.get("disconnect_date")) if gone else None,
+        deactivated_at=day(ended) if gone else None,
         request_id=text(record.get("tracking_id")) or text(said.get("tracking_id")),
         raw=record,
     )
