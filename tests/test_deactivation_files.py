@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import zipfile
@@ -11,21 +12,24 @@ from typing import Any
 
 import orjson
 import pytest
+from asyncpg import InterfaceError, PostgresError
+from sqlalchemy import text
 
 from app.feeds import FEEDS
 from app.models.feed import Layout
-from app.services.connection import Connection
+from app.services.connection import Connection, driver_of
 from app.services.deactivations import files, importing
 from app.services.deactivations.importing import Guard, Order, UnderWay, take_in
 from tests.conftest import Service, Start
 from tests.deactivation_steps import DAY, OTHER, STRANGER, WHO, changes, opt_in, post, status
+from tests.locks import waiting
 
 
 def zipped(**members: str) -> bytes:
     raw = io.BytesIO()
     with zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in members.items():
-            archive.writestr(name, text)
+        for name, lines in members.items():
+            archive.writestr(name, lines)
     return raw.getvalue()
 
 
@@ -98,7 +102,8 @@ async def test_a_file_that_was_left_half_done_for_weeks_goes_on_and_another_that
     await post(service, f"{OTHER}\n")
     await post(service, f"{WHO}\n")
     await service.sql(
-        "UPDATE feed_files SET finished_at = NULL, acted = 0, started_at = started_at - interval '20 days'"
+        """UPDATE feed_files SET finished_at = NULL, acted = 0, changes = 0,
+               started_at = started_at - interval '20 days'"""
     )
     told = await post(service, f"{WHO}\n")
     assert (told["records"], told["already"]) == (1, False)
@@ -255,6 +260,69 @@ async def test_a_file_that_another_process_ends_as_it_is_found_is_not_gone_on_wi
     assert "this very file" in answer.json()["detail"]
     again = await post(service, body, date=DAY)
     assert again["already"] is (ending is files.finish)
+
+
+CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+
+
+async def broken_off(service: Service, body: str, before: str) -> None:
+    """A file whose connections are cut when its lines before this one have acted, each by itself."""
+    async with service.app.state.engine.connect() as other:
+        await other.execute(text("SELECT FROM numbers WHERE number = :number FOR UPDATE"), {"number": before})
+        posting = asyncio.create_task(post(service, body, yes=True))
+        await waiting(service, 1, posting)
+        await service.sql(CUT)
+        with pytest.raises(InterfaceError):
+            await posting
+
+
+async def test_what_acted_before_a_file_broke_off_in_the_middle_of_a_part_is_counted_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "ACTED_AT_ONCE", 1)
+    for who in NOT_REACHED:
+        await opt_in(service, who)
+    body = "".join(f"{who}\n" for who in NOT_REACHED)
+    await broken_off(service, body, max(NOT_REACHED))
+    told = await post(service, body, yes=True)
+    assert (told["records"], told["held"], told["opted_out"]) == (3, 3, 3)
+
+
+async def test_who_comes_back_while_a_file_is_half_done_stays_though_it_is_tried_before_it_goes_on(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "ACTED_AT_ONCE", 1)
+    first, last = sorted((WHO, OTHER))
+    for who in (first, last):
+        await opt_in(service, who)
+    body = f"{first}\n{last}\n"
+    await broken_off(service, body, last)
+    await opt_in(service, first, datetime.now(UTC).isoformat())
+    await post(service, body, dry_run=True)
+    await post(service, body)
+    assert [(await status(service, who))["state"] for who in (first, last)] == ["active", "deactivated"]
+
+
+@pytest.mark.parametrize(("ending", "ended"), [(files.finish, [None]), (files.forget, [])])
+async def test_a_file_ends_with_its_lines_or_not_at_all(
+    service: Service, ending: Callable[..., Awaitable[None]], ended: list[None]
+) -> None:
+    body, engine = f"{WHO}\n", service.app.state.engine
+    async with importing._own_connection(engine) as db:
+        given = importing._given(Order(FEEDS["twilio"], io.BytesIO(body.encode())))
+        begun = await files.begin(db, given, datetime.now(UTC))
+        await files.prepare(db, begun)
+    async with engine.connect() as reader, engine.connect() as pooled:
+        await reader.execute(text(f"SELECT FROM {files.lines_of(begun.id)}"))
+        ends = asyncio.create_task(ending(await driver_of(pooled), begun.id, *ended))
+        await waiting(service, 1, ends)
+        await service.sql(CUT)
+        with pytest.raises((PostgresError, InterfaceError)):
+            await ends
+        await pooled.invalidate()
+    assert await service.sql("SELECT finished_at FROM feed_files") == [(None,)]
+    assert (await post(service, body))["already"] is False
+    assert await service.sql("SELECT relname FROM pg_class WHERE relname LIKE 'feed_lines%'") == []
 
 
 # Trying, and asking --------------------------------------------------------------------------------------------------

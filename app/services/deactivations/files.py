@@ -129,16 +129,22 @@ async def finish(db: Connection, file: int, fetched: str | None) -> None:
     """All of it has been acted on. `fetched`: its feed's own name for it, by which it is not fetched again; None of one
     that was cut.
     """
-    await db.execute(_FINISH, file, fetched)
-    await db.execute(f"DROP TABLE IF EXISTS {lines_of(file)}", timeout=LONG)
+    async with db.transaction():  # lines of a file that is known to have ended would be looked for by nobody
+        await db.execute(_FINISH, file, fetched)
+        await db.execute(f"DROP TABLE IF EXISTS {lines_of(file)}", timeout=LONG)
+
+
+_FORGET = "DELETE FROM feed_files WHERE id = $1 AND finished_at IS NULL AND noted = 0 AND changes = 0"
 
 
 async def forget(db: Connection, file: int) -> None:
     """Forget a file that was only tried, or that a person has to say yes to, as if it had never come. One that has
-    noted numbers stays known: where those came from is told by its row alone.
+    acted or noted numbers stays known: its row alone tells where those came from, and, where nobody has told its day,
+    on which it came first.
     """
-    await db.execute("DELETE FROM feed_files WHERE id = $1 AND finished_at IS NULL AND noted = 0", file)
-    await db.execute(f"DROP TABLE IF EXISTS {lines_of(file)}", timeout=LONG)
+    async with db.transaction():
+        await db.execute(_FORGET, file)
+        await db.execute(f"DROP TABLE IF EXISTS {lines_of(file)}", timeout=LONG)
 
 
 _LEFT = "SELECT id FROM feed_files WHERE finished_at IS NULL AND started_at < $1 AND id <> $2"

@@ -256,7 +256,9 @@ class _Taking:
         return held
 
     async def _apply(self, file: File, first: int, rows: Sequence[Any]) -> None:
+        """In groups. How many records it held is told with the last: a part that broke off is applied once more."""
         groups = [rows[start : start + ACTED_AT_ONCE] for start in range(0, len(rows), ACTED_AT_ONCE)]
+        held = 0
         for place, group in enumerate(groups or [[]], 1):
             now = datetime.now(UTC)
             async with transaction(self.engine) as db:
@@ -266,8 +268,9 @@ class _Taking:
                 changes = applied.every_change
                 await store.count(db, opted_out(applied, changes))
                 outs = sum(change.kind == "list.opted_out" for change in changes)
-                await files.acted(db, file.id, first + files.BLOCKS if place >= len(groups) else None,
-                                  held=len(kept), changes=len(changes), opted_out=outs)  # fmt: skip
+                held += len(kept)
+                ends = {"upto": first + files.BLOCKS, "held": held} if place >= len(groups) else {}
+                await files.acted(db, file.id, **ends, changes=len(changes), opted_out=outs)
                 await store.publish(db, changes)
 
     async def _not_erased(self, db: Connection, file: File, group: Sequence[Any]) -> Sequence[Any]:
