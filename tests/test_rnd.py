@@ -13,11 +13,13 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from app.config import Settings, SettingsError, read_settings
 from app.lookups import rnd
 from app.models.http import HttpAnswer
 from tests.conftest import Service
+from tests.locks import waiting
 from tests.running import environment, sendable
 
 WHO, OTHER = "+14155550001", "+14155550002"
@@ -321,6 +323,25 @@ async def test_of_an_export_that_breaks_no_file_is_left(tmp_path: Path, service:
     err = (await process.communicate())[1].decode()
     assert (process.returncode, "File too large" in err, out.exists()) == (1, True, False)
     assert (await sendable("rnd", "export", "spring", str(out), database_url=database_url)).code == 0
+
+
+async def test_an_export_that_is_killed_leaves_no_file_that_looks_whole(
+    tmp_path: Path, service: Service, database_url: str
+) -> None:
+    await opt_in(service, WHO, "spring", "2025-03-01T15:00:00Z")
+    out = tmp_path / "rnd.csv"
+    async with service.app.state.engine.begin() as db:
+        await db.execute(text("LOCK TABLE rnd_checks"))  # the first lines are written by then
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app.cli", "rnd", "export", "spring", str(out),
+            env=environment(database_url=database_url),
+        )  # fmt: skip
+        await waiting(service, 1)
+        process.kill()
+        await process.wait()
+    assert not out.exists()
+    assert (await sendable("rnd", "export", "spring", str(out), database_url=database_url)).code == 0
+    assert out.read_text() == "4155550001,2025-03-01\n"
 
 
 async def test_a_file_without_an_answer_ends_with_1(tmp_path: Path, database_url: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +26,8 @@ from app.wiring import meaning_of
 rnd = typer.Typer(no_args_is_help=True, help="The FCC's Reassigned Numbers Database: has a number changed hands?")
 Sender = Annotated[str | None, typer.Option(help="Whose list, where several senders have one of this name.")]
 SHOWN = 20
+UNFINISHED = ".part"
+"""What stands behind the name of a file that is being written."""
 
 
 @rnd.command("check")
@@ -75,17 +79,16 @@ def export(
 
     async def write(engine: AsyncEngine, settings: Settings) -> dict[str, Any]:
         whose, policy = await _sender(engine, settings, list_, sender), meaning_of(settings).policy
-        lines, files = 0, [file.open("x", encoding="ascii")]
+        lines, files = 0, [_begun(file)]
         with _whole(files):
             async for asked in checks.of_list(engine, whose, list_):
                 for one in asked:
                     if lines and lines % database.FILE_MOST == 0:
-                        next_ = file.with_stem(f"{file.stem}-{len(files) + 1}")
-                        files.append(next_.open("x", encoding="ascii"))
+                        files.append(_begun(file.with_stem(f"{file.stem}-{len(files) + 1}")))
                     files[-1].write(database.line_of(one))
                     lines += 1
                 await checks.exported(engine, asked, policy)
-        return {"lines": lines, "files": [out.name for out in files]}
+        return {"lines": lines, "files": [_named(out) for out in files]}
 
     try:
         with busy("the list is written"):
@@ -98,6 +101,17 @@ def export(
         say(f"{told['lines']} lines in {', '.join(told['files'])}: hand them in at www.reassigned.us")
 
 
+def _begun(file: Path) -> TextIO:
+    """Under another name until all are whole: a kill leaves nothing that could be handed in. Raises FileExistsError."""
+    if file.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(file))
+    return Path(f"{file}{UNFINISHED}").open("w", encoding="ascii")
+
+
+def _named(out: TextIO) -> str:
+    return out.name.removesuffix(UNFINISHED)
+
+
 @contextmanager
 def _whole(files: Sequence[TextIO]) -> Iterator[None]:
     """All of them are written, or none is there."""
@@ -105,9 +119,11 @@ def _whole(files: Sequence[TextIO]) -> Iterator[None]:
         yield
         for out in files:
             out.close()
+        for out in files:
+            Path(out.name).rename(_named(out))
     except BaseException:
         for out in files:
-            Path(out.name).unlink()
+            Path(out.name).unlink(missing_ok=True)
         raise
 
 
