@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pwd
@@ -129,6 +130,26 @@ async def test_nothing_is_left_of_an_owner_that_is_killed_and_the_next_one_finds
             assert survivors(home) == []
     async with serving(data_dir) as url, _session(url) as session:
         assert await session.fetchval("SELECT count(*) FROM kept") == 1000
+
+
+async def test_an_owner_that_is_killed_while_its_cluster_is_made_leaves_the_folder_to_nobody_who_would_write_beside(
+    folder: Path,
+):
+    maker: list[psutil.Process] = []
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(folder)], cwd=REPOSITORY)
+    async for attempt in _soon(AssertionError):
+        with attempt:
+            maker = [one for one in psutil.Process(owner.pid).children(recursive=True) if one.name() == "initdb"]
+            assert maker
+    maker[0].suspend()
+    owner.kill()
+    owner.wait()
+    home = locate(folder)
+    with home.lock.open() as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    maker[0].resume()
+    async with serving(folder) as url, _session(url) as session:
+        assert await session.fetchval("SELECT true")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the owner itself notices, and starts another")

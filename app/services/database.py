@@ -92,7 +92,7 @@ async def _keep(home: Home, ready: asyncio.Event) -> None:
     """Once the lock is ours, start the server and start it again whenever it ends; until cancelled."""
     async with _lock(home) as lock:
         try:
-            await asyncio.to_thread(cluster.furnish, home)
+            await asyncio.to_thread(cluster.furnish, home, lock)
         except OSError as error:
             why = f"{home.path} cannot be used ({error.strerror}): make room there, or mend its rights"
             raise CannotStart(why) from error

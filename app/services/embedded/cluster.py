@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,13 +45,13 @@ local replication postgres peer map=sendable
 """
 
 
-def furnish(home: Home) -> None:
+def furnish(home: Home, lock: int) -> None:
     """Everything that a start needs. The cluster is made aside and moved in whole, so a kill leaves no half of one."""
     _refuse_another_major(home)
     home.own(home.log)
     home.own(home.socket)
     if not home.data.exists():
-        _create(home)
+        _create(home, lock)
     names = sorted({"root", home.user})
     _write(home, "pg_hba.conf", _LOGINS)
     _write(home, "pg_ident.conf", "".join(f'sendable "{name}" all\n' for name in names))
@@ -107,20 +108,22 @@ def _refuse_another_major(home: Home) -> None:
         )
 
 
-def _create(home: Home) -> None:
+def _create(home: Home, lock: int) -> None:
+    """What makes it inherits the lock: when we are killed it is free only once nothing writes there any more."""
     aside = home.path / "data.new"
     shutil.rmtree(aside, ignore_errors=True)
-    _run(home, "initdb", f"--pgdata={aside}", *_INITDB)
-    _run(home, "postgres", "--single", "-D", str(aside), "-c", "exit_on_error=on", "-F", "postgres", told=_BIRTH)
-    _run(home, "initdb", f"--pgdata={aside}", "--sync-only", *_SYNC)
+    _run(home, "initdb", f"--pgdata={aside}", *_INITDB, kept=[lock])
+    _run(home, "postgres", "--single", "-D", str(aside), "-c", "exit_on_error=on", "-F", "postgres", told=_BIRTH,
+         kept=[lock])  # fmt: skip
+    _run(home, "initdb", f"--pgdata={aside}", "--sync-only", *_SYNC, kept=[lock])
     for unread in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):  # ours are beside the data, and renewed
         (aside / unread).unlink()
     aside.rename(home.data)
 
 
-def _run(home: Home, program: str, *args: str, told: str = "") -> str:
+def _run(home: Home, program: str, *args: str, told: str = "", kept: Sequence[int] = ()) -> str:
     done = subprocess.run(
-        [str(home.programs / program), *args], **home.identity,
+        [str(home.programs / program), *args], **home.identity, pass_fds=kept,
         input=told, capture_output=True, text=True, check=False, cwd=home.path, env={"PATH": os.defpath, "LC_ALL": "C"},
     )  # fmt: skip
     if done.returncode:
