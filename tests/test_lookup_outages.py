@@ -155,6 +155,23 @@ async def test_a_lookup_that_cannot_be_kept_fails_no_other_and_is_not_paid_for_a
         assert provider.calls == dict.fromkeys(whos, 1)
 
 
+async def test_an_answer_that_was_paid_for_outlives_a_lost_connection(start: Start) -> None:
+    go = asyncio.Event()
+    async with (
+        answering(lambda who: Reply(telnyx(who, "T-Mobile", ported="Y", on=today()), after=go)) as provider,
+        start(lookup=provider.settings()) as service,
+    ):
+        await receipt(service, "3041")
+        await provider.asked.wait()
+        async with asyncio.timeout(30), service.app.state.engine.begin() as db:
+            await db.execute(text("SELECT FROM numbers FOR UPDATE"))
+            go.set()
+            await waiting(service, 1)
+            await service.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        await looked_up(service)
+        assert ((await status(service))["state"], provider.calls) == ("active", {WHO: 1})
+
+
 async def test_metrics_count_each_provider_by_itself(start: Start) -> None:
     async def counted(service: Service) -> dict[str, float]:
         lines = (await service.client.get("/metrics")).text.splitlines()

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from time import monotonic
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -22,6 +23,9 @@ from app.services.opt_outs import opted_out
 from app.services.settle import Held
 
 GROUP_MOST = 500
+AGAIN_AFTER = 1.0
+AGAIN_WITHIN = 15.0
+"""Seconds for which a lost database is tried again: what is left of a lease at least, whoever was slow to answer."""
 ALARMS = ("lookup_outage", "lookup_budget")
 
 
@@ -36,7 +40,7 @@ class Commits:
         self._some = asyncio.Event()
 
     async def outcomes(self, done: Sequence[Done]) -> list[Outcome]:
-        """Have these committed. Raises Busy when nothing can be written."""
+        """Have these committed: they are paid for, so a lost database is waited for. Raises Busy when it stays away."""
         self._done += done
         self._some.set()
         return await asyncio.gather(*(one.outcome for one in done))
@@ -54,6 +58,10 @@ class Commits:
             async with asyncio.timeout(COMMIT_WITHIN):
                 outcomes = await self._settle(group)
         except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it
+            if is_lost(error) and monotonic() < group[0].since + AGAIN_WITHIN:
+                await asyncio.sleep(AGAIN_AFTER)
+                self._done = group + self._done
+                return
             if len(group) > 1 and not is_lost(error):  # one of them is at fault, and must not fail its neighbours
                 for one in group:
                     await self._commit([one])

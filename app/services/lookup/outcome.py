@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from time import monotonic
 from typing import Literal, NamedTuple
 
 from app.models.lookup import Failed, Failure, Found
@@ -58,11 +59,12 @@ class Outcome(NamedTuple):
 
 @dataclass(slots=True)
 class Done:
-    """A lookup that has been made, and who waits for its commit."""
+    """A lookup that has been made, since when (`monotonic`), and who waits for its commit."""
 
     claim: Claim
     told: Told
     from_kept: bool = False
+    since: float = field(default_factory=monotonic)
     outcome: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 

@@ -161,20 +161,20 @@ class Lookups:
     # One lookup ----------------------------------------------------------------------------------------------------
 
     async def _make(self, mine: Sequence[Claim], before: Known) -> None:
-        """Ask about these numbers and have what follows committed. Whatever fails, the lease ends by itself: after a
-        fault of ours not sooner, since it would be paid for again and again.
+        """Ask about these numbers and have what follows committed. Whatever fails, the lease ends by itself: of what
+        has been paid for, and after a fault of ours, not sooner, since it would be paid for again and again.
         """
         give_back = True
         try:
             done = await self._asked(mine, before)
             self._asking.discard(asyncio.current_task())
-            outcomes = await self._commits.outcomes(done)
             give_back = False
-            for outcome in outcomes:
+            for outcome in await self._commits.outcomes(done):
                 self._arrive(outcome.number, outcome)
         except Exception as error:  # noqa: BLE001 - it is made again after its lease
-            give_back = isinstance(error, Busy) or is_lost(error)
-            log.warning("lookup not finished", lost=give_back, **error_fields(error))
+            lost = isinstance(error, Busy) or is_lost(error)
+            give_back = give_back and lost
+            log.warning("lookup not finished", lost=lost, **error_fields(error))
         finally:
             for one in mine:
                 self._arrive(one.number, None)
