@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.services import subscribers, upkeep
+from app.services import database, subscribers, upkeep
+from app.services.migrate import upgrade
 from app.services.roster import Given, NotARoster, Roster, Usual, Wrong
 from tests.conftest import Service
 from tests.running import environment, sendable
@@ -362,6 +364,25 @@ async def test_an_import_that_is_killed_goes_on_where_it_was(
     again, _ = await imported(file, url=database_url)
     assert (again["opted_in"], again["already"]) == (0, many)
     assert await service.sql("SELECT count(*) FROM changes WHERE kind = 'list.opted_in'") == [(many,)]
+
+
+async def test_an_import_that_loses_the_embedded_server_with_its_owner_is_told_to_run_again(
+    tmp_path: Path, own_dir: Path
+) -> None:
+    file, data = written(tmp_path / "people.csv", map(lines, range(10))), str(own_dir)
+    command = "import", "subscribers", str(file), "--sender", "12345", "--list", "spring"
+    async with database.serving(own_dir) as url:
+        await upgrade(url)
+        holder = await asyncpg.connect(url.replace("+asyncpg", ""))
+        await holder.execute("BEGIN; LOCK TABLE imports")
+        importing = asyncio.create_task(sendable(*command, data_dir=data))
+        while not await holder.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            assert not importing.done()
+    holder.terminate()
+    said = await importing
+    assert (said.code, said.out) == (1, "")
+    assert said.err.endswith("the embedded PostgreSQL ends with the process that started it: run the command again\n")
+    assert (await sendable(*command, data_dir=data)).code == 0
 
 
 async def test_what_a_file_costs_in_memory_does_not_grow_with_it(

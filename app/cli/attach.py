@@ -82,6 +82,7 @@ _OWN_IT = (
     "or does what `sendable doctor` says about `rights`"
 )
 _START_IT = "start the database, or mend SENDABLE_DATABASE_URL"
+_RUN_AGAIN = "the embedded PostgreSQL ends with the process that started it: run the command again"
 _MEND_IT = "mend SENDABLE_DATABASE_URL"
 _POOLED = (
     "a pooler of transactions stands before the database",
@@ -116,8 +117,12 @@ def why_not(error: BaseException) -> tuple[str, str]:
         return f"the database refuses us: {_root(cause)}", _OWN_IT if sqlstate(error) == _NO_RIGHT else _MEND_IT
     if isinstance(_root(cause), ProtocolViolationError):  # PgBouncer's, of what it does not pass on, or of its mode
         return f"the database refuses us: {_root(cause)}", f"{_MEND_IT}; docs/operating.md tells which poolers do"
-    unknown = f"the database does not answer ({type(cause).__name__})", _START_IT
+    unknown = f"the database does not answer ({type(cause).__name__})", _start_it()
     return _SAID.get(sqlstate(error)) or _of_the_line(_root(cause)) or unknown
+
+
+def _start_it() -> str:
+    return _START_IT if read_settings().database_url else _RUN_AGAIN
 
 
 def _of_the_line(root: BaseException) -> tuple[str, str] | None:
