@@ -105,7 +105,11 @@ def _begun(file: Path) -> TextIO:
     """Under another name until all are whole: a kill leaves nothing that could be handed in. Raises FileExistsError."""
     if file.exists():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(file))
-    return Path(f"{file}{UNFINISHED}").open("w", encoding="ascii")
+    try:
+        return Path(f"{file}{UNFINISHED}").open("w", encoding="ascii")
+    except OSError as error:
+        error.filename = str(file)
+        raise
 
 
 def _named(out: TextIO) -> str:
