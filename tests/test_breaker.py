@@ -462,6 +462,24 @@ async def test_while_a_decision_is_carried_out_counting_has_begun_anew(service: 
     assert await waiting(service) == []
 
 
+@pytest.mark.parametrize("decision", ["release", "discard"])
+async def test_who_fails_beside_a_number_whose_decision_is_still_to_be_carried_out_is_not_held_with_it(
+    service: Service, decision: str
+) -> None:
+    """In one callback; nobody would ever decide on those who were."""
+    many = numbers(61)
+    await subscribe(service, many)
+    await post(service, map(failure, many[:60]))
+    await service.sql(
+        "UPDATE quarantines SET decision = :word, decided_at = now(), decided_by = 'somebody'", word=decision
+    )
+    await post(service, [failure(many[0], message_id="again"), failure(many[60])])
+    told = await status(service, many[60])
+    assert (told["state"], told["lists"][0]["consent"]) == ("active", "opted_out")
+    await quarantine.keep(service.app.state.engine, service.app.state.meaning.policy)
+    assert await tally(service) == ((61, 0, 0) if decision == "release" else (1, 60, 0))
+
+
 async def test_what_waits_for_a_person_waits_however_long_and_is_decided_by_parts(
     small: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

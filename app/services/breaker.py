@@ -132,6 +132,7 @@ def _weighs(verdict: Verdict) -> bool:
 
 # One statement each ------------------------------------------------------------------------------------------------
 
+# A number may still lie in a quarantine that is decided: until that is carried out, it says nothing of others.
 _HIT = """
 WITH hit AS (
     INSERT INTO breaker_hits AS h (key, number, at, quarantine)
@@ -140,7 +141,7 @@ WITH hit AS (
     ORDER BY k, n
     ON CONFLICT (key, number) DO UPDATE SET at = excluded.at, quarantine = coalesce(excluded.quarantine, h.quarantine)
     RETURNING h.key, h.quarantine)
-SELECT key, max(quarantine) FROM hit WHERE quarantine IS NOT NULL GROUP BY key
+SELECT hit.key, max(q.id) FROM hit JOIN quarantines q ON q.id = hit.quarantine AND q.decision IS NULL GROUP BY 1
 """
 # The baseline is worked out only for a key that is over the least already. What a person has decided on counts no more,
 # also where that is still being carried out.
