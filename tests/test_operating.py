@@ -19,6 +19,7 @@ from app.routers import operating
 from app.routers.access import AccessLog
 from app.services import intake, keys, partitions
 from app.services.connection import connect, transaction
+from app.services.deactivations import files
 from app.services.doctor import database as server
 from app.services.doctor import left_open
 from app.services.doctor import settings as told
@@ -550,6 +551,36 @@ async def test_what_waits_for_a_person_is_noted(service, database_url):
     assert notes["unread"] == "1 callbacks of native could not be read, the oldest 0 min ago"
 
 
+HALF_DONE = """
+WITH event AS (
+    INSERT INTO quarantines (key, gateway, code_space, code, sender, carrier, reason, seen, allowed, opened_at,
+                             decision, decided_at)
+    SELECT 'k', '', '', '', '', '', '', 9, 5, now(), 'release', now() - interval '1 hour' RETURNING id),
+hit AS (INSERT INTO breaker_hits SELECT 'k', '+15555550001', now(), id FROM event),
+list AS (INSERT INTO imports (id, touched_at) SELECT gen_random_uuid(), now() - interval '3 hours' RETURNING id),
+line AS (INSERT INTO import_lines SELECT id, 2, '+15555550001', '1', 'x', now(), 'x' FROM list)
+INSERT INTO feed_files (feed, digest, day, started_at)
+VALUES ('twilio', '1', '2026-11-20', now() - interval '2 hours'), ('vibes', '2', NULL, now() - interval '8 days')
+RETURNING id
+"""
+
+
+async def test_what_was_begun_and_nobody_goes_on_with_is_noted(service, database_url):
+    file = (await service.sql(HALF_DONE))[0][0]
+    begun = "one of twilio of 2026-11-20, begun 2 h ago, was not taken in to its end"
+    others = [
+        "an import of subscribers stopped 3 h ago, before all of its lines had acted",
+        "1 numbers wait for what a person has decided on their mass event",
+    ]
+    async with transaction(service.app.state.engine) as db:
+        assert await files.take_alone(db, file)
+        noted = [f.says for f in await examined(database_url) if f.about in {"files", "quarantine"}]
+        assert noted == others
+        await files.give_back(db, file)
+    noted = [f.says for f in await examined(database_url) if f.about in {"files", "quarantine"}]
+    assert noted == [begun, *others]
+
+
 async def test_receipts_that_lack_a_number_or_a_sender_are_noted_with_all_that_may_name_it(service, database_url):
     for lacking in ("number", "sender"):
         named = {key: value for key, value in DEACTIVATED.items() if key != lacking} | {"message_id": lacking}
@@ -682,6 +713,6 @@ async def test_the_operators_page_names_every_metric_and_no_other(start):
 def test_the_operators_page_names_every_finding_of_the_doctor():
     page = (Path(__file__).parents[1] / "docs" / "operating.md").read_text()
     for about in ("settings", "auth", "gateways", "lookups", "disk", "database", "clock", "schema", "rights", "reader",
-                  "partitions", "left open", "alarm", "held numbers", "unread", "receipts", "refused",
+                  "partitions", "left open", "alarm", "files", "held numbers", "unread", "receipts", "refused",
                   "database log"):  # fmt: skip
         assert f"`{about}`" in page, about

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.config import Settings
 from app.services.connection import Rows
-from app.services.doctor import lookups
+from app.services.doctor import half_done, lookups
 from app.services.doctor.finding import Finding, age
 from app.services.lookup import stops
 from app.services.standing import ALARMS_TOLD, standing
@@ -25,6 +25,8 @@ async def of_what_waits(engine: AsyncEngine, settings: Settings) -> AsyncIterato
         says = f"{now.quarantines.total} {events}, with {now.quarantines.numbers} numbers"
         says += f", the oldest for {age(now.quarantines.oldest)}"
         yield Finding("wrong", "quarantine", says, "see `sendable quarantine list`; release or discard each of them")
+    async for finding in half_done.findings(engine):
+        yield finding
     for held in now.held:
         if held.waiting_for != "time":
             what, mend = _WAITS[held.waiting_for]
