@@ -413,6 +413,17 @@ async def test_imports_that_nobody_goes_on_with_are_forgotten(service: Service) 
     assert await service.sql("SELECT (SELECT count(*) FROM imports), (SELECT count(*) FROM import_lines)") == [(0, 0)]
 
 
+async def test_an_import_of_which_a_kill_left_the_lines_alone_begins_anew(service: Service) -> None:
+    """As when it had been forgotten, and its lines not yet."""
+    engine, policy, name = service.app.state.engine, service.app.state.meaning.policy, uuid4()
+    await service.sql(
+        "INSERT INTO import_lines SELECT :name, 2, :who, '12345', 'old', now(), 'x'", name=name, who=number(1)
+    )
+    told = await subscribers.take(engine, name, parts_of(HEADING + lines(1), 1_000), roster(), policy=policy)
+    assert (told.lines, told.outcomes) == (1, {"opted_in": 1})
+    assert await service.sql("SELECT list FROM subscriptions") == [("spring",)]
+
+
 async def test_an_import_that_somebody_goes_on_with_is_not_forgotten_however_long_ago_it_began(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,11 +131,15 @@ INSERT INTO imports (id, touched_at) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE 
 RETURNING staged_to
 """
 
+_DROP_LINES = "DELETE FROM import_lines WHERE import = $1"
+
 
 async def _begin(engine: AsyncEngine, import_: UUID) -> int:
     """The last line that stands in the database already."""
     async with transaction(engine) as db:
         staged: int = await db.fetchval(_BEGIN, import_, datetime.now(UTC))
+        if not staged:  # upkeep forgets one that is a week old before its lines, and may have been killed in between
+            await db.execute(_DROP_LINES, import_)
     return staged
 
 
@@ -208,9 +212,6 @@ _FINISH = "DELETE FROM imports WHERE id = $1 RETURNING told"
 async def _finish(engine: AsyncEngine, import_: UUID) -> tuple[Counter[str], Counter[str]]:
     async with transaction(engine) as db:
         return _told(await db.fetchval(_FINISH, import_))
-
-
-_DROP_LINES = "DELETE FROM import_lines WHERE import = $1"
 
 
 async def drop(engine: AsyncEngine, import_: UUID) -> None:
