@@ -17,6 +17,7 @@ import pytest
 from app.config import Settings, SettingsError
 from app.services.connection import connect, transaction
 from app.wiring import plan_of
+from tests.conftest import Service
 from tests.provider import Provider, Reply, answering, telnyx
 from tests.running import WITHIN, environment, sendable
 
@@ -47,6 +48,17 @@ async def test_a_number_is_looked_up_by_command(tmp_path: Path, database_url: st
         rows = dict(line.split(maxsplit=1) for line in shown.out.splitlines() if len(line.split(maxsplit=1)) > 1)
         assert (rows["number"].strip(), rows["state"].strip(), rows["carrier"].strip()) == (
             "+15555551234", "active", "T-Mobile")  # fmt: skip
+
+
+async def test_an_answer_that_cannot_be_kept_is_told_in_one_line(tmp_path: Path, service: Service,
+                                                                 database_url: str) -> None:  # fmt: skip
+    await service.sql("""CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                         'BEGIN RAISE EXCEPTION ''refused''; END'""")
+    await service.sql("CREATE TRIGGER refuse BEFORE INSERT ON lookup_answers FOR EACH ROW EXECUTE FUNCTION refuse()")
+    async with answering(lambda number: Reply(telnyx(number, "T-Mobile USA, Inc.", ported="Y"))) as provider:
+        said = await sendable("lookup", NUMBERS[0], database_url=database_url, config=written(tmp_path, provider))
+    assert (said.code, said.out) == (1, "")
+    assert said.err.splitlines()[-1] == "sendable: nothing can be written just now: run it again"
 
 
 async def test_a_file_without_a_number_ends_with_1_and_asks_nobody(tmp_path: Path, database_url: str) -> None:

@@ -24,7 +24,7 @@ from app.cli.show import Refused, say
 from app.cli.simulate import apply, simulate
 from app.config import SettingsError
 from app.services import logs
-from app.services.connection import is_lost
+from app.services.connection import Busy, is_lost
 from app.services.database import CannotStart
 from app.services.keys import UnknownScope
 from app.services.migrate import SchemaError
@@ -98,6 +98,6 @@ def told(error: Exception) -> tuple[str, int] | None:
         return str(error), 1
     if is_unkeepable(error):
         return "an argument is nothing that the database can keep: give text in UTF-8, and numbers below 2^63", 2
-    if is_lost(error) or is_refusal(error):
+    if isinstance(error, Busy) or is_lost(error) or is_refusal(error):
         return ": ".join(why_not(error)), 1
     return None

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.cli.show import Refused
 from app.config import Settings, read_settings
 from app.services import migrate
-from app.services.connection import connect, driver_error, sqlstate
+from app.services.connection import Busy, connect, driver_error, sqlstate
 from app.services.embedded.home import is_made
 from app.wiring import gateways_of, url_of
 
@@ -111,6 +111,8 @@ def _is_of_a_file(error: BaseException) -> TypeGuard[OSError]:
 def why_not(error: BaseException) -> tuple[str, str]:
     """Why the database could not be used, in words that quote no statement, and how to mend it."""
     cause = driver_error(error)
+    if isinstance(error, Busy):
+        return "nothing can be written just now", "run it again"
     if _is_of_a_file(cause):
         return f"{cause.filename or 'what is written'} cannot be used ({cause.strerror})", "mend it, or name another"
     if is_refusal(error):
