@@ -413,6 +413,21 @@ async def test_imports_that_nobody_goes_on_with_are_forgotten(service: Service) 
     assert await service.sql("SELECT (SELECT count(*) FROM imports), (SELECT count(*) FROM import_lines)") == [(0, 0)]
 
 
+async def test_an_import_that_goes_on_later_reads_every_line_as_it_did_when_it_began(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that lay ahead of the clock was left out then, and would be missing in silence now."""
+    monkeypatch.setattr(subscribers, "AT_ONCE", 10)
+    engine, policy, name = service.app.state.engine, service.app.state.meaning.policy, uuid4()
+    begun = datetime.now(UTC) - timedelta(hours=1)
+    ahead = lines(0, at=(begun + timedelta(minutes=30)).isoformat())
+    body, first = HEADING + ahead + lines(*range(1, 100)), Roster(Usual("12345", "spring"), begun)
+    with pytest.raises(KeyboardInterrupt):
+        await subscribers.take(engine, name, parts_of(body, 1_000, 4), first, policy=policy)
+    told = await subscribers.take(engine, name, parts_of(body, 1_000), roster(), policy=policy)
+    assert (told.lines, told.outcomes, [one.line for one in told.errors]) == (99, {"opted_in": 99}, [2])
+
+
 async def test_an_import_of_which_a_kill_left_the_lines_alone_begins_anew(service: Service) -> None:
     """As when it had been forgotten, and its lines not yet."""
     engine, policy, name = service.app.state.engine, service.app.state.meaning.policy, uuid4()

@@ -76,7 +76,7 @@ async def take(engine: AsyncEngine, import_: UUID, parts: Parts, roster: Roster,
                watch: Watch = NOBODY) -> Told:  # fmt: skip
     """Bring a file in. `import_` names it: one that was begun under this name goes on. Raises NotARoster, Elsewhere."""
     told = Told()
-    staged = await _begin(engine, import_)
+    staged, roster.now = await _begin(engine, import_, roster.now)
     async for group in _groups(parts, roster, told, watch):
         if group[-1].line > staged:
             staged = await _stage(engine, import_, [one for one in group if one.line > staged], staged)
@@ -127,20 +127,20 @@ def _good(read: Iterable[Given | Wrong], told: Told, watch: Watch) -> list[Given
 # One group ---------------------------------------------------------------------------------------------------------
 
 _BEGIN = """
-INSERT INTO imports (id, touched_at) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET touched_at = excluded.touched_at
-RETURNING staged_to
+INSERT INTO imports (id, touched_at, told) VALUES ($1, $2, jsonb_build_object('begun', $3::timestamptz))
+ON CONFLICT (id) DO UPDATE SET touched_at = excluded.touched_at
+RETURNING staged_to, (told ->> 'begun')::timestamptz
 """
-
 _DROP_LINES = "DELETE FROM import_lines WHERE import = $1"
 
 
-async def _begin(engine: AsyncEngine, import_: UUID) -> int:
-    """The last line that stands in the database already."""
+async def _begin(engine: AsyncEngine, import_: UUID, now: datetime) -> tuple[int, datetime]:
+    """The last line that stands in the database already, and when they began to be read: as of then all are."""
     async with transaction(engine) as db:
-        staged: int = await db.fetchval(_BEGIN, import_, datetime.now(UTC))
+        staged, begun = await db.fetchrow(_BEGIN, import_, datetime.now(UTC), now)
         if not staged:  # upkeep forgets one that is a week old before its lines, and may have been killed in between
             await db.execute(_DROP_LINES, import_)
-    return staged
+    return staged, begun or now
 
 
 _STAGED = "UPDATE imports SET staged_to = $3, touched_at = $4 WHERE id = $1 AND staged_to = $2 RETURNING 1"
@@ -183,7 +183,7 @@ async def _apply_group(engine: AsyncEngine, import_: UUID, policy: Policy) -> in
 
 
 _TOLD = "SELECT told FROM imports WHERE id = $1 FOR UPDATE"
-_TELL = "UPDATE imports SET told = $2, touched_at = $3 WHERE id = $1"
+_TELL = "UPDATE imports SET told = told || $2, touched_at = $3 WHERE id = $1"
 
 
 def _told(stored: str | None) -> tuple[Counter[str], Counter[str]]:
