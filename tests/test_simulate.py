@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from app.config import Settings
-from app.models.number import Cause, Change
+from app.models.number import Cause, Change, Number
 from app.models.receipt import Status
 from app.services.connection import connect
 from app.services.past import Dated, Past, past
@@ -182,6 +182,77 @@ async def test_a_number_that_only_a_file_has_told_of_is_heard_too(
         ("opted_out", "deactivated", "12345", "spring"): (1, 0, 0),
         ("deactivated", "deactivated", None, None): (0, 0, 1),
     }
+
+
+RECORDS: dict[str, tuple[list[str], str]] = {
+    "a suspension that a file ends": (["SUSPEND", "RESUME"], "active"),
+    "the first word of a number": (["RESUME"], "active"),
+    "a port without the new carrier": (["PORT"], "held"),
+    "a port to a carrier": (["PORT", "PORT,Verizon"], "active"),
+}
+
+
+@pytest.mark.parametrize(("records", "state"), RECORDS.values(), ids=RECORDS)
+async def test_a_files_record_does_again_what_its_kind_does(
+    service: Service, database_url: str, mine: Path, records: list[str], state: str
+) -> None:
+    """Held against what happened: what a record ended is no reason to begin it."""
+    for place, record in enumerate(records):
+        kind, _, carrier = record.partition(",")
+        line = f"number,type,date,new_carrier\n{FIRST},{kind},2026-11-0{place + 1}T00:00:00Z,{carrier}\n"
+        answer = await service.client.post("/v1/deactivations/records", params={"yes": True}, content=line)
+        assert (answer.status_code, answer.json()["held"]) == (200, 1), answer.text
+    await opt_in(service, FIRST)
+    assert (await service.get(f"/v1/numbers/{FIRST}"))["state"] == state
+    mine.write_text("")
+    told = rows(await simulated(database_url, mine))
+    assert {key: counts[2] for key, counts in told.items()} == await happened(service)
+
+
+async def test_calls_that_changed_nothing_count_under_the_other_policy(
+    service: Service, database_url: str, mine: Path
+) -> None:
+    """Both had been opted out by a failure; one was imported after it, the other left all lists of the sender."""
+    await hear(service, FIRST, "560", occurred_at="2026-11-01T00:00:00Z")
+    await service.client.put(f"/v1/senders/12345/lists/spring/subscribers/{FIRST}",
+                             json={"consented_at": OLD_ENOUGH, "source": "form"})  # fmt: skip
+    await opt_in(service, SECOND)
+    await hear(service, SECOND, "560", occurred_at="2026-11-01T00:00:00Z")
+    left = f"/v1/senders/12345/lists/spring/subscribers/{SECOND}"
+    assert (await service.client.delete(left, params={"scope": "sender"})).status_code == 200
+    mine.write_text('[rules.carrier_blocked_subscriber]\nconsent = "keep"\nblock = false\n')
+    found = rows(await simulated(database_url, mine))
+    assert found["sendable", None, "12345", "spring"] == (0, 1, 0)
+    assert found["opted_out", "unsubscribed", "12345", "spring"] == (0, 1, 0)
+
+
+async def test_an_opt_in_of_the_day_of_a_file_is_kept_in_a_simulation_too(
+    service: Service, database_url: str, mine: Path
+) -> None:
+    await service.client.put(f"/v1/senders/12345/lists/spring/subscribers/{FIRST}",
+                             json={"consented_at": "2026-11-01T12:00:00Z", "source": "form"})  # fmt: skip
+    await service.client.post("/v1/deactivations/twilio", params={"date": "2026-11-01", "yes": True}, content=FIRST)
+    mine.write_text("")
+    told = rows(await simulated(database_url, mine))
+    assert {key: counts[2] for key, counts in told.items()} == await happened(service)
+    assert [*told] == [("deactivated", "deactivated", None, None)]
+
+
+async def test_a_mass_event_that_a_person_let_happen_holds_in_a_simulation_too(
+    start: Start, database_url: str, mine: Path, tmp_path: Path
+) -> None:
+    small = tmp_path / "small.toml"
+    small.write_text("[breaker]\nleast = 3\n")
+    async with start(policy_file=small) as service:
+        for place in range(4):
+            await opt_in(service, f"+1555555{4000 + place}")
+            await hear(service, f"+1555555{4000 + place}", "345")
+        ((id_,),) = await service.sql("SELECT id FROM quarantines")
+        assert (await service.client.post(f"/v1/quarantine/{id_}/release")).json() == {"numbers": 4}
+        assert await service.sql("SELECT count(*) FROM published.sendable") == [(0,)]
+        mine.write_text("")
+        found = rows(await simulated(database_url, mine))
+    assert found == {("held", "carrier_unknown", None, None): (0, 0, 4)}
 
 
 # Lookups -----------------------------------------------------------------------------------------------------------
@@ -422,7 +493,7 @@ def test_the_beginning_is_the_last_word_of_the_feed() -> None:
     came = Change(FIRST, "list.opted_in", None, "opted_in", None, Cause("call", source="form"), at, "1", "a")
     held = replace(state, before="active", after="held", reason="carrier_unknown")
     later = [Dated(one, at + timedelta(days=place)) for place, one in enumerate((state, came, held))]
-    one = Past(FIRST, [], later, [], [])
+    one = Past(FIRST, [], later, [], [], Number(FIRST))
     policy = meaning_of_shipped().policy
     number, lists = beginning(one, at + timedelta(days=2), policy)
     assert (number.conditions, lists["1", "a"].opted_in is not None) == ({}, True)

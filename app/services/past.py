@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.lookup import Failed
-from app.models.number import Change, Subscription
+from app.models.number import Change, Number, Subscription
 from app.models.receipt import Receipt, Status
 from app.services import store
 from app.services.arrival import arrival
@@ -36,13 +36,16 @@ class Dated(NamedTuple):
 
 
 class Past(NamedTuple):
-    """What is kept of one number. Changes are all of them, in the feed's order; receipts and answers of the period."""
+    """What is kept of one number. Changes are all of them, in the feed's order; receipts and answers of the period.
+    `known`: what is known of it now.
+    """
 
     number: str
     receipts: list[tuple[Arrival, Registered | None]]
     changes: list[Dated]
     lists: list[Subscription]
     answers: list[tuple[datetime, Said]]
+    known: Number
 
 
 @asynccontextmanager
@@ -125,7 +128,8 @@ WHERE number = ANY($1::text[]) AND asked_at >= $2 AND outcome IN ('ok', 'not_fou
 
 async def past(db: Connection, page: Sequence[str], since: datetime, meaning: Meaning) -> list[Past]:
     """The past of each number of a page."""
-    found = {number: Past(number, [], [], [], []) for number in page}
+    known = await store.facts(db, page)
+    found = {number: Past(number, [], [], [], [], known.get(number) or Number(number)) for number in page}
     for row in await db.fetch(_RECEIPTS, page, since, timeout=WITHIN):
         found[row["number"]].receipts.append(_arrived(row, meaning))
     for row in await db.fetch(_CHANGES, page, timeout=WITHIN):

@@ -9,21 +9,23 @@ counted. A lookup that only the other policy would have asked for has no answer:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, time
+from itertools import zip_longest
 from typing import NamedTuple
 
 from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.models.feed import Event
-from app.models.number import Carrier, Change, Fact, Number, OptIn, Reach, Subscription, Verdict
+from app.models.feed import Event, Kind
+from app.models.number import Carrier, Change, Fact, Number, OptIn, Reach, Scope, Subscription, Verdict
 from app.models.opt_in import Place
 from app.models.policy import Policy
 from app.models.receipt import FAILED, Status
 from app.services import store
 from app.services.consent import agreed
+from app.services.deactivations.events import LAST, reason_of, when
 from app.services.decide import Registered, decide, reported
 from app.services.heard import Said
 from app.services.meaning import Meaning
@@ -193,7 +195,7 @@ def _run(one: Past, policy: Policy, between: Between, taken: TakenOut, time: tup
     number, lists = beginning(one, since, between.old)
     life = _Life(hold(number, show(number, policy, since).steps[0], lists, policy, since), policy, between, taken)
     changes: list[Change] = []
-    for at, said in _heard(one, since):
+    for at, said in _heard(one, since, between.meaning):
         changes += life.hear(at, said)
     held = hold(life.held.number, life.held.told, life.held.lists, policy, now)
     changes += catch_up(held, policy, now)
@@ -281,38 +283,71 @@ def _list(lists: dict[tuple[str, str], Subscription], change: Change) -> None:
 Heard = Verdict | Event | Said | tuple[Arrival, Registered | None]
 
 
-def _heard(one: Past, since: datetime) -> list[tuple[datetime, Heard]]:
+def _heard(one: Past, since: datetime, meaning: Meaning) -> list[tuple[datetime, Heard]]:
     """Everything of the time, in the order in which it came."""
     heard: list[tuple[datetime, Heard]] = [(pair[0].arrived, pair) for pair in one.receipts]
     heard += one.answers
-    heard += [(d.committed_at, said) for d in one.changes if d.committed_at >= since for said in _told(d)]
-    heard += [(said.at, said) for said in _calls(one.lists) if said.at >= since]
+    heard += [(at, said) for change, at in one.changes if at >= since for said in _told(change, meaning)]
+    heard += [(at, said) for at, said in _released(one.changes) if at >= since]
+    heard += [(max(at, since), said) for at, said in _calls(one)]
     return sorted(heard, key=lambda pair: pair[0])
 
 
-def _told(dated: Dated) -> Iterator[Heard]:
-    """What a change tells of a call, a file or a person's decision: they stand whatever the policy is."""
-    change, cause, at = dated.change, dated.change.cause, dated.change.occurred_at
+def _told(change: Change, meaning: Meaning) -> Iterator[Heard]:
+    """What a change tells of a call, a file, the register or a person's decision: they stand whatever the policy is."""
+    cause, at = change.cause, change.occurred_at
     place = Place(change.number, change.sender or "", change.list or "")
     if cause.kind == "call" and change.kind == "list.opted_in":
         yield agreed(place, OptIn(at, cause.source or "", cause.evidence))
     elif cause.kind in {"call", "person"} and change.kind == "list.opted_out":
         yield _left(place, Fact(at, at, change.reason or "", cause))
-    elif cause.kind == "person" and change.kind == "number.state" and change.before == "held":
-        yield Verdict(change.number, at, cause, cleared=(("held", at),), released=True)
-    elif cause.kind == "file" and change.kind == "number.state":
-        kind, reason = cause.code or "DEACT", change.reason or "deactivated"
-        yield Event(change.number, kind, reason, at, at, cause.source or "")  # type: ignore[arg-type] # as it was written
+    elif cause.kind in {"register", "file"} and change.kind == "number.carrier":
+        yield Verdict(change.number, at, cause, carrier=_carrier(change))
+    elif cause.kind == "file" and change.kind in {"number.state", "list.opted_out"}:
+        yield _record(change, meaning)
 
 
-def _calls(lists: Iterable[Subscription]) -> Iterator[Verdict]:
-    """Calls that changed nothing when they came, and would have under another policy."""
-    for held in lists:
-        place = Place(held.number, held.sender, held.list)
-        if held.opted_in:
-            yield agreed(place, held.opted_in)
-        if held.out and held.out.cause.kind == "call":
-            yield _left(place, held.out)
+def _released(changes: Sequence[Dated]) -> Iterator[tuple[datetime, Verdict]]:
+    """The holds that a person has ended. Where something older holds the number at once, it was a mass event that the
+    person let happen.
+    """
+    states = [dated for dated in changes if dated.change.kind == "number.state"]
+    for (change, committed_at), following in zip_longest(states, states[1:]):
+        at, then = change.occurred_at, following.change if following else None
+        happened = then is not None and then.after == "held" and then.occurred_at <= at
+        if change.cause.kind == "person" and change.before == "held" != change.after and not happened:
+            yield committed_at, Verdict(change.number, at, change.cause, cleared=(("held", at),), released=True)
+
+
+def _record(change: Change, meaning: Meaning) -> Heard:
+    """A file's record. A port that ended something named the new carrier; what stands at the end of a day was of it."""
+    cause, at = change.cause, change.occurred_at
+    kind: Kind = cause.code or "DEACT"  # type: ignore[assignment] # as it was written
+    if kind == "PORT" and change.after != "held":
+        return Verdict(change.number, at, cause, cleared=tuple((state, at) for state in ("port", "held", "porting")))
+    day = datetime.combine(at.astimezone(UTC), time(), UTC)
+    _, guard = when(day.date() if at == day + LAST else at, kind, at)
+    return Event(change.number, kind, reason_of(kind, meaning), at, guard, cause.source or "")
+
+
+def _calls(one: Past) -> Iterator[tuple[datetime, Verdict]]:
+    """Calls that changed nothing when they came, and would have under another policy: one about a list that was not
+    there yet came with it, an opt-out of several lists with what it changed; of all others only the date is known.
+    """
+    began = {(d.change.sender, d.change.list): d.committed_at for d in reversed(one.changes) if d.change.list}
+    told = {(d.change.kind, d.change.occurred_at): d.committed_at for d in reversed(one.changes)}
+    for held in one.lists:
+        place, given, out = Place(held.number, held.sender, held.list), held.opted_in, held.out
+        if given and ("list.opted_in", given.at) not in told:
+            yield max(given.at, began.get(place[1:], given.at)), agreed(place, given)
+        if out and out.cause.kind == "call" and ("list.opted_out", out.at) not in told:
+            yield out.at, _left(place, out)
+    reached = {sender: reach.out for sender, reach in one.known.senders.items()} | {None: one.known.out}
+    for sender, out in reached.items():
+        if out and out.cause.kind in {"call", "person"}:
+            scope: Scope = "sender" if sender else "all"
+            verdict = Verdict(one.number, out.at, out.cause, sender=sender, out=out, scope=scope)
+            yield told.get(("list.opted_out", out.at), out.at), verdict
 
 
 def _left(place: Place, out: Fact) -> Verdict:
