@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeAlias
 
@@ -92,13 +92,18 @@ async def _name_senders(engine: AsyncEngine, gateway: str, account: str, sender:
     return len(waited)
 
 
-async def _undated(db: Connection, ids: Iterable[store.MessageId], meaning: Meaning, now: datetime) -> list[Arrival]:
-    """Receipts that acted on the supposition that their message was sent when they happened. Not those that were merged
-    for good since, nor those of a reason that spares badly written numbers: whether theirs was is not kept.
+async def _undated(db: Connection, entries: Mapping[store.MessageId, Registered], meaning: Meaning,
+                   now: datetime) -> list[Arrival]:  # fmt: skip
+    """Receipts that acted on the supposition that their message was sent when they happened, or that a carrier had been
+    named. Not those that were merged for good since, nor those of a reason that spares badly written numbers: whether
+    theirs was is not kept.
     """
-    came = await store.undated(db, ids, now - meaning.policy.breaker.window)
-    arrivals = [arrival(receipt, at, meaning) for receipt, at in came]
-    return [a for a in arrivals if a.reason is None or not meaning.policy.rule(a.reason).malformed_spares]
+    policy = meaning.policy
+    unrouted = [reason for reason, rule in policy.rules.items() if rule.unrouted_consent]
+    came = await store.undated(db, entries, unrouted, now - policy.breaker.window)
+    arrivals = [arrival(one, at, meaning) for one, at in came
+                if one.sent_at is None or entries[store.id_of(one)].carrier is None]  # fmt: skip
+    return [a for a in arrivals if a.reason is None or not policy.rule(a.reason).malformed_spares]
 
 
 def _served_by(sent: Sent, meaning: Meaning) -> Verdict:

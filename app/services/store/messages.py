@@ -48,22 +48,26 @@ async def find_messages(
 
 _UNDATED = """
 SELECT r.gateway, r.account, message_id, r.number, r.sender, r.status, r.code_space, r.code, r.carrier, r.mcc, r.mnc,
-    r.segment, r.segments, r.occurred_at, r.received_at
+    r.segment, r.segments, r.occurred_at, r.sent_at, r.received_at
 FROM receipts r JOIN unnest($1::text[], $2::text[], $3::text[]) AS named (gateway, account, message_id)
     USING (gateway, account, message_id)
-WHERE r.received_at > $4 AND r.sent_at IS NULL AND r.number IS NOT NULL AND r.sender IS NOT NULL
+WHERE r.received_at > $4 AND (r.sent_at IS NULL OR r.reason = ANY($5::text[]))
+    AND r.number IS NOT NULL AND r.sender IS NOT NULL
     AND r.status IN ('delivered', 'undeliverable', 'rejected', 'expired')
 ORDER BY r.received_at, r.key
 """
 _UNDATED_FIELDS = ("gateway", "account", "message_id", "number", "sender", "status", "code_space", "code", "carrier",
-                   "mcc", "mnc", "segment", "segments", "occurred_at")  # fmt: skip
+                   "mcc", "mnc", "segment", "segments", "occurred_at", "sent_at")  # fmt: skip
 
 
-async def undated(db: Connection, ids: Iterable[MessageId], since: datetime) -> list[tuple[Receipt, datetime]]:
-    """Receipts of these messages that came since then without a send date, and lacked no name; and when each came."""
+async def undated(db: Connection, ids: Iterable[MessageId], dated: Sequence[str],
+                  since: datetime) -> list[tuple[Receipt, datetime]]:  # fmt: skip
+    """Receipts of these messages that came since then without a send date, and lacked no name; of reasons in `dated`
+    also those with one. And when each came.
+    """
     return [
         (convert(dict(zip(_UNDATED_FIELDS, row, strict=False)), Receipt), row["received_at"])
-        for row in await db.fetch(_UNDATED, *columns(ids), since)
+        for row in await db.fetch(_UNDATED, *columns(ids), since, dated)
     ]
 
 
