@@ -304,6 +304,26 @@ async def test_what_lookups_answered_is_heard_again_under_both(
     assert ("not_sms_capable", "not_sms_capable", None, None) in found
 
 
+async def test_an_answer_is_held_against_the_carrier_that_the_register_told(
+    start: Start, database_url: str, mine: Path, tmp_path: Path
+) -> None:
+    """A deactivation that is explained by a port, as only who knows the carrier of before can tell."""
+    config = tmp_path / "sendable.toml"
+    config.write_text('[lookup]\nproviders = ["demo"]\n')
+    elsewhere = Reply(telnyx(FIRST, "Verizon Wireless"))
+    async with answering(lambda _: elsewhere) as provider, start(lookup=provider.settings()) as service:
+        await opt_in(service, FIRST)
+        sent = {"gateway": "native", "message_id": "m1", "number": FIRST, "sender": "12345", "carrier": "AT&T",
+                "sent_at": OLD_ENOUGH}  # fmt: skip
+        assert (await service.client.post("/v1/messages", json=[sent])).status_code == 200
+        await hear(service, FIRST, "3041")
+        await settled(service)
+        assert (await service.get(f"/v1/numbers/{FIRST}"))["state"] == "active"
+        mine.write_text("")
+        told = rows(await simulated(database_url, mine, config=str(config)))
+        assert {key: counts[2] for key, counts in told.items()} == await happened(service)
+
+
 async def happened(service: Service) -> dict[tuple[Any, ...], int]:
     """The feed and the view, in the words of a simulation."""
     told = await service.sql(
