@@ -226,6 +226,21 @@ async def test_calls_that_changed_nothing_count_under_the_other_policy(
     assert found["opted_out", "unsubscribed", "12345", "spring"] == (0, 1, 0)
 
 
+async def test_an_opt_in_that_something_before_the_time_refuses_is_refused_in_it(
+    service: Service, database_url: str, mine: Path
+) -> None:
+    """Nobody had told of a list when the person left."""
+    await hear(service, FIRST, "603", occurred_at="2026-11-01T00:00:00Z")
+    assert await service.sql("UPDATE receipts SET received_at = received_at - interval '1 day' RETURNING 1")
+    await service.sql("UPDATE changes SET committed_at = committed_at - interval '1 day'")
+    await service.client.put(f"/v1/senders/12345/lists/spring/subscribers/{FIRST}",
+                             json={"consented_at": OLD_ENOUGH, "source": "form"})  # fmt: skip
+    await hear(service, FIRST, None, status="delivered")  # who left is no longer blocked, and not back
+    mine.write_text("")
+    told = await simulated(database_url, mine, "--since", "20h")
+    assert (told["receipts"], rows(told)) == (1, {})
+
+
 async def test_an_opt_in_of_the_day_of_a_file_is_kept_in_a_simulation_too(
     service: Service, database_url: str, mine: Path
 ) -> None:

@@ -237,9 +237,9 @@ def beginning(one: Past, since: datetime, policy: Policy) -> tuple[Number, dict[
             number = replace(number, carrier=_carrier(change))
         elif change.kind == "sender.blocked":
             number = _reach(number, change.sender or "", blocks={fact.reason: fact})
-    for dated in one.changes:
-        if dated.committed_at < since and dated.change.list is not None:
-            _list(lists, dated.change)
+    for change, at in one.changes:
+        if change.list is not None and (at < since or _was_refused(change, since)):
+            _list(lists, change)
     for (sender, _), held in lists.items():
         if held.opted_in:
             came = held.opted_in.at
@@ -247,6 +247,11 @@ def beginning(one: Past, since: datetime, policy: Policy) -> tuple[Number, dict[
             number = _reach(number, sender, opted_in=latest(known.opted_in, came))
             number = replace(number, opted_in=latest(number.opted_in, came), seen=True)
     return number, lists
+
+
+def _was_refused(change: Change, since: datetime) -> bool:
+    """Whether an opt-in met an end of consent from before the time, of which no list had told yet."""
+    return change.kind == "list.opted_out" and change.before is None and change.occurred_at < since
 
 
 def _state(number: Number, change: Change, fact: Fact, policy: Policy) -> Number:
