@@ -110,6 +110,24 @@ async def test_a_message_sent_before_a_death_and_delivered_after_it_shows_no_str
     assert (await status(service))["state"] == "deactivated"
 
 
+@pytest.mark.parametrize("register_first", [True, False])
+@pytest.mark.parametrize("known", [{}, {"number": WHO}, NAMED], ids=["an id", "a number", "a number and a sender"])
+async def test_of_messages_that_were_delivered_in_another_order_than_sent_each_counts_by_its_own_date(
+    service: Service, known: dict[str, str], *, register_first: bool
+) -> None:
+    """The one that was sent after the failure ends the hold, though the other one was delivered last."""
+    await post(service, "m0", code="345", occurred_at=ago(minutes=9), sent_at=ago(minutes=11), **NAMED)
+    delivered = known | {"status": "delivered", "code": None}
+    entries = [sent("m1", sent_at=ago(minutes=10)), sent("m2", sent_at=ago(minutes=8))]
+    if register_first:
+        await register(service, *entries)
+    await post(service, "m2", occurred_at=ago(minutes=2), **delivered)
+    await post(service, "m1", occurred_at=ago(minutes=1), **delivered)
+    if not register_first:
+        await register(service, *entries)
+    assert (await status(service))["state"] == "active"
+
+
 @pytest.mark.parametrize("known", [{}, {"number": WHO}], ids=["an id alone", "a number"])
 async def test_a_receipt_that_waits_and_comes_again_after_more_than_a_week_waits_once(
     service: Service, known: dict[str, str]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import NamedTuple, TypeAlias
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -13,7 +14,7 @@ from app.models.receipt import NEVER
 from app.services import store
 from app.services.arrival import arrival
 from app.services.connection import Connection, transaction
-from app.services.decide import Registered
+from app.services.decide import Registered, believed
 from app.services.keep import act, corrected, totals
 from app.services.meaning import Meaning
 from app.services.store import Arrival
@@ -54,8 +55,8 @@ async def _register(engine: AsyncEngine, sent: Sequence[Sent], meaning: Meaning)
     async with transaction(engine) as db:
         await store.register(db, sent, now)
         entries = {one[:3]: Registered(one.number, one.sender, one.sent_at, one.carrier) for one in sent}
-        waited = [(a, entries[store.id_of(a.receipt)]) for a in await store.take_unnamed(db, entries)]
-        undated = [(a, entries[store.id_of(a.receipt)]) for a in await _undated(db, entries, meaning, now)]
+        waited = [(a, entries[store.id_of(a.receipt)]) for a in _in_turn(await store.take_unnamed(db, entries))]
+        undated = [(a, entries[store.id_of(a.receipt)]) for a in _in_turn(await _undated(db, entries, meaning, now))]
         carriers = [_served_by(one, meaning) for one in sent if one.carrier]
         await _apply(db, waited, meaning, now, undated=undated, besides=carriers)
     return len(waited)
@@ -104,6 +105,18 @@ async def _undated(db: Connection, entries: Mapping[store.MessageId, Registered]
     arrivals = [arrival(one, at, meaning) for one, at in came
                 if one.sent_at is None or entries[store.id_of(one)].carrier is None]  # fmt: skip
     return [a for a in arrivals if a.reason is None or not policy.rule(a.reason).malformed_spares]
+
+
+def _in_turn(arrivals: Iterable[Arrival]) -> list[Arrival]:
+    """As they are to be heard: behind those that never acted the others, the last to have happened first. Of deliveries
+    its supposed date hides the dates of those before it.
+    """
+
+    def turn(one: Arrival) -> float:
+        at = believed(one.receipt.occurred_at, one.arrived) or one.arrived
+        return -at.timestamp() if one.receipt.number else -inf
+
+    return sorted(arrivals, key=turn)
 
 
 def _served_by(sent: Sent, meaning: Meaning) -> Verdict:
