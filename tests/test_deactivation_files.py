@@ -339,6 +339,24 @@ async def test_a_dry_run_tells_what_it_would_do_and_does_nothing(service: Servic
     assert (await post(service, "15555551234\n15555550142\nx\n", date=DAY))["already"] is False
 
 
+MIXED = [(WHO, "DEACT"), (WHO, "SUSPEND"), (OTHER, "DEACT"), (OTHER, "DEACT"), (STRANGER, "RESUME"),
+         ("+15555550143", "TRANSFER"), ("+15555550144", "DEACT")]  # fmt: skip
+
+
+@pytest.mark.parametrize("known_before", ["", "2026-11-20", "2026-11-22"], ids=["nobody", "of before", "of later"])
+async def test_a_dry_run_tells_the_figures_of_the_run(service: Service, known_before: str) -> None:
+    """Of several records for one number, of kinds that are not only noted, of numbers that a file has told before."""
+    await opt_in(service)
+    if known_before:
+        await post(service, "number,type\n+15555550144,DEACT\n", feed="records", date=known_before)
+    lines = "".join(f"{number},{kind}\n" for number, kind in MIXED)
+    asked = {"feed": "records", "date": "2026-11-21", "yes": True}
+    tried, done = [await post(service, f"number,type\n{lines}", **asked, dry_run=dry) for dry in (True, False)]
+    assert (done["held"], done["remembered"]) == (3, 2 if known_before == "2026-11-22" else 3)
+    for figure in ("records", "broken", "held", "remembered", "lists"):
+        assert tried[figure] == done[figure]
+
+
 async def test_a_file_that_takes_too_much_of_a_list_is_not_done_before_somebody_says_yes(service: Service) -> None:
     people = [f"+1555556{place:04}" for place in range(40)]
     for one in people:

@@ -295,18 +295,35 @@ async def judge(db: Connection, file: int, at: datetime, kinds: Sequence[str]) -
     return [Judged(*row) for row in await db.fetch(_judge(file), at, [*kinds], timeout=LONG)]
 
 
-def _tell_known(file: int) -> str:
+class Default(NamedTuple):
+    """What a record without a moment of its own has: that of the file. `reasons`: of a TRANSFER, and of any other of
+    the `kinds` that are noted.
+    """
+
+    at: datetime
+    guard: datetime
+    reasons: tuple[str, str]
+    kinds: Sequence[str]
+
+
+def _foresee(file: int) -> str:
     return f"""
-SELECT count(*) FILTER (WHERE known) AS held, count(*) FILTER (WHERE NOT known) AS unknown
-FROM (SELECT EXISTS (SELECT FROM numbers n WHERE n.number = l.number AND n.noted_by IS NULL) AS known
-      FROM (SELECT DISTINCT number FROM {lines_of(file)}) AS l) AS numbers
+WITH gone AS (
+    SELECT DISTINCT ON (number) number, happened, reason
+    FROM (SELECT number, coalesce(at, $3) AS happened, CASE kind WHEN 'TRANSFER' THEN $1 ELSE $2 END AS reason
+          FROM {lines_of(file)} WHERE kind = ANY($4::text[])) AS said
+    ORDER BY number, happened DESC, reason DESC)
+SELECT (SELECT count(*) FROM {lines_of(file)} l WHERE kind <> ALL ($4::text[])
+            OR EXISTS (SELECT FROM numbers n WHERE n.number = l.number AND n.facts IS NOT NULL)) AS held,
+       (SELECT count(*) FROM gone LEFT JOIN numbers n USING (number) WHERE n.facts IS NULL
+            AND (n.dead_since IS NULL OR (n.dead_since, n.reason) < (gone.happened, gone.reason))) AS noted
 """  # noqa: S608 - a number
 
 
-async def known(db: Connection, file: int) -> tuple[int, int]:
-    """Of the numbers in the file those that we hold, and those that we do not."""
-    row = await db.fetchrow(_tell_known(file), timeout=LONG)
-    return row["held"], row["unknown"]
+async def foresee(db: Connection, file: int, default: Default) -> tuple[int, int]:
+    """How many records would be acted on, and how many numbers would be noted."""
+    row = await db.fetchrow(_foresee(file), *default.reasons, default.at, [*default.kinds], timeout=LONG)
+    return row["held"], row["noted"]
 
 
 # Acting --------------------------------------------------------------------------------------------------------------
@@ -354,17 +371,6 @@ FROM (SELECT number, v.reason, happened, guarded
 WHERE n.number = v.number
 """
 _SPOKEN_OF = "SELECT number FROM numbers WHERE number = ANY($1::text[]) AND facts IS NOT NULL"
-
-
-class Default(NamedTuple):
-    """What a record without a moment of its own has: that of the file. `reasons`: of a TRANSFER, and of any other of
-    the `kinds` that are noted.
-    """
-
-    at: datetime
-    guard: datetime
-    reasons: tuple[str, str]
-    kinds: Sequence[str]
 
 
 async def note(db: Connection, file: int, first: int, default: Default) -> tuple[int, list[Any]]:

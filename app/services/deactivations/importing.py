@@ -198,10 +198,10 @@ class _Taking:
         return await files.state(self.db, file.id)
 
     async def _would(self, file: File, lists: list[Judged]) -> Outcome:
-        held, unknown = await files.known(self.db, file.id)
+        held, noted = await files.foresee(self.db, file.id, self._default(file))
         if not file.acted:
             await files.forget(self.db, file.id)
-        return _outcome(file._replace(held=held, noted=unknown), lists, self.order)
+        return _outcome(file._replace(held=held, noted=noted), lists, self.order)
 
     # Staging ---------------------------------------------------------------------------------------------------------
 
@@ -246,14 +246,15 @@ class _Taking:
         """Note numbers in a transaction of its own: in one with `_apply` they would be locked in two different orders.
         Returns the records that are left to be applied.
         """
-        kinds = noted_kinds(self.meaning)
-        reasons = (reason_of("TRANSFER", self.meaning), reason_of("DEACT", self.meaning))
-        default = files.Default(*when(file.day, "DEACT", file.started_at), reasons, kinds)
         async with transaction(self.engine) as db:
-            noted, held = await files.note(db, file.id, first, default)
+            noted, held = await files.note(db, file.id, first, self._default(file))
             if noted:
                 await files.acted(db, file.id, noted=noted)
         return held
+
+    def _default(self, file: File) -> files.Default:
+        reasons = (reason_of("TRANSFER", self.meaning), reason_of("DEACT", self.meaning))
+        return files.Default(*when(file.day, "DEACT", file.started_at), reasons, noted_kinds(self.meaning))
 
     async def _apply(self, file: File, first: int, rows: Sequence[Any]) -> None:
         """In groups. How many records it held is told with the last: a part that broke off is applied once more."""
