@@ -76,14 +76,15 @@ async def numbers(db: Connection, since: datetime) -> AsyncIterator[list[str]]:
 
 
 # What files told is rare in the history: it is read only as far as the page of the receipts goes, else each page reads
-# all that lies behind it.
+# all that lies behind it. The end of a last page is a number too: no letter is behind all of them in every collation.
 _HEARD = """
 WITH page AS (SELECT number FROM receipts WHERE number > $1 AND received_at >= $2
               GROUP BY number ORDER BY number LIMIT $3),
 upto AS (SELECT max(number) AS number FROM page HAVING count(*) = $3)
 SELECT number FROM page
 UNION
-SELECT number FROM changes WHERE number > $1 AND number <= coalesce((SELECT number FROM upto), '~')
+SELECT number FROM changes
+WHERE number > $1 AND number <= coalesce((SELECT number FROM upto), (SELECT max(number) FROM changes))
     AND committed_at >= $2 AND cause->>'kind' = 'file'
 ORDER BY number LIMIT $3
 """

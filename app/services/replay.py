@@ -112,10 +112,9 @@ async def _many(db: Connection, which: Which) -> int:
 # One number --------------------------------------------------------------------------------------------------------
 
 _STANDS = """
-SELECT n.*, ARRAY(SELECT ROW(b.sender, b.reason, b.at) FROM sender_blocks b WHERE b.number = n.number
-                  ORDER BY b.sender) AS blocks,
+SELECT n.*, ARRAY(SELECT ROW(b.sender, b.reason, b.at) FROM sender_blocks b WHERE b.number = n.number) AS blocks,
        ARRAY(SELECT ROW(s.sender, s.list, s.consent, s.opted_in_at, s.reason, s.code_space, s.code, s.at)
-             FROM subscriptions s WHERE s.number = n.number ORDER BY s.sender, s.list) AS lists,
+             FROM subscriptions s WHERE s.number = n.number) AS lists,
        EXISTS (SELECT FROM lookups l WHERE l.number = n.number) AS asked
 FROM numbers n WHERE n.number = ANY($1::text[]) AND n.facts IS NOT NULL ORDER BY n.number
 """
@@ -156,7 +155,7 @@ def _shown(row: Mapping[str, Any], number: Number, rules: Rules) -> Iterator[Pai
     yield "carrier", store.carrier_of(row["carrier"]) if row["carrier"] else None, shown.carrier
     yield "last_receipt_at", row["last_receipt_at"], number.last_receipt_at
     blocks = sorted((sender, fact.reason, fact.at) for sender, fact in shown.blocks.items())
-    yield "blocks", tuple(map(tuple, row["blocks"])), tuple(blocks)
+    yield "blocks", tuple(sorted(map(tuple, row["blocks"]))), tuple(blocks)
     if shown.lookup and not row["asked"]:
         yield "lookups", "none", shown.lookup.reason
 
