@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import make_url, text
+from sqlalchemy import StaticPool, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.catalogue.policy import load_policy
 from app.config import Settings
 from app.routers import operating
 from app.routers.access import AccessLog
-from app.services import intake, keys, partitions
+from app.services import intake, keys, migrate, partitions
 from app.services.connection import connect, transaction
 from app.services.deactivations import files
 from app.services.doctor import database as server
@@ -377,6 +377,10 @@ async def test_a_server_that_takes_no_writes_is_wrong(database_url):
 @pytest.mark.parametrize(("name", "theirs", "ours"), [
     ("transaction_isolation", "default_transaction_isolation = 'serializable'", "read committed"),
     ("idle_session_timeout", "idle_session_timeout = '5min'", "0"),
+    ("statement_timeout", "statement_timeout = '1s'", "0"),
+    ("lock_timeout", "lock_timeout = '1s'", "0"),
+    ("transaction_timeout", "transaction_timeout = '1s'", "0"),
+    ("jit", "jit = on", "off"),
 ])  # fmt: skip
 async def test_defaults_that_an_administrator_gave_the_database_do_not_make_callers_hear_503(
     database_url, name, theirs, ours
@@ -386,6 +390,21 @@ async def test_defaults_that_an_administrator_gave_the_database_do_not_make_call
     async with transaction(engine) as db:
         assert await db.fetchval(f"SHOW {name}") == ours
     await engine.dispose()
+
+
+async def test_a_pooler_that_hands_sessions_on_is_wrong_and_stops_a_start(database_url, monkeypatch):
+    """One in which nothing fails at once: our statements come through, and each connection finds itself anywhere."""
+
+    def pooled(url, **_):
+        return create_async_engine(url, poolclass=StaticPool)
+
+    engine = pooled(database_url)
+    findings = [finding async for finding in server.of_database(engine, Settings())]
+    await engine.dispose()
+    monkeypatch.setattr(migrate, "engine_of", pooled)
+    with pytest.raises(migrate.SchemaError, match=r"a pooler of transactions .* let it pool sessions"):
+        await migrate.upgrade(database_url)
+    assert [(f.level, f.says) for f in findings] == [("wrong", "a pooler of transactions stands before the database")]
 
 
 async def test_a_database_in_an_encoding_of_few_letters_is_wrong(database_url):

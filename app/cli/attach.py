@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.cli.show import Refused
 from app.config import Settings, read_settings
 from app.services import migrate
-from app.services.connection import Busy, connect, driver_error, sqlstate
+from app.services.connection import POOLED, Busy, connect, driver_error, sqlstate
 from app.services.embedded.home import is_made
 from app.wiring import gateways_of, url_of
 
@@ -84,14 +84,10 @@ _OWN_IT = (
 _START_IT = "start the database, or mend SENDABLE_DATABASE_URL"
 _RUN_AGAIN = "the embedded PostgreSQL ends with the process that started it: run the command again"
 _MEND_IT = "mend SENDABLE_DATABASE_URL"
-_POOLED = (
-    "a pooler of transactions stands before the database",
-    "let it pool sessions, or name the database itself in SENDABLE_DATABASE_URL",
-)
 _SAID = {
     "25006": ("the database takes no writes", "name the primary in SENDABLE_DATABASE_URL"),
-    "26000": _POOLED,
-    "42P05": _POOLED,
+    "26000": POOLED,
+    "42P05": POOLED,
     "53100": ("the disk of the database is full", "make room there"),
     "53300": ("the database has no connection left for us", "raise max_connections, or the limit of our role"),
     "57P03": ("the database is starting or stopping", "try again"),

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg import InterfaceError, InternalClientError
-from sqlalchemy import Row, TextClause, event
+from sqlalchemy import Row, TextClause, event, text
 from sqlalchemy.engine.interfaces import AdaptedConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import InterfaceError as SQLInterfaceError
@@ -78,12 +78,49 @@ def _is_broken_client(error: BaseException | None) -> bool:
 def engine_of(url: str, *, connect_args: Mapping[str, Any], **more: Any) -> AsyncEngine:  # noqa: ANN401 - SQLAlchemy's
     """An engine whose URL the driver reads: it knows `sslmode` and several hosts as psql does, SQLAlchemy does not."""
     dsn = url.replace("postgresql+asyncpg://", "postgresql://", 1)
-    return create_async_engine("postgresql+asyncpg://", connect_args={"dsn": dsn, **connect_args}, **more)
+    how = {"dsn": dsn, "async_creator_fn": _opened, **connect_args}
+    return create_async_engine("postgresql+asyncpg://", connect_args=how, **more)
 
 
-NO_DEFAULTS = {"default_transaction_isolation": "read committed", "idle_session_timeout": "0"}
-"""In place of what an administrator has set for our role or database. Under `serializable` most of eight callers
-at once heard 503; when idle sessions are ended, the first ones after a quiet time did."""
+# In place of what an administrator has set for our role or database. Under `serializable` most of eight callers at once
+# heard 503; when idle sessions are ended, the first ones after a quiet time did. Limits of statements are meant for
+# questions: all of ours have their own, and among millions upkeep takes minutes. Said in the session and not as it is
+# opened, where PgBouncer lets none of it pass.
+_SETTLE = """
+SET default_transaction_isolation = 'read committed'; SET jit = off; SET idle_session_timeout = 0;
+SET statement_timeout = 0; SET lock_timeout = 0"""
+_SINCE_17 = "; SET transaction_timeout = 0"
+
+
+POOLED = (
+    "a pooler of transactions stands before the database",
+    "let it pool sessions, or name the database itself in SENDABLE_DATABASE_URL",
+)
+"""What it is, and how to mend it."""
+_WHERE = text("SELECT pg_backend_pid()")
+
+
+async def shares_sessions(engine: AsyncEngine) -> bool:
+    """Whether a pooler hands sessions on between transactions: what one of two connections has left, the other gets,
+    and the one comes back to another. Settings, prepared statements, locks and NOTIFY are then anybody's.
+    """
+    async with engine.connect() as one, engine.connect() as other:
+        before: int = (await one.execute(_WHERE)).scalar_one()
+        await one.rollback()
+        theirs: int = (await other.execute(_WHERE)).scalar_one()
+        after: int = (await one.execute(_WHERE)).scalar_one()
+        return theirs == before or after != before
+
+
+async def _opened(**how: Any) -> Connection:  # noqa: ANN401 - the driver's
+    db = await asyncpg.connect(**how)
+    try:
+        settle = _SETTLE + _SINCE_17 if db.get_server_version() >= (17,) else _SETTLE
+        await db.execute(settle, timeout=ACQUIRE_WITHIN)
+    except BaseException:
+        db.terminate()
+        raise
+    return db
 
 
 def connect(url: str, *, pool: int = POOL_SIZE) -> AsyncEngine:
@@ -99,7 +136,7 @@ def connect(url: str, *, pool: int = POOL_SIZE) -> AsyncEngine:
         connect_args={
             "timeout": ACQUIRE_WITHIN,
             "command_timeout": STATEMENT_WITHIN,
-            "server_settings": {"application_name": "sendable", "timezone": "UTC", "jit": "off", **NO_DEFAULTS},
+            "server_settings": {"application_name": "sendable", "timezone": "UTC"},
         },
     )
     event.listen(engine.sync_engine, "checkout", _replace_if_ended)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from app.services.connection import ACQUIRE_WITHIN, NO_DEFAULTS, engine_of, sqlstate
+from app.services.connection import ACQUIRE_WITHIN, POOLED, engine_of, shares_sessions, sqlstate
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 LOCK_TIMEOUT = "2s"
@@ -48,8 +48,10 @@ async def upgrade(url: str) -> str:
     """Apply what is missing and return the version. Raises SchemaError for a database newer than this code, or one that
     others do not let us change.
     """
-    engine = engine_of(url, connect_args={"timeout": ACQUIRE_WITHIN, "server_settings": NO_DEFAULTS})
+    engine = engine_of(url, connect_args={"timeout": ACQUIRE_WITHIN})
     try:
+        if await shares_sessions(engine):
+            raise SchemaError(": ".join(POOLED))
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(_busy), stop=stop_after_delay(PATIENCE), wait=wait_random_exponential(max=2),
             reraise=True,
@@ -102,8 +104,6 @@ def _version(connection: Connection) -> str | None:
 
 
 def _upgrade(connection: Connection) -> None:
-    # A limit of our role or database is meant for queries: an index on a large table takes longer.
-    connection.execute(text("SET LOCAL statement_timeout = 0"))
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     if connection.execute(text("SELECT current_schema()")).scalar() is None:
         raise SchemaError(NO_SCHEMA)

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.config import Settings
 from app.models.tables import metadata
 from app.services import migrate, partitions
-from app.services.connection import driver_of
+from app.services.connection import POOLED, driver_of, shares_sessions
 from app.services.doctor import left_open
 from app.services.doctor.finding import Finding
 from app.services.doctor.waiting import of_what_waits
@@ -25,6 +25,9 @@ SKEW_MOST = timedelta(seconds=5)
 
 async def of_database(engine: AsyncEngine, settings: Settings) -> AsyncIterator[Finding]:
     """Everything that the database itself can tell. Raises what connecting raises."""
+    if await shares_sessions(engine):
+        yield Finding("wrong", "database", *POOLED)
+        return
     async with engine.connect() as db:
         server = await _server(db)
         yield server
