@@ -383,7 +383,8 @@ UNREACHED = {
     "postgresql://u@127.0.0.1:{web}/d?sslmode=require": "what listens there takes no SSL, or is no PostgreSQL: mend",
     "postgresql://u@127.0.0.1:{web}/d?sslmode=verify-full&sslrootcert=": "SENDABLE_DATABASE_URL cannot be used: root",
     "postgresql://u@127.0.0.1:{web}/d?sslmode=verify-full&sslrootcert=/nowhere.pem": "the socket of the database,",
-    "postgresql://u@/d?host=/nowhere": "the socket of the database, or the file that sslrootcert names, is not there:",
+    f"postgresql://u@127.0.0.1:{{web}}/d?sslmode=require&sslcert={__file__}": "no TLS comes about with the database (",
+    "postgresql://u@/d?host=/nowhere": "the socket of the database, or a file that its sslrootcert, sslcert or sslkey",
 }
 
 
