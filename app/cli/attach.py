@@ -84,6 +84,7 @@ _OWN_IT = (
 _START_IT = "start the database, or mend SENDABLE_DATABASE_URL"
 _RUN_AGAIN = "the embedded PostgreSQL ends with the process that started it: run the command again"
 _MEND_IT = "mend SENDABLE_DATABASE_URL"
+_FILES = "sslrootcert, sslcert or sslkey"
 _SAID = {
     "25006": ("the database takes no writes", "name the primary in SENDABLE_DATABASE_URL"),
     "26000": POOLED,
@@ -127,12 +128,12 @@ def _of_the_line(root: BaseException) -> tuple[str, str] | None:
     """What keeps us from so much as reaching a server that understands us."""
     if isinstance(root, socket.gaierror):
         return "the host of the database has no address", _MEND_IT
-    if isinstance(root, ssl.SSLCertVerificationError):
-        return f"the database does not prove who it is ({type(root).__name__})", f"{_MEND_IT}: its sslmode, sslrootcert"
     if isinstance(root, ssl.SSLError):
-        return f"no TLS comes about with the database ({root.reason or type(root).__name__})", f"{_MEND_IT}: its sslmode, sslcert, sslkey"
+        unproven = isinstance(root, ssl.SSLCertVerificationError)
+        says = "the database does not prove who it is" if unproven else "no TLS comes about with the database"
+        return f"{says} ({root.reason or type(root).__name__})", f"{_MEND_IT}: its sslmode, {_FILES}"
     if isinstance(root, FileNotFoundError):
-        return "the socket of the database, or a file that its sslrootcert, sslcert or sslkey names, is not there", _START_IT
+        return f"the socket of the database, or a file that its {_FILES} names, is not there", _START_IT
     if type(root) is ConnectionError:  # asyncpg's own, of a server that answers otherwise than it was asked
         return "what listens there takes no SSL, or is no PostgreSQL", _MEND_IT
     if isinstance(root, ClientConfigurationError):
