@@ -407,13 +407,15 @@ async def test_a_pooler_that_hands_sessions_on_is_wrong_and_stops_a_start(databa
     assert [(f.level, f.says) for f in findings] == [("wrong", "a pooler of transactions stands before the database")]
 
 
-async def test_a_database_in_an_encoding_of_few_letters_is_wrong(database_url):
+async def test_a_database_in_an_encoding_of_few_letters_is_wrong_and_none_is_begun_in_it(database_url):
     name = f"{make_url(database_url).database}_latin"
     latin = make_url(database_url).set(database=name).render_as_string(hide_password=False)
     how = "ENCODING 'LATIN1' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
     await run_sql(database_url, f"CREATE DATABASE {name} {how}")
     try:
         findings = wrong(await examined(latin))
+        with pytest.raises(migrate.SchemaError, match=r"the encoding of the database is LATIN1, .* ENCODING 'UTF8'"):
+            await migrate.upgrade(latin)
     finally:
         await run_sql(database_url, f"DROP DATABASE {name} WITH (FORCE)")
     assert findings[0].says.startswith("its encoding is LATIN1")

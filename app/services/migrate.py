@@ -33,6 +33,7 @@ NO_SCHEMA = (
     "no schema of the search_path is there and open to us: let an administrator run CREATE SCHEMA … AUTHORIZATION …, "
     "or ALTER ROLE … SET search_path"
 )
+IN_UTF8 = "make it anew: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
 OWN_DATABASE = "give Sendable a database of its own"
 _IN_USE = (
     "tables that must change are kept locked by others, as a backup or a long query does: let those end "
@@ -114,6 +115,9 @@ def _upgrade(connection: Connection) -> None:
         raise SchemaError(
             f"the database is at version {found}, newer than this code ({head()}): start a newer Sendable"
         )
+    encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+    if found is None and encoding != "UTF8":
+        raise SchemaError(f"the encoding of the database is {encoding}, which lacks letters: {IN_UTF8}")
     connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
     config = _config()
     config.attributes["connection"] = connection

@@ -78,8 +78,7 @@ async def _clock(db: AsyncConnection) -> Finding:
 async def _encoding(db: AsyncConnection) -> list[Finding]:
     encoding = (await db.execute(text("SHOW server_encoding"))).scalar_one()
     says = f"its encoding is {encoding}: a receipt with a letter that it lacks is never taken"
-    mend = "make it anew: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
-    return [] if encoding == "UTF8" else [Finding("wrong", "database", says, mend)]
+    return [] if encoding == "UTF8" else [Finding("wrong", "database", says, migrate.IN_UTF8)]
 
 
 _SHOWN = text("""
