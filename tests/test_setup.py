@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from app.config import read_settings
+
 REPOSITORY = Path(__file__).parents[1]
 LOCKS = ["requirements.txt", "requirements-dev.txt"]
 
@@ -47,6 +49,15 @@ def test_the_image_is_made_by_the_same_pip_steps_as_a_clone():
         ]
 
     assert steps("Dockerfile") == steps("Makefile")[:2]
+
+
+def test_the_image_listens_where_its_environment_says():
+    """What stands on the command line goes before SENDABLE_HOST: with the host's own network all of it listened."""
+    text = (REPOSITORY / "Dockerfile").read_text()
+    given = dict(re.findall(r"(SENDABLE_\w+)=(\S+)", text))
+    assert re.findall(r"^CMD (.*)", text, re.MULTILINE) == ['["serve"]']
+    assert read_settings(given).host == "0.0.0.0"  # noqa: S104 - it is compared
+    assert read_settings(given | {"SENDABLE_HOST": "127.0.0.1"}).host == "127.0.0.1"
 
 
 @pytest.mark.parametrize(("settings", "auth"), [
