@@ -47,12 +47,12 @@ local replication postgres peer map=sendable
 
 def furnish(home: Home, lock: int) -> None:
     """Everything that a start needs. The cluster is made aside and moved in whole, so a kill leaves no half of one."""
+    names = sorted({"root", home.user})
     _refuse_another_major(home)
     home.own(home.log)
     home.own(home.socket)
     if not home.data.exists():
         _create(home, lock)
-    names = sorted({"root", home.user})
     _write(home, "pg_hba.conf", _LOGINS)
     _write(home, "pg_ident.conf", "".join(f'sendable "{name}" all\n' for name in names))
     _write(home, "postgresql.conf", _SETTINGS.read_text() + _paths(home))
