@@ -401,6 +401,13 @@ async def test_what_keeps_us_from_the_database_is_told_in_words(url, line):
     assert said.err.splitlines()[-1].startswith(f"sendable: {line}")
 
 
+async def test_hosts_of_which_none_takes_writes_are_told_as_such(database):
+    url = f"{database['database_url']}&target_session_attrs=standby"
+    said = await sendable("migrate", database_url=url)
+    assert said.code == 1
+    assert said.err.startswith("sendable: of the hosts that answer none is as target_session_attrs asks: mend SENDABLE")
+
+
 READY = b"Z\0\0\0\x05I"
 WELCOME = b"R\0\0\0\x08\0\0\0\0" + b"S\0\0\0\x18server_version\x0018.6\0" + READY
 POOLERS = {

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeGuard, TypeVar
 
-from asyncpg import ClientConfigurationError, DataError, ProtocolViolationError
+from asyncpg import ClientConfigurationError, DataError, ProtocolViolationError, TargetServerAttributeNotMatched
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cli.show import Refused
@@ -124,10 +124,17 @@ def _start_it() -> str:
     return _START_IT if read_settings().database_url else _RUN_AGAIN
 
 
+_NO_HOST = {
+    socket.gaierror: "the host of the database has no address",
+    TargetServerAttributeNotMatched: "of the hosts that answer none is as target_session_attrs asks",
+}
+
+
 def _of_the_line(root: BaseException) -> tuple[str, str] | None:
     """What keeps us from so much as reaching a server that understands us."""
-    if isinstance(root, socket.gaierror):
-        return "the host of the database has no address", _MEND_IT
+    for kind, words in _NO_HOST.items():
+        if isinstance(root, kind):
+            return words, _MEND_IT
     if isinstance(root, ssl.SSLError):
         unproven = isinstance(root, ssl.SSLCertVerificationError)
         says = "the database does not prove who it is" if unproven else "no TLS comes about with the database"
