@@ -374,6 +374,14 @@ async def test_a_server_that_takes_no_writes_is_wrong(database_url):
     assert finding.says.endswith("takes no writes")
 
 
+async def test_a_database_that_lets_nobody_in_is_told_as_such(server, database_url):
+    """As while an administrator puts it back, or gives it another name."""
+    await run_sql(server, f"ALTER DATABASE {make_url(database_url).database} ALLOW_CONNECTIONS false")
+    said = await sendable("migrate", database_url=database_url)
+    assert said.code == 1
+    assert said.err.startswith("sendable: the database lets nobody in: let an administrator run: ALTER DATABASE")
+
+
 @pytest.mark.parametrize(("name", "theirs", "ours"), [
     ("transaction_isolation", "default_transaction_isolation = 'serializable'", "read committed"),
     ("idle_session_timeout", "idle_session_timeout = '5min'", "0"),

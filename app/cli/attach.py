@@ -91,6 +91,7 @@ _SAID = {
     "42P05": POOLED,
     "53100": ("the disk of the database is full", "make room there"),
     "53300": ("the database has no connection left for us", "raise max_connections, or the limit of our role"),
+    "55000": ("the database lets nobody in", "let an administrator run: ALTER DATABASE … ALLOW_CONNECTIONS true"),
     "57P03": ("the database is starting or stopping", "try again"),
 }
 """By PostgreSQL's own code: what it says, and what mends it."""

@@ -36,8 +36,8 @@ class Busy(Exception):
 # behind a pooler of transactions the session is another's, which lacks our prepared statements or has others.
 _GONE_STATES = ("08", "57P01", "57P02", "57P03", "25006", "26000", "42P05")
 # Deadlocks, full disks, too many connections, locks and statements given up, files that cannot be read, a password or a
-# database that is being changed: another connection would hear the same.
-_AGAIN_STATES = ("40", "53", "55P03", "57014", "58", "28", "3D")
+# database that is being changed, or lets nobody in: another connection would hear the same.
+_AGAIN_STATES = ("40", "53", "55P03", "57014", "58", "28", "3D", "55000")
 
 
 def is_lost(error: BaseException) -> bool:
