@@ -58,7 +58,7 @@ async def url_of(settings: Settings) -> AsyncIterator[str]:
         yield settings.database_url.get_secret_value()
     else:
         async with database.serving(settings.data_dir) as url:
-            yield url
+            yield url + database.OUR_WAY
 
 
 # Gateways ----------------------------------------------------------------------------------------------------------

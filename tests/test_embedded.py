@@ -23,14 +23,18 @@ from pathlib import Path
 import asyncpg
 import psutil
 import pytest
+from sqlalchemy import text
 from structlog.testing import capture_logs
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from app.config import Settings
 from app.services import database
+from app.services.connection import connect, read
 from app.services.database import CannotStart, serving, url_for
 from app.services.embedded import cluster
 from app.services.embedded.cluster import LOGS_KEPT, complaint, prune_logs, survivors
 from app.services.embedded.home import ELSEWHERE, Home, is_made, locate
+from app.wiring import url_of
 
 ROOT = os.geteuid() == 0
 REPOSITORY = Path(__file__).parents[1]
@@ -204,6 +208,15 @@ async def test_stopping_does_not_wait_for_sessions(data_dir: Path):
     assert time.monotonic() - began < 10
     assert survivors(locate(data_dir)) == []
     idle.terminate()
+
+
+async def test_what_the_environment_says_of_other_databases_is_not_said_of_this_one(data_dir: Path, monkeypatch):
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    monkeypatch.setenv("PGTARGETSESSIONATTRS", "standby")
+    async with url_of(Settings(data_dir=data_dir)) as url:
+        engine = connect(url, pool=1)
+        assert [*await read(engine, text("SELECT 1"))] == [(1,)]
+        await engine.dispose()
 
 
 async def test_another_process_joins_the_server_and_takes_it_over_when_its_owner_goes(data_dir: Path):

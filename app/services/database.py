@@ -23,13 +23,17 @@ import asyncpg
 import structlog
 
 from app.services.embedded import cluster, watcher
-from app.services.embedded.home import PORT, ROLE, CannotStart, Home, locate
+from app.services.embedded.home import ROLE, CannotStart, Home, locate
 
-__all__ = ["CannotStart", "serving", "url_for"]
+__all__ = ["OUR_WAY", "CannotStart", "serving", "url_for"]
 
 log = structlog.get_logger()
 
 _SQLALCHEMY = "postgresql+asyncpg"
+OUR_WAY = "&sslmode=disable&target_session_attrs=any"
+"""Behind the URL where our own driver reads it: what is left out it takes from PGSSLMODE and the like, which are set
+for other databases, and asks for certificates where there is but a socket.
+"""
 _GLANCE = 0.05
 """Seconds between two looks at the lock or at the server's process."""
 _PRUNE = 60.0
@@ -77,7 +81,7 @@ async def _until_it_answers(home: Home, keeping: asyncio.Task[None]) -> None:
 
 async def _answers(home: Home) -> bool:
     try:
-        session = await asyncpg.connect(host=str(home.socket), port=PORT, user=ROLE, database=ROLE, timeout=_TELL)
+        session = await asyncpg.connect(home.url(ROLE, ROLE, "postgresql") + OUR_WAY, timeout=_TELL)
     except _NOT_YET:
         return False
     try:

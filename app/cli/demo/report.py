@@ -34,7 +34,7 @@ class Read(NamedTuple):
 
 
 async def as_the_reader(folder: Path) -> list[Read]:
-    engine = connect(database.url_for(folder, READER, driver="postgresql+asyncpg"), pool=1)
+    engine = connect(database.url_for(folder, READER, driver="postgresql+asyncpg") + database.OUR_WAY, pool=1)
     try:
         async with engine.connect() as db:
             results = [(sql, await db.execute(text(sql))) for sql in SQL]
