@@ -374,6 +374,14 @@ async def test_a_server_that_takes_no_writes_is_wrong(database_url):
     assert finding.says.endswith("takes no writes")
 
 
+async def test_a_server_that_is_too_old_is_wrong_and_stops_a_start(database_url, monkeypatch):
+    monkeypatch.setattr(migrate, "OLDEST_POSTGRES", 99)
+    (finding,) = wrong(await examined(database_url))
+    assert (finding.says[-10:], finding.mend) == ("is too old", "use PostgreSQL 99 or newer")
+    with pytest.raises(migrate.SchemaError, match=r"PostgreSQL \d+ is too old: use PostgreSQL 99 or newer"):
+        await migrate.upgrade(database_url)
+
+
 async def test_a_database_that_lets_nobody_in_is_told_as_such(server, database_url):
     """As while an administrator puts it back, or gives it another name."""
     await run_sql(server, f"ALTER DATABASE {make_url(database_url).database} ALLOW_CONNECTIONS false")

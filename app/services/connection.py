@@ -86,12 +86,13 @@ def engine_of(url: str, *, connect_args: Mapping[str, Any], **more: Any) -> Asyn
 # heard 503; when idle sessions are ended, the first ones after a quiet time did. Limits of statements are meant for
 # questions: all of ours have their own, and among millions upkeep takes minutes. Said in the session and not as it is
 # opened, where PgBouncer lets none of it pass.
-_SETTLE = """
-SET default_transaction_isolation = 'read committed'; SET jit = off; SET idle_session_timeout = 0;
-SET statement_timeout = 0; SET lock_timeout = 0"""
-_SINCE_17 = "; SET transaction_timeout = 0"
-
-
+_SETTLE = {
+    0: "SET default_transaction_isolation = 'read committed'; SET jit = off; SET statement_timeout = 0; "
+       "SET lock_timeout = 0",
+    14: "; SET idle_session_timeout = 0",
+    17: "; SET transaction_timeout = 0",
+}  # fmt: skip
+"""By the version that knows it first."""
 POOLED = (
     "a pooler of transactions stands before the database",
     "let it pool sessions, or name the database itself in SENDABLE_DATABASE_URL",
@@ -115,8 +116,8 @@ async def shares_sessions(engine: AsyncEngine) -> bool:
 async def _opened(**how: Any) -> Connection:  # noqa: ANN401 - the driver's
     db = await asyncpg.connect(**how)
     try:
-        settle = _SETTLE + _SINCE_17 if db.get_server_version() >= (17,) else _SETTLE
-        await db.execute(settle, timeout=ACQUIRE_WITHIN)
+        known = (settle for since, settle in _SETTLE.items() if db.get_server_version().major >= since)
+        await db.execute("".join(known), timeout=ACQUIRE_WITHIN)
     except BaseException:
         db.terminate()
         raise

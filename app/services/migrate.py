@@ -18,6 +18,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_r
 
 from app.services.connection import ACQUIRE_WITHIN, POOLED, engine_of, shares_sessions, sqlstate
 
+OLDEST_POSTGRES = 15
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 LOCK_TIMEOUT = "2s"
 PATIENCE = 60
@@ -105,6 +106,9 @@ def _version(connection: Connection) -> str | None:
 
 
 def _upgrade(connection: Connection) -> None:
+    server = int(connection.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
+    if server < OLDEST_POSTGRES:
+        raise SchemaError(f"PostgreSQL {server} is too old: use PostgreSQL {OLDEST_POSTGRES} or newer")
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     if connection.execute(text("SELECT current_schema()")).scalar() is None:
         raise SchemaError(NO_SCHEMA)

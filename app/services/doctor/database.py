@@ -18,7 +18,6 @@ from app.services.doctor import left_open
 from app.services.doctor.finding import Finding
 from app.services.doctor.waiting import of_what_waits
 
-OLDEST_POSTGRES = 15
 READER = "sendable_reader"
 SKEW_MOST = timedelta(seconds=5)
 
@@ -57,8 +56,9 @@ async def of_database(engine: AsyncEngine, settings: Settings) -> AsyncIterator[
 
 async def _server(db: AsyncConnection) -> Finding:
     number = int((await db.execute(text("SHOW server_version_num"))).scalar_one())
-    says, mend = f"PostgreSQL {number // 10_000}.{number % 10_000}", f"use PostgreSQL {OLDEST_POSTGRES} or newer"
-    if number // 10_000 < OLDEST_POSTGRES:
+    says = f"PostgreSQL {number // 10_000}.{number % 10_000}"
+    if number // 10_000 < migrate.OLDEST_POSTGRES:
+        mend = f"use PostgreSQL {migrate.OLDEST_POSTGRES} or newer"
         return Finding("wrong", "database", f"{says} is too old", mend)
     if (await db.execute(text("SHOW transaction_read_only"))).scalar_one() == "on":
         return Finding("wrong", "database", f"{says} takes no writes", "name the primary in SENDABLE_DATABASE_URL")
