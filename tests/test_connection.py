@@ -22,3 +22,11 @@ async def test_a_connection_that_ended_while_nobody_used_it_is_replaced_unseen(d
         assert await raw.fetchval("SELECT pg_backend_pid()") != idle.get_server_pid()
     await engine.dispose()
     await other.dispose()
+
+
+async def test_the_server_keeps_a_quiet_connection_alive(database_url: str) -> None:
+    """For what forgets one on the way. On a socket of the machine itself it has no value, but whose it is."""
+    engine = connect(database_url, pool=1)
+    [(source,)] = await read(engine, text("SELECT source FROM pg_settings WHERE name = 'tcp_keepalives_idle'"))
+    assert source == "session"
+    await engine.dispose()
