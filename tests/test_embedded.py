@@ -262,7 +262,7 @@ def test_a_user_without_a_name_is_told_what_mends_it(tmp_path: Path):
     """As in a container that is given any user id; `initdb` only said that it could not look it up."""
     nobody = Home(tmp_path, tmp_path / "postgres", locate(tmp_path).programs, 2_000_000_005, 0)
     with pytest.raises(CannotStart, match=r"user id 2000000005 has no name, and PostgreSQL needs one: .*/etc/passwd"):
-        cluster.furnish(nobody)
+        cluster.furnish(nobody, lock=-1)
 
 
 async def test_a_folder_of_another_major_version_is_refused_and_told_the_way_which_works(
