@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -261,6 +262,7 @@ async def with_its_database(pid: int) -> list[psutil.Process]:
     """The demo's processes, as soon as PostgreSQL is among them."""
     while True:
         family = psutil.Process(pid).children(recursive=True)
-        if any(one.name() == "postgres" for one in family):
-            return family
+        with suppress(psutil.NoSuchProcess):  # those that make the database come and go
+            if any(one.name() == "postgres" for one in family):
+                return family
         await asyncio.sleep(0.02)
