@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from app.gateways import prove, read
 from app.models.receipt import Broken, Callback, Gateway, Link, Receipt
@@ -40,7 +41,7 @@ def nearly_right(draw: st.DrawFn, gateway: Gateway) -> Callback:
 
 
 def bent_body(draw: st.DrawFn, callback: Callback) -> Callback:
-    return replace(callback, body=bent(draw, callback.body))
+    return structs.replace(callback, body=bent(draw, callback.body))
 
 
 def bent_pairs(draw: st.DrawFn, callback: Callback) -> Callback:
@@ -49,7 +50,7 @@ def bent_pairs(draw: st.DrawFn, callback: Callback) -> Callback:
     place = draw(st.integers(0, len(pairs) - 1))
     pairs[place] = (pairs[place][0], draw(st.text(max_size=40) | st.sampled_from(["9" * 5000, "%", "\0", "-", "1.5"])))
     made = urlencode(pairs[: draw(st.integers(1, len(pairs)))] + pairs[:1], errors="surrogatepass", encoding="utf-8")
-    return replace(callback, body=made.encode()) if callback.body else replace(callback, query=made)
+    return structs.replace(callback, body=made.encode()) if callback.body else structs.replace(callback, query=made)
 
 
 # A recorded callback is read in well under a millisecond, and none of these is over 16 KiB. A second is a thousand
@@ -117,9 +118,9 @@ def with_it(said: Any, at: tuple[Any, ...], change: Callable[[Any], Any]) -> Any
 def saying(callback: Callback, said: Any) -> Callback:
     """The callback with this in the place of what it said; in a form all is text."""
     if is_json(callback):
-        return replace(callback, body=json.dumps(said).encode())
+        return structs.replace(callback, body=json.dumps(said).encode())
     pairs = urlencode({name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()})
-    return replace(callback, body=pairs.encode()) if callback.body else replace(callback, query=pairs)
+    return structs.replace(callback, body=pairs.encode()) if callback.body else structs.replace(callback, query=pairs)
 
 
 @each_gateway
@@ -138,10 +139,10 @@ def misshapen(callback: Callback) -> Iterator[Callback]:
     changes: list[Callable[[Any], Any]] = [lambda it: [it], lambda it: {"x": it}, lambda _: GONE]
     changes += [lambda _, wrong=wrong: wrong for wrong in WRONG]
     if said is None:  # XML, or one a line
-        yield from (replace(callback, body=body) for body in torn(callback.body))
+        yield from (structs.replace(callback, body=body) for body in torn(callback.body))
         lines = callback.body.split(b"\n")
         for line in lines if len(lines) > 1 else ():
-            yield from misshapen(replace(callback, body=line))
+            yield from misshapen(structs.replace(callback, body=line))
         return
     for at in places(said):
         for change in changes if at else changes[:2]:
@@ -212,7 +213,7 @@ def check_sound(gateway: Gateway, callback: Callback, link: Link) -> None:
             check_broken(one)
             kept = as_kept(callback, link, one, gateway)
             assert (
-                as_kept(replace(callback, query=kept.query), link, replace(one, raw=kept.body), gateway).body
+                as_kept(structs.replace(callback, query=kept.query), link, replace(one, raw=kept.body), gateway).body
                 == kept.body
             )
         elif isinstance(one, Receipt):

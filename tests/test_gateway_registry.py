@@ -6,8 +6,9 @@ import csv
 import importlib.util
 import re
 import tomllib
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from app import gateways
 from app.gateways import GATEWAYS, signed_by

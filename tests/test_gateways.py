@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from app.gateways import GATEWAYS, certificate_at, confirmation_at, cut, once, prove, read
 from app.models.receipt import NEVER, Broken, Callback, Gateway, Link

@@ -8,9 +8,10 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import quote
+
+from msgspec.structs import replace
 
 from app.gateways._fields import moment
 from app.models.receipt import Callback, Link

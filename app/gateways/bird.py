@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import hmac
-from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
+
+from msgspec.structs import replace
 
 from app.gateways import _verify
 from app.gateways._fields import Said, Unreadable, an_object, count, first, json, moment, need, part, plus

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from urllib.parse import quote
 
 import orjson
 from lxml import etree
+from msgspec.structs import replace
 
 from app.gateways import _fields, _verify
 from app.gateways._fields import LONGEST_FORM, MOST, Unreadable, an_object, count, each, moment, plus, text

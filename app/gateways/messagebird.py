@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from urllib.parse import parse_qsl, urlencode
+
+from msgspec.structs import replace
 
 from app.gateways import _jwt, _verify
 from app.gateways._fields import (

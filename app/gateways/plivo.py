@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import hmac
 import re
-from dataclasses import replace
 from urllib.parse import parse_qsl
+
+from msgspec.structs import replace
 
 from app.gateways import _verify
 from app.gateways._fields import LONGEST_FORM, Said, asked_moment, count, first, form, need, plus

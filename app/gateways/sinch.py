@@ -8,10 +8,10 @@ from __future__ import annotations
 import base64
 import hmac
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import orjson
+from msgspec.structs import replace
 
 from app.gateways import _verify
 from app.gateways._fields import Said, Unreadable, an_object, count, each, first, json, moment, need, plus

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import hmac
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from app.gateways import _verify
 from app.gateways._fields import Said, Unreadable, apart, batch, count, first, json, moment, need, part, plus

@@ -6,9 +6,10 @@ import base64
 import hmac
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from hashlib import sha256
 from urllib.parse import parse_qs, parse_qsl, quote, urlsplit
+
+from msgspec.structs import replace
 
 from app.gateways._fields import LONGEST_FORM, Said, Unreadable, an_object, first, form, json, mail_date, need
 from app.gateways._smpp import local_time

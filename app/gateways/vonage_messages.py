@@ -7,8 +7,9 @@ for SMS: it is answered, and not taken.
 from __future__ import annotations
 
 import hmac
-from dataclasses import replace
 from hashlib import sha256
+
+from msgspec.structs import replace
 
 from app.gateways import _jwt, _verify
 from app.gateways._fields import Said, an_object, count, first, json, moment, need, part, plus, text

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlencode
+
+from msgspec.structs import replace
 
 from app.gateways import _verify, _vonage_reports
 from app.gateways._fields import (

@@ -36,8 +36,7 @@ FINAL = FAILED | {Status.DELIVERED}
 """After these nothing more is to come."""
 
 
-@dataclass(frozen=True, slots=True)
-class Callback:
+class Callback(Struct, frozen=True, gc=False):
     """One HTTP request of a gateway, as bytes.
 
     `url` is the URL the vendor called: with the link's `public_url` in front when it is set, else as received.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
 import orjson
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -99,7 +99,8 @@ def _unproven() -> Problem:
 
 def _link(request: Request) -> tuple[Gateway, Link]:
     name, account = request.path_params["gateway"], request.path_params.get("account", "")
-    gateways, links = request.app.state.gateways, request.app.state.links
+    state = request.app.state
+    gateways, links = state.gateways, state.links
     gateway, link = gateways.get(name), links.get((name, account))
     if gateway is None:  # described ones are called `custom/NAME`, and have no accounts
         gateway, link = gateways.get(f"{name}/{account}"), links.get((f"{name}/{account}", ""))

@@ -12,13 +12,13 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 
 import orjson
 import structlog
+from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.gateways import certificate_at, confirmation_at, prove, read

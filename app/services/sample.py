@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
+from msgspec import structs
+
 from app.gateways import prove, signed_by
 from app.models.receipt import Callback, Gateway, Link
 
@@ -78,6 +80,6 @@ def sample(gateway: Gateway, link: Link, base: str, secret: str | None, now: dat
 def covers_url(gateway: Gateway, link: Link, secret: str) -> bool:
     """Whether a signature of this vendor is another one for another address."""
     signed = sample(gateway, link, "https://dlr.example.com", secret, datetime.now(UTC)).callback
-    elsewhere = replace(signed, url=signed.url.replace("dlr.example.com", "dlr.example.net"))
+    elsewhere = structs.replace(signed, url=signed.url.replace("dlr.example.com", "dlr.example.net"))
     alone = replace(link, secrets=(secret,))
     return prove(gateway, signed, alone) and not prove(gateway, elsewhere, alone)

@@ -12,7 +12,7 @@ import subprocess
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from app.gateways import GATEWAYS, prove
 from app.models.receipt import Callback, Link
