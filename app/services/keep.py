@@ -199,7 +199,7 @@ def corrected(told: Sequence[Told]) -> Counter[CountKey]:
     """The opt-outs that receipts brought, and took back."""
     counts = Counter[CountKey]()
     for one in told:
-        if one.changes:
+        if any(change.list for change in one.changes):
             counts.update(opt_outs.left(one.changes, one.carrier))
             counts.update(opt_outs.taken_back(one.changes, one.carrier))
     return counts
