@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 from urllib.parse import parse_qsl
 
 from msgspec import Struct
@@ -120,13 +120,15 @@ class Inbound:
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What this vendor counts as success."""
 
     status: int = 200
     body: bytes = b""
     content_type: str = "text/plain"
+
+
+OK = Reply()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +217,7 @@ class Gateway:
     docs: str
     parse: Callable[[Callback], Sequence[Receipt | Broken | Inbound]]
     verify: Callable[[Callback, str, Link], bool]
-    reply: Callable[[Callback], Reply] = lambda _: Reply()
+    reply: Callable[[Callback], Reply] = lambda _: OK
     code_space: str | None = None
     hint: str = ""
     split: Callable[[Callback], list[bytes]] | None = None

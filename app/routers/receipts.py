@@ -98,8 +98,8 @@ def _unproven() -> Problem:
 
 
 def _link(request: Request) -> tuple[Gateway, Link]:
-    name, account = request.path_params["gateway"], request.path_params.get("account", "")
-    state = request.app.state
+    path, state = request.path_params, request.app.state
+    name, account = path["gateway"], path.get("account", "")
     gateways, links = state.gateways, state.links
     gateway, link = gateways.get(name), links.get((name, account))
     if gateway is None:  # described ones are called `custom/NAME`, and have no accounts
