@@ -201,6 +201,18 @@ def test_any_order_and_any_repetition_of_the_same_events_ends_the_same(
     assert one.consents() == other.consents()
 
 
+def test_two_senders_blocked_by_one_moment_of_one_message_ask_for_the_same_lookup_in_either_order() -> None:
+    policy = load_policy(lookups=True)
+    said = [
+        Said(Receipt("m2", Status.UNDELIVERABLE, NUMBER, sender, gateway="native", occurred_at=BEGIN),
+             "network_not_covered", BEGIN, None)
+        for sender in SENDERS
+    ]  # fmt: skip
+    one, other = (show(lived(life, policy).number, policy, BEGIN) for life in (said, said[::-1]))
+    assert one == other
+    assert one.lookup
+
+
 @serious
 @given(policies, lives, st.integers(0, 10))
 def test_what_is_known_before_a_crash_and_told_again_after_it_changes_nothing(

@@ -169,8 +169,8 @@ def cause_key(cause: Cause) -> tuple[str, ...]:
             cause.message_id or "", cause.source or "", cause.evidence or "")  # fmt: skip
 
 
-def fact_key(fact: Fact) -> tuple[datetime, str, datetime, tuple[str, ...]]:
-    return (fact.at, fact.reason, fact.guard, cause_key(fact.cause))
+def fact_key(fact: Fact) -> tuple[datetime, str, datetime, tuple[str, ...], str]:
+    return (fact.at, fact.reason, fact.guard, cause_key(fact.cause), fact.sender or "")
 
 
 def newest(old: Fact | None, new: Fact) -> Fact:
