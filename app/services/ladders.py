@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import groupby
 
 from msgspec.structs import replace
@@ -41,7 +41,7 @@ def climbed(strikes: Iterable[Strike]) -> list[Strike]:
     """Of strikes in order those that count: one a UTC day, and one a message."""
     days, messages, counted = set(), set(), []
     for strike in strikes:
-        day = strike.at.astimezone(UTC).date()
+        day = _day(strike.at)
         if day not in days and not (strike.message and strike.message in messages):
             counted.append(strike)
             days.add(day)
@@ -130,6 +130,8 @@ def climb(number: Number, before: tuple[int, ...], verdict: Verdict) -> Number:
     the deliveries that were known until now.
     """
     number = _in_a_row(number, verdict)
+    if not number.unknown and verdict.ladder != ENDS_CONSENT:
+        return number
     unknown = {*number.unknown}
     if verdict.rung and verdict.ladder == ENDS_CONSENT:
         unknown.add(verdict.rung)
@@ -137,26 +139,38 @@ def climb(number: Number, before: tuple[int, ...], verdict: Verdict) -> Number:
 
 
 def _in_a_row(number: Number, verdict: Verdict) -> Number:
-    strikes = dict(number.ladders)
+    strikes = number.ladders
     if verdict.rung and verdict.ladder and verdict.ladder != ENDS_CONSENT:
         new = Strike(verdict.rung.at, message_of(verdict.rung.cause))
-        strikes[verdict.ladder] = (*strikes.get(verdict.ladder, ()), new)
-    since = number.delivered.guard if number.delivered else None
-    kept = {name: left for name, times in strikes.items() if (left := _days(times, since))}
-    standing = {
-        key: fact
-        for key, fact in number.conditions.items()
-        if since is None or fact.at >= since or not key.startswith("unreachable/")
-    }
-    return replace(number, ladders=kept, conditions=standing)
+        strikes = strikes | {verdict.ladder: _kept((*strikes.get(verdict.ladder, ()), new))}
+    if number.delivered is None:
+        return replace(number, ladders=strikes)
+    since = number.delivered.guard
+    day = _day(since)
+    return replace(
+        number,
+        ladders={name: left for name, times in strikes.items() if (left := _from(day, times))},
+        conditions={
+            key: fact
+            for key, fact in number.conditions.items()
+            if fact.at >= since or not key.startswith("unreachable/")
+        },
+    )
 
 
-def _days(strikes: Iterable[Strike], since: datetime | None) -> tuple[Strike, ...]:
-    """The first and the last strike of each of the newest UTC days, without the days before the last delivery."""
-    days = [[*day] for _, day in groupby(sorted(strikes), key=lambda one: one.at.astimezone(UTC).date())]
-    if since:
-        days = [day for day in days if day[0].at.astimezone(UTC).date() >= since.astimezone(UTC).date()]
+def _kept(strikes: Iterable[Strike]) -> tuple[Strike, ...]:
+    """The first and the last strike of each of the newest UTC days."""
+    days = [[*day] for _, day in groupby(sorted(strikes), key=lambda one: _day(one.at))]
     return tuple(sorted({one for day in days[-DAYS_KEPT:] for one in (day[0], day[-1])}))
+
+
+def _from(day: date, strikes: tuple[Strike, ...]) -> tuple[Strike, ...]:
+    """Without the days before the last delivery."""
+    return strikes if _day(strikes[0].at) >= day else tuple(one for one in strikes if _day(one.at) >= day)
+
+
+def _day(at: datetime) -> date:
+    return at.date() if at.tzinfo is UTC else at.astimezone(UTC).date()
 
 
 def _with_ends(number: Number, strikes: list[Fact], before: tuple[int, ...], verdict: Verdict) -> Number:
