@@ -29,13 +29,11 @@ def arrival(receipt: Receipt, arrived: datetime, meaning: Meaning) -> Arrival:
 
 def key_of(receipt: Receipt) -> UUID:
     """What recognises a repetition: never the time, but for a receipt without a message id, which has nothing else."""
-    if receipt.message_id is None:
-        known: tuple[object, ...] = astuple(receipt)
+    r = receipt
+    if r.message_id is None:
+        known = "\x1f".join(map(str, astuple(r)))
     else:
-        known = (
-            receipt.gateway, receipt.account, receipt.message_id, receipt.number, receipt.segment, receipt.status.value,
-            receipt.code,
-        )  # fmt: skip
+        known = f"{r.gateway}\x1f{r.account}\x1f{r.message_id}\x1f{r.number}\x1f{r.segment}\x1f{r.status}\x1f{r.code}"
     # The driver's own class: equal to the standard one, and made in an eighth of its time.
-    key: UUID = pgproto.UUID(hashlib.blake2b("\x1f".join(map(str, known)).encode(), digest_size=16).digest())
+    key: UUID = pgproto.UUID(hashlib.blake2b(known.encode(), digest_size=16).digest())
     return key

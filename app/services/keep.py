@@ -140,7 +140,7 @@ def _lacks_a_name(receipt: Receipt) -> bool:
 
 def _delivers_a_part(receipt: Receipt) -> bool:
     """Whether other receipts decide with it if its message is delivered."""
-    return receipt.status is Status.DELIVERED and receipt.is_part
+    return receipt.is_part and receipt.status is Status.DELIVERED
 
 
 Pair: TypeAlias = tuple[Arrival, Registered | None]
@@ -182,17 +182,19 @@ def totals(told: Sequence[Told], recounted: Mapping[CountKey, int], *, named: bo
     and the carrier that they told of, when they came; they move to the sender that they have now.
     """
     counts = Counter(recounted)
-    for one in told:
-        a, verdict = one.arrival, one.verdict
-        if a.receipt.status not in FINAL:
-            continue
-        hour, carrier = verdict.at.replace(minute=0, second=0, microsecond=0), one.carrier
-        for outcome in ("sent", a.reason or "delivered"):
-            counts[hour, verdict.sender or "", carrier, outcome] += 1
-            if named and a.receipt.number and not a.receipt.sender:
-                counts[hour, "", breaker.own_carrier(a), outcome] -= 1
+    counts.update(key for one in told for key in _outcomes(one, one.verdict.sender or "", one.carrier))
+    if named:
+        moved = [one for one in told if one.arrival.receipt.number and not one.arrival.receipt.sender]
+        counts.subtract(key for one in moved for key in _outcomes(one, "", breaker.own_carrier(one.arrival)))
     counts.update(corrected(told))
     return counts
+
+
+def _outcomes(one: Told, sender: str, carrier: str) -> Sequence[CountKey]:
+    if one.arrival.receipt.status not in FINAL:
+        return ()
+    hour = store.hour_of(one.verdict.at)
+    return (hour, sender, carrier, "sent"), (hour, sender, carrier, one.arrival.reason or "delivered")
 
 
 def corrected(told: Sequence[Told]) -> Counter[CountKey]:

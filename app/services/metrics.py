@@ -62,7 +62,7 @@ def committed(size: int, seconds: float) -> None:
 def taken(arrivals: Sequence[Arrival], duplicates: int) -> None:
     """Count a group's receipts, once they are committed."""
     DUPLICATES.inc(duplicates)
-    tally = Tally((a.receipt.gateway, a.receipt.status.value, a.reason or "") for a in arrivals)
+    tally = Tally((a.receipt.gateway, a.receipt.status, a.reason or "") for a in arrivals)
     for labels, count in tally.items():
         RECEIPTS.labels(*labels).inc(count)
     for a in arrivals:

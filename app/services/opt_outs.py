@@ -10,7 +10,7 @@ from app.models.number import Change
 from app.services.apply import Applied
 from app.services.settle import Held
 from app.services.shown import network_of
-from app.services.store import OPTED_OUT, CountKey
+from app.services.store import OPTED_OUT, CountKey, hour_of
 
 
 def left(changes: Iterable[Change], carrier: str) -> Counter[CountKey]:
@@ -27,8 +27,7 @@ def taken_back(changes: Iterable[Change], carrier: str) -> Counter[CountKey]:
 
 def _hourly(changes: Iterable[Change], carrier: str) -> Counter[CountKey]:
     return Counter(
-        (change.occurred_at.replace(minute=0, second=0, microsecond=0), change.sender or "", carrier, OPTED_OUT)
-        for change in changes
+        (hour_of(change.occurred_at), change.sender or "", carrier, OPTED_OUT) for change in changes
     )
 
 

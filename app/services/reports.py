@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.services.connection import Rows, read, transaction
+from app.services.store import hour_of
 
 HOUR = timedelta(hours=1)
 
@@ -75,9 +76,5 @@ async def opt_outs(engine: AsyncEngine, frame: Frame, sender: str | None, list_:
 
 def _parts(frame: Frame) -> dict[str, datetime]:
     """Where the whole hours of a frame begin (`whole`) and what is left of it (`rest`)."""
-    whole = min(_hour(frame.start + HOUR - timedelta(microseconds=1)), frame.end)
-    return {**frame._asdict(), "whole": whole, "rest": max(_hour(frame.end), whole)}
-
-
-def _hour(at: datetime) -> datetime:
-    return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    whole = min(hour_of(frame.start + HOUR - timedelta(microseconds=1)), frame.end)
+    return {**frame._asdict(), "whole": whole, "rest": max(hour_of(frame.end), whole)}

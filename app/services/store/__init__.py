@@ -7,7 +7,16 @@ processes cannot deadlock.
 
 from app.services.store.changes import CHANNEL, FEED_LOCK, change_of, publish
 from app.services.store.consents import list_row, lists, save_lists
-from app.services.store.counts import OPTED_OUT, CountKey, alarm, clear_alarms, clear_quiet_alarms, count, note_unknown
+from app.services.store.counts import (
+    OPTED_OUT,
+    CountKey,
+    alarm,
+    clear_alarms,
+    clear_quiet_alarms,
+    count,
+    hour_of,
+    note_unknown,
+)
 from app.services.store.messages import (
     add_unnamed,
     find_messages,
@@ -59,6 +68,7 @@ __all__ = [
     "find_messages",
     "found_json",
     "found_of",
+    "hour_of",
     "id_of",
     "keep_unread",
     "list_row",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import lru_cache, partial
 
 import structlog
 
@@ -21,6 +22,15 @@ ORDER BY h, s, c, o
 ON CONFLICT (hour, sender, carrier, outcome) DO UPDATE SET total = c.total + excluded.total
 """
 CountKey = tuple[datetime, str, str, str]
+_begins = lru_cache(maxsize=256)(partial(datetime, tzinfo=UTC))
+
+
+def hour_of(at: datetime) -> datetime:
+    """The UTC hour in which a time lies: the same object for all of them, whose hash is worked out once."""
+    at = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return _begins(at.year, at.month, at.day, at.hour)
+
+
 OPTED_OUT = "list.opted_out"
 """The outcome of whoever left, by whatever reason: one reason is named `opted_out`, and counts by itself."""
 

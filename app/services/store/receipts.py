@@ -90,7 +90,7 @@ async def add_receipts(db: Connection, arrivals: Sequence[tuple[Arrival, Registe
     rows = [
         (
             a.arrived, a.key, r.gateway, r.account, r.message_id, r.number or (known.number if known else None),
-            r.sender or (known.sender if known else None), r.status.value, r.code_space, r.code, a.reason, r.carrier,
+            r.sender or (known.sender if known else None), str(r.status), r.code_space, r.code, a.reason, r.carrier,
             r.mcc, r.mnc, r.segment, r.segments, r.occurred_at, r.sent_at,
         )
         for a, known in arrivals
