@@ -58,6 +58,8 @@ def settled(number: Number, before: datetime, merge: Merge) -> Number:
         old += [act for act in one.acts if act not in late]
         if late:
             kept[key] = replace(one, acts=late)
+    if not old:
+        return number
     number = replace(number, aside=kept)
     for act in old:
         number = merge(number, act)

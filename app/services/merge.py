@@ -138,7 +138,7 @@ def merge_list(held: Subscription, verdict: Verdict) -> Subscription:
 def _reached(senders: dict[str, Reach], verdict: Verdict) -> dict[str, Reach]:
     if not verdict.sender or not (verdict.block or verdict.out or verdict.delivered or verdict.opted_in):
         return senders
-    old = senders.get(verdict.sender, Reach())
+    old = senders.get(verdict.sender, _UNREACHED)
     blocks = old.blocks
     if verdict.block:
         blocks = blocks | {verdict.block.reason: newest(blocks.get(verdict.block.reason), verdict.block)}
@@ -150,6 +150,9 @@ def _reached(senders: dict[str, Reach], verdict: Verdict) -> dict[str, Reach]:
         old.struck,
     )
     return senders if new == old else senders | {verdict.sender: new}
+
+
+_UNREACHED = Reach()
 
 
 def _struck(strikes: dict[str, tuple[datetime, ...]], verdict: Verdict) -> dict[str, tuple[datetime, ...]]:

@@ -30,7 +30,7 @@ class Held(Struct, frozen=True, gc=False):
 
 def settle(held: Held, verdict: Verdict, policy: Policy, now: datetime) -> tuple[Held, list[Change]]:
     """One event applied: what is held afterwards, and what truly changed, in order."""
-    changes = [*catch_up(held, policy, now)]
+    changes = [] if held.told == held.shown.steps[0] else [*catch_up(held, policy, now)]
     merged = merge(held.number, verdict)
     acting = aside.acting(merged, merge)
     after = show(acting, policy, now)
@@ -39,7 +39,8 @@ def settle(held: Held, verdict: Verdict, policy: Policy, now: datetime) -> tuple
     if verdict.list and verdict.sender:
         key = (verdict.sender, verdict.list)
         lists[key] = merge_list(lists.get(key) or Subscription(merged.number, *key), verdict)
-    changes += _consent_changes(held, acting, after, lists, verdict)
+    if lists:
+        changes += _consent_changes(held, acting, after, lists, verdict)
     return Held(merged, acting, after, after.steps[0], lists), changes
 
 
@@ -75,8 +76,9 @@ def _moved(number: str, old: Step, new: Step, cause: Cause, at: datetime) -> Ite
 
 
 def _changes(number: Number, before: Shown, after: Shown, verdict: Verdict) -> Iterator[Change]:
-    moved = [*_moved(number.number, before.steps[0], after.steps[0], verdict.cause, verdict.at)]
-    yield from moved or _outlived(number, before, after, verdict)
+    if (before.steps, before.dead_since) != (after.steps, after.dead_since):
+        moved = [*_moved(number.number, before.steps[0], after.steps[0], verdict.cause, verdict.at)]
+        yield from moved or _outlived(number, before, after, verdict)
     was, now = network_of(before.carrier), network_of(after.carrier)
     if was != now:
         yield _change(number, "number.carrier", verdict, (was, now), None)
