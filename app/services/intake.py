@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import NamedTuple
 from uuid import UUID
 
 import structlog
 from asyncpg import PostgresError
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.receipt import Receipt
@@ -36,7 +36,7 @@ COMMIT_WITHIN = 10.0
 """Seconds after which a database that does not answer counts as away. Gateways give up after 15."""
 
 
-class Batch(NamedTuple):
+class Batch(Struct, frozen=True):
     """What one callback brought: its receipts, and what of it could not be read. `nonce` recognises a copy of it."""
 
     receipts: Sequence[Receipt]

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from app.models.number import Change, Verdict
@@ -146,7 +147,7 @@ def _delivers_a_part(receipt: Receipt) -> bool:
 Pair: TypeAlias = tuple[Arrival, Registered | None]
 
 
-class Told(NamedTuple):
+class Told(Struct, frozen=True, gc=False):
     """One receipt that acted: what was decided, what changed, and under which carrier it counts: the one that it tells
     of, else the one that its message was sent by, else, where its sender is known, the one that serves the number.
     """

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.lookup import Failed
@@ -154,4 +155,4 @@ def _arrived(row: Mapping[str, Any], meaning: Meaning) -> tuple[Arrival, Registe
     if row["sent_to"] is not None:
         known = Registered(row["sent_to"], row["sent_from"], row["registered"], row["sent_by"])
     said = arrival(receipt, row["received_at"], meaning)
-    return said._replace(key=row["key"], reason=row["reason"]), known
+    return replace(said, key=row["key"], reason=row["reason"]), known

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
 from uuid import UUID
 
+from msgspec import Struct
 from msgspec.json import Decoder
 
 from app.models.receipt import Receipt
@@ -18,7 +18,7 @@ NAMELESS_FOR = timedelta(hours=24)
 """How long a receipt without a message id is recognised; after that the same words are a new receipt."""
 
 
-class Arrival(NamedTuple):
+class Arrival(Struct, frozen=True, gc=False, array_like=True):
     """A receipt as it is stored: with the key that recognises its repetitions, its arrival, and what it was taken for.
 
     `unmapped`: it failed with a code that is in no table; `spelled`: its code as its table writes it (0629 is 629).
