@@ -56,6 +56,7 @@ class Intake:
         self._engine = engine
         self._meaning = meaning
         self._waiting: deque[Batch] = deque()
+        self._committed: deque[Batch] = deque()
         self._depth = 0
         self._some = asyncio.Event()
         self._stopping = False
@@ -88,17 +89,18 @@ class Intake:
 
     async def run(self) -> None:
         """Commit until `stop`; everything that was waiting then is still committed, and answered."""
-        async with asyncio.TaskGroup() as answers:
-            while not (self._stopping and not self._waiting):
-                await self._some.wait()
-                self._some.clear()
-                while self._waiting:
-                    group = self._gather()
-                    try:
-                        await self._settle(group, answers)
-                    except Exception as error:  # noqa: BLE001 - a fault of ours, and the next group has none
-                        log.error("group not settled", size=len(group), **error_fields(error))  # noqa: TRY400
-                        _fail(group, Busy())
+        while not (self._stopping and not self._waiting):
+            await self._some.wait()
+            self._some.clear()
+            while self._waiting:
+                group = self._gather()
+                try:
+                    await self._settle(group)
+                except Exception as error:  # noqa: BLE001 - a fault of ours, and the next group has none
+                    log.error("group not settled", size=len(group), **error_fields(error))  # noqa: TRY400
+                    _fail(group, Busy())
+        if self._committed:
+            await asyncio.wait([self._committed[-1].done])
 
     def stop(self) -> None:
         self._stopping = True
@@ -113,7 +115,7 @@ class Intake:
         self._depth -= size
         return group
 
-    async def _settle(self, group: list[Batch], answers: asyncio.TaskGroup) -> None:
+    async def _settle(self, group: list[Batch]) -> None:
         """Commit a group and have its callers woken. If its *data* is refused, each is tried alone, so that one bad
         receipt cannot fail its neighbours; if the database is away, all are told to come back, without trying each.
         """
@@ -125,12 +127,12 @@ class Intake:
             _fail(group, Busy())
             raise
         except Exception as error:  # noqa: BLE001 - whatever it was, the callers must hear of it
-            await self._refused(group, error, answers)
+            await self._refused(group, error)
         else:
             metrics.committed(sum(map(len, group)), perf_counter() - started)
-            answers.create_task(_answer(group))
+            self._answer(group)
 
-    async def _refused(self, group: list[Batch], error: Exception, answers: asyncio.TaskGroup) -> None:
+    async def _refused(self, group: list[Batch], error: Exception) -> None:
         lost = is_lost(error)
         log.warning("group not committed", lost=lost, size=len(group), **error_fields(error))
         if isinstance(error, TimeoutError):  # who waited for this group has no time left to wait for another
@@ -141,17 +143,23 @@ class Intake:
             _fail(group, Busy())
             return
         for batch in group:
-            await self._settle([batch], answers)
+            await self._settle([batch])
 
+    def _answer(self, group: list[Batch]) -> None:
+        """Wake the callers one by one, and look at the database between two of them. Woken all together they keep it
+        waiting with the next group for as long as their answers and next requests take: a seventh of all time under
+        load.
+        """
+        if not self._committed:
+            asyncio.get_running_loop().call_soon(self._wake)
+        self._committed.extend(group)
 
-async def _answer(group: list[Batch]) -> None:
-    """Wake the callers one by one, and look at the database between two of them. Woken all together they keep it
-    waiting with the next group for as long as their answers and next requests take: a seventh of all time under load.
-    """
-    for batch in group:
+    def _wake(self) -> None:
+        batch = self._committed.popleft()
         if not batch.done.done():
             batch.done.set_result(None)
-        await asyncio.sleep(0)
+        if self._committed:
+            asyncio.get_running_loop().call_soon(self._wake)
 
 
 def _fail(group: list[Batch], error: Exception) -> None:

@@ -26,9 +26,7 @@ def taken_back(changes: Iterable[Change], carrier: str) -> Counter[CountKey]:
 
 
 def _hourly(changes: Iterable[Change], carrier: str) -> Counter[CountKey]:
-    return Counter(
-        (hour_of(change.occurred_at), change.sender or "", carrier, OPTED_OUT) for change in changes
-    )
+    return Counter((hour_of(change.occurred_at), change.sender or "", carrier, OPTED_OUT) for change in changes)
 
 
 def opted_out(applied: Applied, changes: Iterable[Change]) -> Counter[CountKey]:
