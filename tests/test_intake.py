@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
+import hashlib
 import hmac
 import json
 import re
@@ -65,6 +66,13 @@ async def test_a_receipt_is_known_for_a_week_and_one_without_an_id_for_a_day(ser
     await service.sql("UPDATE receipt_keys SET arrived_at = arrived_at - interval '6 days'")
     await post(service, [receipt(), nameless])
     assert await service.sql("SELECT count(*), count(message_id) FROM receipts") == [(3, 1)]
+
+
+async def test_what_recognises_a_receipt_is_the_same_in_every_version(service: Service) -> None:
+    await post(service, receipt())
+    known = b"\x1f".join((b"native", b"", b"m1", WHO.encode(), b"None", b"undeliverable", b"560"))
+    [(key,)] = await service.sql("SELECT key FROM receipt_keys")
+    assert key.bytes == hashlib.blake2b(known, digest_size=16).digest()
 
 
 async def test_another_status_code_segment_or_number_of_a_message_is_another_receipt(service: Service) -> None:
