@@ -39,17 +39,14 @@ def merge(number: Number, verdict: Verdict) -> Number:
         return merge(_undated(number, verdict), replace(verdict, dated=False))
     if verdict.apart is not None:
         return aside.kept(number, verdict, merge)
-    joined = Number(
-        number=number.number,
+    joined = replace(
+        number,
         seen=number.seen or verdict.cause.kind != "register",
         conditions=_conditions(number.conditions, verdict),
         cleared=_cleared(number, verdict),
         strikes=_struck(number.strikes, verdict),
-        ladders=number.ladders,
-        unknown=number.unknown,
         deliveries=ladders.marked(number.deliveries, verdict.delivered),
         senders=_reached(number.senders, verdict),
-        aside=number.aside,
         out=later(number.out, verdict.out) if verdict.scope == "all" else number.out,
         delivered=later(number.delivered, verdict.delivered),
         opted_in=latest(number.opted_in, verdict.opted_in.at if verdict.opted_in else None),
