@@ -477,7 +477,35 @@ async def test_who_fails_beside_a_number_whose_decision_is_still_to_be_carried_o
     told = await status(service, many[60])
     assert (told["state"], told["lists"][0]["consent"]) == ("active", "opted_out")
     await quarantine.keep(service.app.state.engine, service.app.state.meaning.policy)
-    assert await tally(service) == ((61, 0, 0) if decision == "release" else (1, 60, 0))
+    assert await tally(service) == ((61, 0, 0) if decision == "release" else (2, 59, 0))
+
+
+@pytest.mark.parametrize("first", ["release", "discard"])
+@pytest.mark.parametrize("second", ["release", "discard"])
+async def test_each_failure_follows_the_decision_that_it_waited_for_also_where_the_next_event_comes_first(
+    small: Service, first: str, second: str
+) -> None:
+    """One who failed in both: the second event begins while the decision on the first one is still carried out."""
+    everybody = numbers(8)
+    await subscribe(small, everybody)
+    await post(small, map(failure, everybody[:4]))
+    await small.sql("UPDATE quarantines SET decision = :word, decided_at = now(), decided_by = 'somebody'", word=first)
+    await post(small, [failure(one, message_id=f"again-{one}") for one in (everybody[0], *everybody[4:])])
+    told = await status(small, everybody[0])
+    assert (told["state"], told["lists"][0]["consent"]) == ("held", "opted_out" if first == "release" else "opted_in")
+    (event,) = await waiting(small)
+    assert event["waiting"] == 5
+    await quarantine.keep(small.app.state.engine, small.app.state.meaning.policy)
+    await small.client.post(f"/v1/quarantine/{event['id']}/{second}")
+    out = {
+        *(everybody[:4] if first == "release" else ()),
+        *(everybody[:1] + everybody[4:] if second == "release" else ()),
+    }
+    assert await tally(small) == (len(out), 8 - len(out), 0)
+    assert (await counts(small)).hourly == len(out)
+    told = (await small.client.get("/v1/changes", params={"limit": 1000})).json()["items"]
+    states = [one["to"] for one in told if one["number"] == everybody[0] and one["kind"] == "number.state"]
+    assert states == ["active", "held", "active", "held", "active"]
 
 
 async def test_what_waits_for_a_person_waits_however_long_and_is_decided_by_parts(

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.cli.attach import a_gateway, with_database
 from app.cli.show import Json, Refused, as_json, as_table, busy, progress, refusing, say, visible
 from app.config import Settings, read_settings
+from app.models.number import Decision as Word
 from app.models.phone import e164
 from app.models.policy import Policy
 from app.services import held as holds
@@ -23,7 +24,6 @@ from app.services import reading, refused
 from app.services import unread as kept
 from app.services.errands import Errands
 from app.services.held import Which
-from app.services.quarantine import Decision as Word
 from app.wiring import every_link, links_of, meaning_of
 
 held = typer.Typer(no_args_is_help=True, help="Numbers that are held, and what they wait for.")

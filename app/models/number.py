@@ -21,6 +21,7 @@ ChangeKind = Literal[
     "number.state", "number.carrier", "sender.blocked", "sender.unblocked", "list.opted_in", "list.opted_out",
 ]  # fmt: skip
 LadderName = Literal["unknown_subscriber", "soft", "no_detail"]
+Decision = Literal["release", "discard"]
 
 PRECEDENCE: tuple[State, ...] = (
     "reassigned", "deactivated", "disconnected", "invalid", "not_sms_capable",
@@ -195,7 +196,7 @@ class Verdict(Struct, frozen=True, gc=False, omit_defaults=True):
     had been sent.
 
     `apart`: the key under which it is kept aside, the breaker's or `undated`. `case`: the quarantine in which it waits
-    there. `closed`: that quarantine is over, and what waited in it is dropped.
+    there. `closed`: that quarantine is over, and what waited in it happens, or is dropped.
     """
 
     number: str
@@ -221,5 +222,5 @@ class Verdict(Struct, frozen=True, gc=False, omit_defaults=True):
     rungs: int = 2
     apart: str | None = None
     case: int | None = None
-    closed: bool = False
+    closed: Decision | None = None
     dated: bool = False

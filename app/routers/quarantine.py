@@ -8,12 +8,12 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from app.models import api
+from app.models.number import Decision
 from app.routers.answers import AfterId, Limit, answer
 from app.routers.auth import Admin, Reads
 from app.routers.problems import Problem
 from app.routers.query import KnownQuery
 from app.services import quarantine
-from app.services.quarantine import Decision
 from app.services.reading import NEWEST
 
 router = APIRouter(tags=["held"], route_class=KnownQuery)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from app.models.number import Cause, Change, Fact, Verdict
 from app.models.policy import Policy
-from app.services import store
+from app.services import aside, store
 from app.services.connection import Connection
 from app.services.ladders import ENDS_CONSENT
 from app.services.merge import merge
@@ -63,10 +63,13 @@ async def foresee(db: Connection, verdicts: Sequence[Verdict], policy: Policy, n
 
 
 def _settled(before: dict[str, Held], verdicts: Sequence[Verdict], policy: Policy, now: datetime) -> Applied:
-    held, changes = dict(before), []
+    held = dict(before)
+    changes: list[list[Change]] = []
     for verdict in verdicts:
-        held[verdict.number], changed = settle(held[verdict.number], verdict, policy, now)
-        changes.append(changed)
+        changes.append([])
+        for one in (verdict, *aside.released(held[verdict.number].number, verdict)):
+            held[one.number], changed = settle(held[one.number], one, policy, now)
+            changes[-1] += changed
     return Applied(before, held, changes)
 
 

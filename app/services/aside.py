@@ -98,6 +98,14 @@ def kept(number: Number, verdict: Verdict, merge: Merge) -> Number:
     return replace(number, aside=number.aside | {key: Aside(acts, case)}) if acts else number
 
 
+def released(number: Number, verdict: Verdict) -> tuple[Verdict, ...]:
+    """What has waited for a verdict, and happens after it."""
+    if verdict.closed != "release":
+        return ()
+    one = number.aside.get(verdict.apart or "", Aside())
+    return one.acts if one.case == verdict.case else ()
+
+
 def _told(verdict: Verdict) -> bool:
     return bool(verdict.conditions or verdict.block or verdict.out or verdict.rung)
 
@@ -110,4 +118,4 @@ def _harmful(verdict: Verdict) -> Verdict:
 def harmless(verdict: Verdict) -> Verdict:
     """What is known whatever becomes of it: who served the number, that a receipt came."""
     return replace(verdict, conditions=(), cleared=(), strike=None, block=None, out=None, ladder=None, rung=None,
-                   apart=None, case=None, closed=False, dated=False)  # fmt: skip
+                   apart=None, case=None, closed=None, dated=False)  # fmt: skip

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from app.models.catalogue import Carriers
-from app.models.number import Cause, Verdict
+from app.models.number import Cause, Decision, Verdict
 from app.models.policy import Breaker, Policy
 from app.services.connection import Connection
 from app.services.decide import Registered
@@ -89,14 +89,32 @@ class Guard:
 
 
 class Watched(NamedTuple):
-    """A group's verdicts, as they may act; verdicts that undo what others of the same keys have done; the alarms to be
-    raised; the keys by what is written for them.
+    """Verdicts that carry out what was decided on the same numbers; a group's verdicts, as they may act after those;
+    verdicts that undo what others of the same keys have done; the alarms to be raised; the keys by what is written for
+    them.
     """
 
+    closing: list[Verdict]
     verdicts: list[Verdict]
     undoing: list[Verdict]
     alarms: dict[tuple[str, str], int]
     keys: Mapping[str, Key]
+
+
+class Decided(NamedTuple):
+    """A quarantine on which a person has decided, in the order of its columns below."""
+
+    id: int
+    key: str
+    sender: str
+    carrier: str
+    decision: Decision
+    by: str
+
+    def closing(self, numbers: Iterable[str], now: datetime) -> list[Verdict]:
+        """What carries the decision out for these numbers."""
+        cause = Cause("person", source=self.by)
+        return [Verdict(one, now, cause, apart=self.key, case=self.id, closed=self.decision) for one in numbers]
 
 
 def own_carrier(arrival: Arrival) -> str:
@@ -132,16 +150,22 @@ def _weighs(verdict: Verdict) -> bool:
 
 # One statement each ------------------------------------------------------------------------------------------------
 
-# A number may still lie in a quarantine that is decided: until that is carried out, it says nothing of others.
+# A number may still lie in a quarantine that is decided: that is carried out for it before anything else happens.
 _HIT = """
 WITH hit AS (
     INSERT INTO breaker_hits AS h (key, number, at, quarantine)
     SELECT k, n, $3, q.id FROM unnest($1::text[], $2::text[]) AS v (k, n)
         LEFT JOIN quarantines q ON q.key = k AND q.decision IS NULL
     ORDER BY k, n
-    ON CONFLICT (key, number) DO UPDATE SET at = excluded.at, quarantine = coalesce(excluded.quarantine, h.quarantine)
-    RETURNING h.key, h.quarantine)
-SELECT hit.key, max(q.id) FROM hit JOIN quarantines q ON q.id = hit.quarantine AND q.decision IS NULL GROUP BY 1
+    ON CONFLICT (key, number) DO UPDATE SET at = excluded.at, quarantine = coalesce(h.quarantine, excluded.quarantine)
+    RETURNING h.key, h.number, h.quarantine)
+SELECT q.id, q.key, q.sender, q.carrier, q.decision, q.decided_by, array_agg(hit.number) AS numbers
+FROM hit JOIN quarantines q ON q.id = hit.quarantine GROUP BY q.id
+"""
+_ANEW = """
+UPDATE breaker_hits h SET quarantine = q.id
+FROM unnest($1::text[], $2::text[]) AS v (key, number) LEFT JOIN quarantines q ON q.key = v.key AND q.decision IS NULL
+WHERE h.key = v.key AND h.number = v.number RETURNING h.key, h.quarantine
 """
 # The baseline is worked out only for a key that is over the least already. What a person has decided on counts no more,
 # also where that is still being carried out.
@@ -174,12 +198,18 @@ RETURNING h.key, h.number, h.quarantine
 async def watch(db: Connection, keys: Sequence[Key | None], verdicts: Sequence[Verdict], guard: Guard,
                 now: datetime) -> Watched:  # fmt: skip
     """One statement for a group in which anything ends consent or holds, up to four more when a key comes near its
-    limit; none for any other group. `keys`: of each verdict. Call it before the numbers are locked.
+    limit, one where a decision is still to be carried out; none for any other group. `keys`: of each verdict. Call it
+    before the numbers are locked.
     """
     hits = sorted({(str(key), verdict.number) for key, verdict in zip(keys, verdicts, strict=True) if key})
     if not hits:
-        return Watched([*verdicts], [], {}, {})
-    cases: dict[str, int] = {row[0]: row[1] for row in await db.fetch(_HIT, *columns(hits), now)}
+        return Watched([], [*verdicts], [], {}, {})
+    rows = await db.fetch(_HIT, *columns(hits), now)
+    cases: dict[str, int] = {row["key"]: row["id"] for row in rows if row["decision"] is None}
+    closing = [verdict for *of, held in rows if (case := Decided(*of)).decision for verdict in case.closing(held, now)]
+    if closing:
+        again = await db.fetch(_ANEW, *columns((one.apart, one.number) for one in closing))
+        cases |= {row[0]: row[1] for row in again if row[1] is not None}
     new = Counter(key for key, _ in hits if key not in cases)
     named = {str(key): key for key in keys if key}
     opened: dict[str, int] = {}
@@ -193,7 +223,7 @@ async def watch(db: Connection, keys: Sequence[Key | None], verdicts: Sequence[V
     undoing = await catch(db, cases, guard.policy.breaker, now) if cases else []
     told = {*hits}
     undoing = [one for one in undoing if (one.apart, one.number) not in told]
-    return Watched(apart, undoing, {(ALARM, key): many for key, many in opened.items() if many}, named)
+    return Watched(closing, apart, undoing, {(ALARM, key): many for key, many in opened.items() if many}, named)
 
 
 async def _judge(db: Connection, keys: Mapping[str, Key], guard: Guard, now: datetime) -> dict[str, int]:

@@ -83,14 +83,17 @@ async def act(db: Connection, pairs: Sequence[Pair], meaning: Meaning, now: date
     keys = [breaker.key_of(*one, policy) for one in zip(arrivals, carriers, verdicts, strict=True)]
     watched = await breaker.watch(db, keys, verdicts, Guard(policy, meaning.tally), now)
     acting = [_undoable(v, entry) for v, (_, entry) in zip(watched.verdicts, pairs, strict=True)]
-    applied = await apply(db, [*acting, *besides, *watched.undoing], policy, now, lacking=lacking)
-    rows = zip(arrivals, carriers, verdicts, applied.changes, strict=False)
+    every = [*watched.closing, *acting, *besides, *watched.undoing]
+    applied = await apply(db, every, policy, now, lacking=lacking)
+    first, last = len(watched.closing), len(every) - len(watched.undoing)
+    rows = zip(arrivals, carriers, verdicts, applied.changes[first:], strict=False)
     told = [Told(a, v, changes, c or _network(applied, a, v, again=again)) for a, c, v, changes in rows]
-    others, recounted = applied.changes[len(pairs) :], Counter[CountKey]()
-    for verdict, changes in zip(watched.undoing, others[len(besides) :], strict=True):
-        key = watched.keys[verdict.apart or ""]
-        recounted.update(opt_outs.taken_back(changes, opt_outs.served_by(key, applied.held[verdict.number])))
-    return Acted(told, [change for changed in others for change in changed], watched.alarms, recounted)
+    recounted, changed = Counter[CountKey](), applied.changes[:first] + applied.changes[last:]
+    for verdict, changes in zip(watched.closing + watched.undoing, changed, strict=True):
+        carrier = opt_outs.served_by(watched.keys[verdict.apart or ""], applied.held[verdict.number])
+        recounted.update(opt_outs.left(changes, carrier))
+        recounted.update(opt_outs.taken_back(changes, carrier))
+    return Acted(told, applied.every_change, watched.alarms, recounted)
 
 
 async def _decided(db: Connection, pairs: Sequence[Pair], policy: Policy, now: datetime) -> list[Verdict]:
@@ -159,19 +162,15 @@ class Told(Struct, frozen=True, gc=False):
 
 
 class Acted(NamedTuple):
-    """What came of a group: its receipts one by one; the `others`, changes of what else was known or of a mass event
-    that is undone; the alarms that it raised; and by how much the counts of opt-outs are to be corrected for it.
+    """What came of a group: its receipts one by one; every change in order, also those of what else was known or of a
+    mass event that is undone or was decided; the alarms that it raised; and by how much the counts of opt-outs are to
+    be corrected for mass events.
     """
 
     told: list[Told]
-    others: list[Change]
+    every_change: list[Change]
     alarms: dict[tuple[str, str], int]
     recounted: Counter[CountKey]
-
-    @property
-    def every_change(self) -> list[Change]:
-        """All of them in order, as they are published."""
-        return [change for one in self.told for change in one.changes] + self.others
 
 
 _NOTHING = Acted([], [], {}, Counter())

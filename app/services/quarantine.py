@@ -8,22 +8,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.models.number import Aside, Cause, Verdict
+from app.models.number import Decision
 from app.models.policy import Policy
 from app.services import breaker, opt_outs, store
 from app.services.apply import apply
-from app.services.breaker import ALARM
+from app.services.breaker import ALARM, Decided
 from app.services.connection import Connection, Rows, read, transaction
 from app.services.reading import NEWEST
 from app.services.store import CountKey
 
 AT_ONCE = 5_000
-Decision = Literal["release", "discard"]
 
 _LIST = text("""
 SELECT q.id, q.gateway, q.code_space, q.code, q.reason, q.sender, q.carrier, q.opened_at, q.seen, q.allowed,
@@ -60,7 +59,7 @@ async def decide(engine: AsyncEngine, id_: int, decision: Decision, policy: Poli
         if row is None:
             return None
         await store.clear_alarms(db, [ALARM], now, [row["key"]])
-    return await _carry_out(engine, _Closing(id_, row["key"], row["sender"], row["carrier"], decision, by), policy)
+    return await _carry_out(engine, Decided(id_, row["key"], row["sender"], row["carrier"], decision, by), policy)
 
 
 _WAITING = """
@@ -69,40 +68,25 @@ SELECT number FROM breaker_hits WHERE quarantine = $1 ORDER BY number LIMIT $2 F
 _DONE = "DELETE FROM breaker_hits WHERE key = $1 AND number = ANY($2::text[])"
 
 
-class _Closing(NamedTuple):
-    id: int
-    key: str
-    sender: str
-    carrier: str
-    decision: Decision
-    by: str
-
-
-async def _carry_out(engine: AsyncEngine, closing: _Closing, policy: Policy) -> int:
+async def _carry_out(engine: AsyncEngine, case: Decided, policy: Policy) -> int:
     total = 0
     while True:
         async with transaction(engine) as db:
-            numbers = [row["number"] for row in await db.fetch(_WAITING, closing.id, AT_ONCE)]
+            numbers = [row["number"] for row in await db.fetch(_WAITING, case.id, AT_ONCE)]
             if not numbers:
                 return total
-            await db.execute(_DONE, closing.key, numbers)
-            await _let_go(db, numbers, closing, policy)
+            await db.execute(_DONE, case.key, numbers)
+            await _let_go(db, numbers, case, policy)
         total += len(numbers)
 
 
-async def _let_go(db: Connection, numbers: Sequence[str], closing: _Closing, policy: Policy) -> None:
-    now, cause = datetime.now(UTC), Cause("person", source=closing.by)
-    held = await store.lock_numbers(db, numbers, (), policy, now)
-    verdicts = []
-    for number, one in held.items():
-        verdicts.append(Verdict(number, now, cause, apart=closing.key, case=closing.id, closed=True))
-        waited = one.number.aside.get(closing.key, Aside())
-        if closing.decision == "release" and waited.case == closing.id:
-            verdicts += waited.acts
+async def _let_go(db: Connection, numbers: Sequence[str], case: Decided, policy: Policy) -> None:
+    now = datetime.now(UTC)
+    verdicts = case.closing(numbers, now)
     applied = await apply(db, verdicts, policy, now)
     counts: Counter[CountKey] = Counter()
     for verdict, changes in zip(verdicts, applied.changes, strict=True):
-        counts.update(opt_outs.left(changes, opt_outs.served_by(closing, applied.held[verdict.number])))
+        counts.update(opt_outs.left(changes, opt_outs.served_by(case, applied.held[verdict.number])))
     await store.count(db, counts)
     await store.publish(db, applied.every_change)
 
@@ -140,7 +124,7 @@ async def keep(engine: AsyncEngine, policy: Policy) -> None:
     async with transaction(engine) as db:
         hanging = await db.fetch(_HANGING)
     for row in hanging:
-        await _carry_out(engine, _Closing(*row), policy)
+        await _carry_out(engine, Decided(*row), policy)
     await _catch(engine, policy)
     while await _age(engine, policy) == AT_ONCE:
         pass
