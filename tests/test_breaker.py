@@ -33,10 +33,10 @@ async def post(service: Service, receipts: Iterable[dict[str, Any]], *, one_by_o
         assert (answer.status_code, "sendable-unread" in answer.headers) == (200, False)
 
 
-async def register(service: Service, carriers: Mapping[str, str]) -> None:
-    """Their messages of code 561, each sent by a carrier."""
+async def register(service: Service, carriers: Mapping[str, str], code: str = "561") -> None:
+    """Their messages of that code, each sent by a carrier."""
     sent_at = (BEGAN - timedelta(hours=2)).isoformat()
-    sent = [{"gateway": "native", "message_id": f"561-{number}", "number": number, "sender": SENDER,
+    sent = [{"gateway": "native", "message_id": f"{code}-{number}", "number": number, "sender": SENDER,
              "carrier": carrier, "sent_at": sent_at} for number, carrier in carriers.items()]  # fmt: skip
     assert (await service.client.post("/v1/messages", json=sent)).status_code == 200
 
@@ -615,3 +615,23 @@ async def test_what_waits_is_told_in_the_feed_as_what_it_undid(service: Service)
         ("list.opted_out", "opted_out", "receipt"), ("number.state", "held", "policy"),
         ("sender.unblocked", "open", "policy"), ("list.opted_in", "opted_in", "policy"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("many", [1, 5])
+@pytest.mark.parametrize("sender", [SENDER, None], ids=["its sender known", "without a sender"])
+@pytest.mark.parametrize("decision", ["release", "discard"])
+async def test_what_was_decided_stays_decided_when_the_register_tells_of_its_messages_afterwards(
+    small: Service, decision: str, sender: str | None, many: int
+) -> None:
+    """It is heard again then, with the name of its sender or the date of its sending."""
+    everybody = numbers(5)
+    await subscribe(small, everybody)
+    await post(small, (failure(one, "3041", sender=sender) for one in everybody))
+    (event,) = await waiting(small)
+    await small.client.post(f"/v1/quarantine/{event['id']}/{decision}")
+    decided = await tally(small)
+    assert decided == ((5, 0, 0) if decision == "release" else (0, 5, 0))
+    await register(small, dict.fromkeys(everybody[:many], "T-Mobile"), code="3041")
+    assert (await tally(small), await waiting(small)) == (decided, [])
+    of_sender = "SELECT sum(total)::int FROM hourly_counts WHERE outcome = 'sent' AND sender = :sender"
+    assert await small.sql(of_sender, sender=SENDER) == [(5 if sender else many,)]

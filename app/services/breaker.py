@@ -195,6 +195,27 @@ RETURNING h.key, h.number, h.quarantine
 """
 
 
+_DECISIONS = """
+SELECT DISTINCT ON (place) place, decision
+FROM unnest($1::int[], $2::text[], $3::timestamptz[]) AS v (place, key, at)
+    JOIN quarantines q ON q.key = v.key AND v.at BETWEEN q.opened_at - $4::interval AND q.decided_at
+ORDER BY place, decided_at
+"""
+
+
+async def decisions(db: Connection, arrivals: Sequence[Arrival], keys: Sequence[Key | None],
+                    breaker: Breaker) -> dict[int, Decision]:  # fmt: skip
+    """What a person has decided since then on receipts that are heard again, by their place: under the keys that they
+    had when they came.
+    """
+    came = [
+        (place, str(key._replace(sender=one.receipt.sender or "", carrier=own_carrier(one))), one.arrived)
+        for place, (one, key) in enumerate(zip(arrivals, keys, strict=True))
+        if key and one.receipt.number
+    ]
+    return {row[0]: row[1] for row in await db.fetch(_DECISIONS, *columns(came), breaker.window)} if came else {}
+
+
 async def watch(db: Connection, keys: Sequence[Key | None], verdicts: Sequence[Verdict], guard: Guard,
                 now: datetime) -> Watched:  # fmt: skip
     """One statement for a group in which anything ends consent or holds, up to four more when a key comes near its
