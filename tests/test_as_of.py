@@ -251,3 +251,22 @@ async def test_a_number_that_only_a_file_has_spoken_of_is_told_from_then_on(serv
     then = await status(service, as_of=(await now(service)).isoformat())
     assert (comparable(then), then["evidence"]) == (comparable(told), told["evidence"])
     assert (await status(service, as_of=before.isoformat()))["state"] == "unseen"
+
+
+@pytest.mark.parametrize("reassigned", [False, True], ids=["deactivated", "reassigned"])
+async def test_a_deactivation_of_a_number_that_is_dead_already_counts_from_no_moment_at_which_it_was_alive(
+    start: Start, *, reassigned: bool
+) -> None:
+    """A file tells late that it was gone while it still could be texted: no change tells when the file came."""
+    async with start(lookup={}) as service:
+        diary = Diary(service)
+        await opt_in(service, "2026-01-01T00:00:00Z")
+        await diary.note()
+        await hear(service, "3041", occurred_at="2026-02-01T00:00:00Z")
+        if reassigned:
+            await hear(service, None, status="delivered", message_id="stranger")
+        await diary.note()
+        await service.client.post("/v1/deactivations/twilio", content=WHO, params={"date": "2026-03-01"})
+        await diary.note()
+        assert [told["with"]["decision"]["sendable"] for _, told in diary.pages] == [True, False, False]
+        await diary.holds()

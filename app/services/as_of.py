@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import reduce
 from typing import Any
 
@@ -83,7 +83,8 @@ async def _then(db: Connection, number: str, at: datetime, arrivals: Arrivals) -
         dated = (row for row in rows if row["kind"] in {"number.state", "list.opted_in"})
         moved = {row["occurred_at"]: _known_at(row) for row in dated}
         lists = [*(await store.lists(db, [number])).get(number, {}).values()]
-        then.remember(acting(store.number_of(present["facts"]), merge), lists, _Heard(moved, arrivals))
+        heard = _Heard(moved, arrivals, [*_unfit(states)])
+        then.remember(acting(store.number_of(present["facts"]), merge), lists, heard)
     return then
 
 
@@ -99,14 +100,31 @@ def _known_at(row: Mapping[str, Any]) -> datetime:
     return told
 
 
+def _unfit(states: Iterable[Mapping[str, Any]]) -> Iterator[tuple[datetime, datetime]]:
+    """From when to when readers were told that a number may not be texted."""
+    since, was = _BEGINNING, ""
+    for row in states:
+        if row["before"] not in _FIT:
+            yield since, _known_at(row)
+        since, was = _known_at(row), row["after"]
+    if was not in _FIT:
+        yield since, _END
+
+
+_FIT = frozenset({"active", "unseen"})
+_BEGINNING, _END = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class _Heard:
     """When something was heard of that changed nothing then: with a change of the state or an opt-in at that moment,
-    with its receipt while that is kept, else when it happened.
+    with its receipt while that is kept, else when it happened; a death not before the number was `unfit`, since it
+    would have changed one that could be texted.
     """
 
     moved: Mapping[datetime, datetime]
     arrivals: Arrivals
+    unfit: Sequence[tuple[datetime, datetime]]
 
     def at(self, when: datetime, cause: Cause | None) -> datetime:
         if cause and cause.kind == "receipt":
@@ -114,6 +132,10 @@ class _Heard:
             if came:
                 return came
         return self.moved.get(when, when)
+
+    def death(self, fact: Fact) -> datetime:
+        at = self.at(fact.at, fact.cause)
+        return at if at != fact.at else next((max(at, since) for since, upto in self.unfit if at <= upto), at)
 
 
 @dataclass(slots=True)
@@ -178,7 +200,7 @@ class _Then:
         if row["before"] == row["after"] == "active":
             return  # a port disproves a death that was outlived: `remember` knows it
         self.state, self.changed_at = row["after"], _known_at(row)
-        shown = self.state not in {"active", "unseen"}
+        shown = self.state not in _FIT
         self.reason = row["reason"] if shown else None
         self.fact = _fact(row["occurred_at"], cause) if shown else None
         if self.state in DEAD and row["before"] not in DEAD:
@@ -215,7 +237,7 @@ class _Then:
             state = key.split("/", 1)[0]
             port = facts.cleared.get(state)
             disproved = port is not None and fact.at <= port <= self.at
-            if state in DEAD and not disproved and heard.at(fact.at, fact.cause) <= self.at:
+            if state in DEAD and not disproved and heard.death(fact) <= self.at:
                 self.deaths.add(fact.at)
         for held in lists:
             if known := self.lists.get((held.sender, held.list)):
