@@ -55,7 +55,8 @@ def test_texts_are_such_as_postgres_takes() -> None:
 
 
 def test_a_receipt_about_nothing_is_broken() -> None:
-    assert broken(message_id=None) == broken(message_id="", number=" ") == "neither a message id nor a number"
+    nothing = {broken(message_id=said, number=" ") for said in (None, "", "  ", "\0 \t")}
+    assert nothing == {broken(message_id=None)} == {"neither a message id nor a number"}
     assert told(message_id=None, number="+15555551234").number == "+15555551234"
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from app.gateways import GATEWAYS, certificate_at, confirmation_at, cut, once, prove, read
-from app.models.receipt import NEVER, Broken, Callback, Gateway, Link
+from app.models.receipt import NEVER, Broken, Callback, Gateway, Inbound, Link, Receipt
 from app.services.unread import as_kept
 from tests.gateway_cases import CASES, PROOFS, READERS, Case, check, each_gateway, proven, recorded
 
@@ -50,6 +50,25 @@ def test_a_byte_order_mark_in_front_of_json_or_xml_changes_nothing(case: Case) -
     assert [one.reason if isinstance(one, Broken) else one for one in found] == [
         one.reason if isinstance(one, Broken) else one for one in wanted
     ]
+
+
+SHAPES = {(case.gateway.name, case.callback.body.lstrip()[:1]): case for case in CASES if any(
+    one.message_id for one in case.receipts)}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SHAPES.values(), ids=lambda case: case.name)
+def test_a_message_id_of_blanks_is_none(case: Case) -> None:
+    """The next one that is read counts, where there is one; else the receipt is as one without an id."""
+    form = re.match(rb"[\w-]+=|$", case.callback.body)
+
+    def with_ids(said: str) -> list[Receipt | Inbound | str]:
+        callback = case.callback
+        for one in {one.message_id for one in case.receipts if one.message_id}:
+            body, query = callback.body.replace(one.encode(), said.encode()), callback.query.replace(one, said)
+            callback = replace(callback, body=body, query=query)
+        return [one.reason if isinstance(one, Broken) else one for one in read(case.gateway, callback, case.link)]
+
+    assert with_ids("%20+" if form else "  ") == with_ids("")
 
 
 @pytest.mark.parametrize("name", GATEWAYS)

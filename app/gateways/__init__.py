@@ -189,14 +189,16 @@ def _finished(gateway: Gateway, said: Receipt, link: Link) -> Receipt:
 
 
 def _text(text: str | None, most: int, what: str) -> str | None:
-    """A text that PostgreSQL can keep: no NUL, no lone surrogate. An id or code that is cut would be another one."""
+    """A text that PostgreSQL can keep: no NUL, no lone surrogate; None if it says nothing. An id or code that is cut
+    would be another one.
+    """
     if not text:
         return None
     if not text.isprintable():
         text = text.encode("utf-8", "ignore").decode().replace("\0", "")
     if len(text) > most:
         raise Unreadable(f"{what} of more than {most} characters")
-    return text or None
+    return None if not text or text.isspace() else text
 
 
 def _number(text: str | None, region: str) -> str | None:

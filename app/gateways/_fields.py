@@ -43,9 +43,9 @@ def why(error: Exception) -> str:
 
 
 def text(value: object) -> str | None:
-    """A string as it is, a whole number as its digits; nothing and the empty string are None."""
+    """A string as it is, a whole number as its digits; nothing, and what has no letter but blanks, are None."""
     if isinstance(value, str):
-        return value or None
+        return None if not value or value.isspace() else value
     if value is None:
         return None
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:  # past that, digits are already lost
