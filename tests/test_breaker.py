@@ -416,8 +416,8 @@ async def test_an_older_opt_out_and_an_older_block_stand_again_when_the_event_is
 
 async def age(service: Service) -> None:
     """Let what is aside have arrived a quarter of an hour ago."""
-    await service.sql(r"""UPDATE numbers SET facts = regexp_replace(facts::text, '"received_at":"[^"]+"',
-                          '"received_at":"2026-01-01T00:00:00Z"', 'g')::json""")  # fmt: skip
+    await service.sql(r"""UPDATE numbers SET facts = regexp_replace(facts::text, '"(received|apart)_at":"[^"]+"',
+                          '"\1_at":"2026-01-01T00:00:00Z"', 'g')::json""")  # fmt: skip
 
 
 async def test_a_repeated_callback_neither_adds_to_a_quarantine_nor_undoes_a_decision(service: Service) -> None:
@@ -542,6 +542,22 @@ async def test_receipts_that_the_register_names_late_are_a_mass_event_too(small:
     for number in everybody:
         *_, last = (change for change in feed if change["number"] == number and "list" in change)
         assert last["to"] == "opted_in"
+
+
+async def test_what_waited_long_for_the_register_can_be_undone_as_long_as_what_came_just_now(small: Service) -> None:
+    """The breaker goes by when things act: so it is with callbacks that are read again, days after they came."""
+    everybody = numbers(5)
+    await subscribe(small, everybody)
+    await post(small, (failure(number) | {"number": None, "sender": None} for number in everybody))
+    await small.sql("""UPDATE unnamed SET receipt = jsonb_set(receipt::jsonb, '{2}',
+                       to_jsonb(now() - interval '3 hours'))::json""")  # fmt: skip
+    await register(small, dict.fromkeys(everybody[:2], "T-Mobile"))
+    assert await tally(small) == (2, 3, 0)
+    await register(small, dict.fromkeys(everybody[2:], "T-Mobile"))
+    assert await tally(small) == (0, 0, 5)
+    (event,) = await waiting(small)
+    await small.client.post(f"/v1/quarantine/{event['id']}/discard")
+    assert await tally(small) == (0, 5, 0)
 
 
 async def test_the_history_says_that_a_person_decided_and_how(small: Service) -> None:

@@ -195,8 +195,9 @@ class Verdict(Struct, frozen=True, gc=False, omit_defaults=True):
     that is what the ladder leads to. `dated`: the same event was heard before, when nobody knew yet when its message
     had been sent.
 
-    `apart`: the key under which it is kept aside, the breaker's or `undated`. `case`: the quarantine in which it waits
-    there. `closed`: that quarantine is over, and what waited in it happens, or is dropped.
+    `apart`: the key under which it is kept aside, the breaker's or `undated`; `apart_at`: since when the breaker may
+    undo it, which may be long after it was received. `case`: the quarantine in which it waits there. `closed`: that
+    quarantine is over, and what waited in it happens, or is dropped.
     """
 
     number: str
@@ -221,6 +222,7 @@ class Verdict(Struct, frozen=True, gc=False, omit_defaults=True):
     rung: Fact | None = None
     rungs: int = 2
     apart: str | None = None
+    apart_at: datetime | None = None
     case: int | None = None
     closed: Decision | None = None
     dated: bool = False

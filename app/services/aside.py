@@ -76,7 +76,7 @@ def without(number: Number, verdict: Verdict) -> Number:
 
 
 def _arrived(act: Verdict) -> datetime:
-    return act.received_at or act.at
+    return act.apart_at or act.received_at or act.at
 
 
 def kept(number: Number, verdict: Verdict, merge: Merge) -> Number:

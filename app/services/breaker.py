@@ -238,7 +238,7 @@ async def watch(db: Connection, keys: Sequence[Key | None], verdicts: Sequence[V
         opened = await _judge(db, {key: named[key] for key in doubtful}, guard, now)
         cases |= await _cases(db, opened) if opened else {}
     apart = [
-        replace(verdict, apart=str(key), case=cases.get(str(key))) if key else verdict
+        replace(verdict, apart=str(key), apart_at=now, case=cases.get(str(key))) if key else verdict
         for key, verdict in zip(keys, verdicts, strict=True)
     ]
     undoing = await catch(db, cases, guard.policy.breaker, now) if cases else []
