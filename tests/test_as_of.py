@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -269,4 +270,47 @@ async def test_a_deactivation_of_a_number_that_is_dead_already_counts_from_no_mo
         await service.client.post("/v1/deactivations/twilio", content=WHO, params={"date": "2026-03-01"})
         await diary.note()
         assert [told["with"]["decision"]["sendable"] for _, told in diary.pages] == [True, False, False]
+        await diary.holds()
+
+
+@pytest.mark.parametrize("outlived", [False, True], ids=["its end", "one that a newer opt-in had outlived"])
+async def test_a_mass_event_that_was_discarded_is_told_as_having_killed_nobody_since(
+    start: Start, tmp_path: Path, *, outlived: bool
+) -> None:
+    file = tmp_path / "small.toml"
+    file.write_text("[breaker]\nleast = 3\n")
+    async with start(lookup={}, policy_file=str(file)) as service:
+        diary = Diary(service)
+        await opt_in(service, "2026-01-01T00:00:00Z")
+        if outlived:
+            await opt_in(service, "2026-03-01T00:00:00Z", "summer")
+        await hear(service, "3041", occurred_at="2026-02-01T00:00:00Z")
+        await diary.note()
+        for place in range(3):
+            await hear(service, "3041", number=f"+1415555000{place}", message_id=str(place))
+        await diary.note()
+        ((case,),) = await service.sql("SELECT id FROM quarantines")
+        await service.client.post(f"/v1/quarantine/{case}/discard")
+        await diary.note()
+        states = [told[""]["state"] for _, told in diary.pages]
+        assert states == ["active" if outlived else "deactivated", "held", "active"]
+        assert [told["with"]["lists"][0]["sendable"] for _, told in diary.pages] == [False, False, True]
+        await diary.holds()
+
+
+async def test_a_second_death_takes_nothing_away_from_the_first(start: Start) -> None:
+    """Of which nothing is known any more but the changes, since it came again for another subscriber."""
+    async with start(lookup={}) as service:
+        diary = Diary(service)
+        for name in ("spring", "summer"):
+            await opt_in(service, "2026-01-01T00:00:00Z", name)
+        for month, other in ((2, "summer"), (5, "autumn")):
+            for day, kind in enumerate(("DEACT", "TRANSFER"), 10):
+                told = f"number,type,date\n{WHO},{kind},2026-0{month}-{day}\n"
+                await service.client.post("/v1/deactivations/records", content=told)
+                await diary.note()
+            await opt_in(service, f"2026-0{month}-20T00:00:00Z", other)
+            await diary.note()
+        assert [[one["sendable"] for one in told[""]["lists"]] for _, told in diary.pages[2::3]] == [
+            [False, True], [True, False, False]]  # fmt: skip
         await diary.holds()

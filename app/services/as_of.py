@@ -17,6 +17,7 @@ from app.models.feed import SPACE
 from app.models.number import Cause, Fact, Number, OptIn, Reach, Step, Subscription
 from app.services import store
 from app.services.aside import acting
+from app.services.breaker import BREAKER
 from app.services.connection import Connection
 from app.services.merge import later, merge
 from app.services.past import looking
@@ -198,15 +199,19 @@ class _Then:
 
     def _state(self, row: Mapping[str, Any], cause: Cause) -> None:
         if row["before"] == row["after"] == "active":
-            return  # a port disproves a death that was outlived: `remember` knows it
+            self.deaths.clear()  # a port disproves a death that was outlived
+            return
         self.state, self.changed_at = row["after"], _known_at(row)
         shown = self.state not in _FIT
         self.reason = row["reason"] if shown else None
         self.fact = _fact(row["occurred_at"], cause) if shown else None
-        if self.state in DEAD and row["before"] not in DEAD:
-            self.deaths.add(row["occurred_at"])
-        elif row["before"] in DEAD and cause.kind in {"lookup", "file"}:
-            self.deaths.clear()  # a port was proven
+        if self.state in DEAD:
+            if self.state != "reassigned" or row["before"] not in DEAD:  # else it is the date of a delivery
+                self.deaths.add(row["occurred_at"])
+        elif cause.source == BREAKER:
+            self.deaths.clear()  # a mass event is undone
+        elif row["before"] in DEAD and cause.kind in {"lookup", "file"} and row["occurred_at"] not in self.deaths:
+            self.deaths.clear()  # a port was proven; what had been outlived is told with the date of the death itself
 
     def _list(self, row: Mapping[str, Any], cause: Cause) -> None:
         key = (row["sender"], row["list"])

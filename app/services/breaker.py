@@ -22,7 +22,8 @@ from app.services.connection import Connection
 from app.services.decide import Registered
 from app.services.store import Arrival, columns
 
-ALARM = "quarantine"
+ALARM, BREAKER = "quarantine", "breaker"
+"""The kind of its alarms, and who it is as a cause."""
 PROCESSES = 8
 """How many processes are thought to take the same failures at once."""
 RECOUNTED = timedelta(seconds=10)
@@ -275,4 +276,4 @@ async def _cases(db: Connection, keys: Iterable[str]) -> dict[str, int]:
 async def catch(db: Connection, keys: Iterable[str], breaker: Breaker, now: datetime) -> list[Verdict]:
     """What undoes the acts of the window, and of those who were in flight when the quarantine of their key opened."""
     rows = await db.fetch(_CATCH, [*keys], now - breaker.window)
-    return [Verdict(number, now, Cause("policy", source="breaker"), apart=key, case=case) for key, number, case in rows]
+    return [Verdict(number, now, Cause("policy", source=BREAKER), apart=key, case=case) for key, number, case in rows]
