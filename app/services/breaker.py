@@ -160,7 +160,8 @@ WITH hit AS (
     ORDER BY k, n
     ON CONFLICT (key, number) DO UPDATE SET at = excluded.at, quarantine = coalesce(h.quarantine, excluded.quarantine)
     RETURNING h.key, h.number, h.quarantine)
-SELECT q.id, q.key, q.sender, q.carrier, q.decision, q.decided_by, array_agg(hit.number) AS numbers
+SELECT q.id, q.key, q.sender, q.carrier, q.decision, q.decided_by,
+    array_agg(hit.number) FILTER (WHERE q.decision IS NOT NULL) AS numbers
 FROM hit JOIN quarantines q ON q.id = hit.quarantine GROUP BY q.id
 """
 _ANEW = """
