@@ -346,6 +346,16 @@ async def test_what_leaves_the_window_becomes_final_and_counts_for_the_baseline(
     assert (await tally(service))[0] == 70
 
 
+async def test_a_mass_event_never_becomes_usual_also_where_it_was_released(small: Service) -> None:
+    """One that is released by mistake would else let the next ones of five times its size through."""
+    await post(small, map(failure, numbers(8)))
+    (event,) = await waiting(small)
+    await small.client.post(f"/v1/quarantine/{event['id']}/release")
+    await small.sql("UPDATE breaker_hits SET at = at - interval '16 minutes'")
+    await quarantine.keep(small.app.state.engine, small.app.state.meaning.policy)
+    assert await small.sql("SELECT count(*) FROM breaker_windows") == [(0,)]
+
+
 async def test_the_limits_are_settings(start: Start, tmp_path: Any) -> None:
     file = tmp_path / "mine.toml"
     file.write_text("[breaker]\nleast = 3\n")
