@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -516,6 +518,57 @@ async def test_each_failure_follows_the_decision_that_it_waited_for_also_where_t
     told = (await small.client.get("/v1/changes", params={"limit": 1000})).json()["items"]
     states = [one["to"] for one in told if one["number"] == everybody[0] and one["kind"] == "number.state"]
     assert states == ["active", "held", "active", "held", "active"]
+
+
+@dataclass
+class Ledger:
+    """Whose failures have acted, one by one, as the pages say it."""
+
+    loose: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    happened: list[str] = field(default_factory=list)
+
+    def came(self, many: list[str]) -> None:
+        if self.waiting:
+            self.waiting += many
+        elif len({*self.loose, *many}) > 3:
+            self.waiting, self.loose = self.loose + many, []
+        else:
+            self.loose += many
+
+    def decided(self, decision: str) -> None:
+        self.happened += self.waiting if decision == "release" else []
+        self.waiting = []
+
+    @property
+    def out(self) -> set[str]:
+        return {*self.loose, *self.happened}
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_of_any_traffic_and_any_decisions_each_failure_follows_its_own(small: Service, seed: int) -> None:
+    """Also where decisions are cut off before they are carried out, and upkeep comes at any time."""
+    chance, ledger, everybody = random.Random(seed), Ledger(), numbers(10)  # noqa: S311 - a test
+    await subscribe(small, everybody)
+    decide = """UPDATE quarantines SET decision = :word, decided_at = now(), decided_by = 'somebody'
+                WHERE decision IS NULL"""
+    for step in range(40):
+        what = chance.random()
+        if what < 0.6:
+            many = chance.choices(everybody, k=chance.randrange(1, 5))
+            ledger.came(many)
+            await post(small, (failure(one, message_id=f"{step}-{place}") for place, one in enumerate(many)))
+        elif what < 0.85:
+            word = chance.choice(["release", "discard"])
+            ledger.decided(word)
+            await small.sql(decide, word=word)
+        else:
+            await quarantine.keep(small.app.state.engine, small.app.state.meaning.policy)
+            assert {row[0] for row in await small.sql("SELECT number FROM published.opt_outs")} == ledger.out
+    await quarantine.keep(small.app.state.engine, small.app.state.meaning.policy)
+    assert await tally(small) == (len(ledger.out), len({*everybody} - ledger.out - {*ledger.waiting}),
+                                  len({*ledger.waiting}))  # fmt: skip
+    assert (await counts(small)).hourly == len(ledger.out)
 
 
 async def test_what_waits_for_a_person_waits_however_long_and_is_decided_by_parts(
