@@ -714,3 +714,21 @@ async def test_what_was_decided_stays_decided_when_the_register_tells_of_its_mes
     assert (await tally(small), await waiting(small)) == (decided, [])
     of_sender = "SELECT sum(total)::int FROM hourly_counts WHERE outcome = 'sent' AND sender = :sender"
     assert await small.sql(of_sender, sender=SENDER) == [(5 if sender else many,)]
+
+
+@pytest.mark.parametrize("code", ["345", "3041"])
+@pytest.mark.parametrize("decision", ["release", "discard"])
+async def test_what_waits_for_a_person_goes_on_waiting_when_its_sender_has_a_name(
+    small: Service, decision: str, code: str
+) -> None:
+    """Fewer than a mass event are named: they would act, and nobody could decide on them any more."""
+    everybody = numbers(5)
+    await subscribe(small, everybody)
+    await post(small, (failure(one, code, sender=None) for one in everybody))
+    await register(small, dict.fromkeys(everybody[:2], "T-Mobile"), code=code)
+    assert await tally(small) == (0, 0, 5)
+    (event,) = await waiting(small)
+    assert (event["sender"], event["waiting"]) == ("", 5)
+    await small.client.post(f"/v1/quarantine/{event['id']}/{decision}")
+    released = (0, 0, 5) if code == "345" else (5, 0, 0)
+    assert await tally(small) == (released if decision == "release" else (0, 5, 0))

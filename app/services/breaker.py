@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from app.models.catalogue import Carriers
 from app.models.number import Cause, Decision, Verdict
 from app.models.policy import Breaker, Policy
+from app.services.aside import harmless
 from app.services.connection import Connection
 from app.services.decide import Registered
 from app.services.store import Arrival, columns
@@ -197,25 +198,30 @@ RETURNING h.key, h.number, h.quarantine
 """
 
 
-_DECISIONS = """
-SELECT DISTINCT ON (place) place, decision
+_CASES_OF = """
+SELECT DISTINCT ON (place) place, q.key, id, decision
 FROM unnest($1::int[], $2::text[], $3::timestamptz[]) AS v (place, key, at)
-    JOIN quarantines q ON q.key = v.key AND v.at BETWEEN q.opened_at - $4::interval AND q.decided_at
-ORDER BY place, decided_at
+    JOIN quarantines q ON q.key = v.key AND v.at BETWEEN opened_at - $4::interval AND coalesce(decided_at, 'infinity')
+ORDER BY place, id
 """
 
 
-async def decisions(db: Connection, arrivals: Sequence[Arrival], keys: Sequence[Key | None],
-                    breaker: Breaker) -> dict[int, Decision]:  # fmt: skip
-    """What a person has decided since then on receipts that are heard again, by their place: under the keys that they
-    had when they came.
+async def heard_again(db: Connection, arrivals: Sequence[Arrival], keys: list[Key | None], verdicts: list[Verdict],
+                      breaker: Breaker) -> None:  # fmt: skip
+    """Leave receipts that are heard again where they are, if they were part of a mass event under the keys that they
+    had when they came: they wait with it, or a person has decided on them.
     """
     came = [
         (place, str(key._replace(sender=one.receipt.sender or "", carrier=own_carrier(one))), one.arrived)
         for place, (one, key) in enumerate(zip(arrivals, keys, strict=True))
         if key and one.receipt.number
     ]
-    return {row[0]: row[1] for row in await db.fetch(_DECISIONS, *columns(came), breaker.window)} if came else {}
+    for place, key, case, decision in await db.fetch(_CASES_OF, *columns(came), breaker.window) if came else ():
+        keys[place] = None
+        if decision is None:
+            verdicts[place] = replace(verdicts[place], apart=key, case=case)
+        elif decision == "discard":
+            verdicts[place] = harmless(verdicts[place])
 
 
 async def watch(db: Connection, keys: Sequence[Key | None], verdicts: Sequence[Verdict], guard: Guard,

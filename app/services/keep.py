@@ -18,7 +18,7 @@ from app.models.policy import Policy
 from app.models.receipt import FINAL, Receipt, Status
 from app.services import breaker, opt_outs, store
 from app.services.apply import Applied, apply
-from app.services.aside import UNDATED, harmless
+from app.services.aside import UNDATED
 from app.services.breaker import Guard
 from app.services.connection import Connection
 from app.services.decide import Registered, decide
@@ -82,10 +82,7 @@ async def act(db: Connection, pairs: Sequence[Pair], meaning: Meaning, now: date
     carriers = [_carrier(a, entry, meaning, again=again) for a, entry in pairs]
     keys = [breaker.key_of(*one, policy) for one in zip(arrivals, carriers, verdicts, strict=True)]
     if again:
-        for place, decision in (await breaker.decisions(db, arrivals, keys, policy.breaker)).items():
-            keys[place] = None
-            if decision == "discard":
-                verdicts[place] = harmless(verdicts[place])
+        await breaker.heard_again(db, arrivals, keys, verdicts, policy.breaker)
     watched = await breaker.watch(db, keys, verdicts, Guard(policy, meaning.tally), now)
     acting = [_undoable(v, entry) for v, (_, entry) in zip(watched.verdicts, pairs, strict=True)]
     every = [*watched.closing, *acting, *besides, *watched.undoing]
