@@ -64,12 +64,14 @@ async def foresee(db: Connection, verdicts: Sequence[Verdict], policy: Policy, n
 
 def _settled(before: dict[str, Held], verdicts: Sequence[Verdict], policy: Policy, now: datetime) -> Applied:
     held = dict(before)
-    changes: list[list[Change]] = []
+    changes = list[list[Change]]()
     for verdict in verdicts:
-        changes.append([])
-        for one in (verdict, *aside.released(held[verdict.number].number, verdict)):
-            held[one.number], changed = settle(held[one.number], one, policy, now)
-            changes[-1] += changed
+        waited = aside.released(held[verdict.number].number, verdict) if verdict.closed else ()
+        held[verdict.number], changed = settle(held[verdict.number], verdict, policy, now)
+        for act in waited:
+            held[verdict.number], happened = settle(held[verdict.number], act, policy, now)
+            changed += happened
+        changes.append(changed)
     return Applied(before, held, changes)
 
 

@@ -100,10 +100,8 @@ def kept(number: Number, verdict: Verdict, merge: Merge) -> Number:
 
 def released(number: Number, verdict: Verdict) -> tuple[Verdict, ...]:
     """What has waited for a verdict, and happens after it."""
-    if verdict.closed != "release":
-        return ()
     one = number.aside.get(verdict.apart or "", Aside())
-    return one.acts if one.case == verdict.case else ()
+    return one.acts if verdict.closed == "release" and one.case == verdict.case else ()
 
 
 def _told(verdict: Verdict) -> bool:
