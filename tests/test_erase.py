@@ -330,6 +330,27 @@ async def test_whoever_holds_a_waiting_line_of_the_number_and_then_needs_its_loc
     )  # fmt: skip
 
 
+async def test_a_registration_that_comes_behind_the_first_look_and_needs_the_number_ends_in_no_deadlock(
+    service: Service,
+) -> None:
+    """It holds its message, which is there by now, and waits for the number, which the erasure has first."""
+    sent = {"gateway": "native", "message_id": "m", "number": WHO, "sender": "12345", "sent_at": "2026-11-01T00:00:00Z"}
+    await opt_in(service, WHO)
+    async with service.app.state.engine.begin() as db:
+        await db.execute(text("SELECT FROM numbers WHERE number = :n FOR UPDATE"), {"n": WHO})
+        erasing = asyncio.create_task(service.client.delete(f"/v1/numbers/{WHO}"))
+        await waiting(service, 1, erasing)
+        assert (await service.client.post("/v1/messages", json=[sent])).status_code == 200
+        again = asyncio.create_task(service.client.post("/v1/messages", json=[sent | {"carrier": "T-Mobile"}]))
+        await waiting(service, 2, erasing, again)
+    assert (await again).status_code == 200
+    answer = await erasing
+    assert (answer.status_code, answer.json()["erased"]) == (
+        200, {"numbers": 1, "subscriptions": 1, "changes": 3, "messages": 1},
+    )  # fmt: skip
+    assert await columns_that_hold(service, DIGITS) == set()
+
+
 THIRD = "+14155550003"
 FILE = f"""number,type,new number
 {WHO},DEACT,

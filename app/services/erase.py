@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
+from asyncpg import LockNotAvailableError
 from phonenumbers import national_significant_number, parse
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -42,7 +43,7 @@ HELD_INSIDE = {
 SEARCHED = frozenset({"unnamed", *HELD_INSIDE})
 """Tables that hold numbers inside. So do the lines of files on their way, in a table for each file: files.py."""
 _EARLIER = ("import_lines", "messages", "unnamed", "breaker_hits")
-"""Locked before a number by whoever writes them, and looked through once more under its lock."""
+"""Locked before a number by whoever writes them, and looked through once more under its lock, without waiting."""
 _LATER = ("numbers", "subscriptions", "changes")
 """Taken one by one, last: the number's lock covers the others, and roll-ups change with the latter two."""
 
@@ -55,10 +56,12 @@ async def erase(engine: AsyncEngine, number: str) -> dict[str, int]:
         lines = await files.erase(db, number)
         now = datetime.now(UTC)
         await _keep_key(db)
-        gone = Counter({"feed_lines": lines})
-        gone.update({table: await _delete(db, table, number) for table in _EARLIER})
-        unknown = await _lock(db, number)
-        covered = [*_EARLIER, *(table for table in tables() if table not in _EARLIER + _LATER)]
+        gone, came = Counter({"feed_lines": lines}), None
+        while came is None:
+            gone.update({table: await _delete(db, table, number) for table in _EARLIER})
+            came = await _lock(db, number)
+        gone.update(came)
+        covered = [table for table in tables() if table not in _EARLIER + _LATER]
         gone.update({table: await _delete(db, table, number) for table in covered})
         for table, holds in HELD_INSIDE.items():
             gone[table] = await _search(db, f"DELETE FROM {table} WHERE {holds}", written(number))  # noqa: S608 - ours
@@ -67,7 +70,7 @@ async def erase(engine: AsyncEngine, number: str) -> dict[str, int]:
         gone["subscriptions"] = await db.fetchval(_SUBSCRIPTIONS, number, timeout=WITHIN)
         gone["changes"] = await db.fetchval(_CHANGES, number, timeout=WITHIN)
         await db.execute(_REMEMBER, number, at)
-        gone["numbers"] = await _delete(db, "numbers", number) - unknown
+        gone["numbers"] += await _delete(db, "numbers", number)
     gone["hints"] = await _forget_hints(engine, number)
     return {table: rows for table, rows in sorted(gone.items()) if rows}
 
@@ -86,15 +89,25 @@ async def _delete(db: Connection, table: str, number: str) -> int:
 
 _ADD_NUMBER = "INSERT INTO numbers (number) VALUES ($1) ON CONFLICT DO NOTHING"
 _LOCK_NUMBER = "SELECT FROM numbers WHERE number = $1 FOR UPDATE"
+_WAIT_FOR_NOBODY = "SET LOCAL lock_timeout = '1ms'"
+_WAIT_AGAIN = "SET LOCAL lock_timeout = 0"
 
 
-async def _lock(db: Connection, number: str) -> int:
-    """Lock a number, also one that is not there: who opts it in just now waits, and then sees that it was erased.
-    Returns how many rows had to be added for that.
+async def _lock(db: Connection, number: str) -> Mapping[str, int] | None:
+    """Lock a number, also one that is not there: who opts it in just now waits, and then sees that it was erased. What
+    has come since the first look goes; returns how many rows from which table, of `numbers` less the one that had to be
+    added. None, and nothing is locked, where somebody holds what has come, who may need the number.
     """
-    added = await db.execute(_ADD_NUMBER, number, timeout=WITHIN)
-    await db.execute(_LOCK_NUMBER, number, timeout=WITHIN)
-    return touched(added)
+    try:
+        async with db.transaction():
+            added = await db.execute(_ADD_NUMBER, number, timeout=WITHIN)
+            await db.execute(_LOCK_NUMBER, number, timeout=WITHIN)
+            await db.execute(_WAIT_FOR_NOBODY)
+            came = {table: await _delete(db, table, number) for table in _EARLIER}
+            await db.execute(_WAIT_AGAIN)
+    except LockNotAvailableError:
+        return None
+    return {"numbers": -touched(added), **came}
 
 
 async def _search(db: Connection, statement: str, said: str) -> int:
