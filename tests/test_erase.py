@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -349,6 +350,34 @@ async def test_a_registration_that_comes_behind_the_first_look_and_needs_the_num
         200, {"numbers": 1, "subscriptions": 1, "changes": 3, "messages": 1},
     )  # fmt: skip
     assert await columns_that_hold(service, DIGITS) == set()
+
+
+@pytest.mark.parametrize("tries", [1, 2])
+@pytest.mark.parametrize("by_call", [True, False])
+async def test_an_answer_that_was_on_its_way_does_not_bring_the_number_back(
+    start: Start, tries: int, *, by_call: bool
+) -> None:
+    """It is about nobody any more. What it cost counts for the day."""
+    go = asyncio.Event()
+
+    def says(number: str) -> Reply:
+        fails = provider.calls[number] < tries
+        return Reply(telnyx(number, "Verizon Wireless", on=today()), status=503 if fails else 200, after=go)
+
+    async with answering(says) as provider, start(lookup=provider.settings()) as service:
+        await opt_in(service, WHO)
+        failed = {"message_id": "m", "number": WHO, "sender": "12345", "status": "undeliverable", "code": "3041"}
+        call = ("numbers/" + WHO + "/lookup", {}) if by_call else ("receipts/native", failed)
+        asking = asyncio.create_task(service.client.post(f"/v1/{call[0]}", json=call[1]))
+        await provider.asked.wait()
+        assert (await service.client.delete(f"/v1/numbers/{WHO}")).json()["erased"]["lookup_spend"] == 1
+        go.set()
+        assert (await asking).status_code == 200
+        while service.app.state.lookups._flights:
+            await asyncio.sleep(0.01)
+        assert provider.calls == {WHO: tries}
+        assert await columns_that_hold(service, DIGITS) == set()
+        assert await service.sql("SELECT spent FROM lookup_days") == [(Decimal("0.01") * tries,)]
 
 
 THIRD = "+14155550003"

@@ -29,9 +29,11 @@ _ADD_DAY = """
 INSERT INTO lookup_days AS d (day, spent) VALUES ($1, greatest($2::numeric, 0))
 ON CONFLICT (day) DO UPDATE SET spent = greatest(d.spent + $2, 0)
 """
+# Of a number that was erased while it was asked about, nothing is written any more but what the day has cost.
 _ADD_NUMBERS = """
 INSERT INTO lookup_spend AS s (number, day, spent)
-SELECT n, $1, p FROM unnest($2::text[], $3::numeric[]) AS v (n, p) ORDER BY n
+SELECT n, $1, p FROM unnest($2::text[], $3::numeric[]) AS v (n, p)
+WHERE EXISTS (SELECT FROM lookups WHERE number = n) OR EXISTS (SELECT FROM lookup_spend WHERE number = n) ORDER BY n
 ON CONFLICT (number, day) DO UPDATE SET spent = greatest(s.spent + excluded.spent, 0)
 """
 

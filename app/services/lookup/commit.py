@@ -81,6 +81,7 @@ class Commits:
             numbers = sorted(one.claim.number for one in group)
             before = await store.lock_numbers(db, numbers, (), policy, now)
             ours = await claims.still_ours(db, [one.claim for one in group])
+            erased = await store.drop_blank(db, [number for number in numbers if number not in ours])
             for one in group:
                 one.claim = ours.get(one.claim.number, one.claim)
             settled = {
@@ -90,7 +91,7 @@ class Commits:
             }
             flat = [(number, verdict) for number, one in settled.items() for verdict in one.verdicts]
             applied = await apply(db, [verdict for _, verdict in flat], policy, now, answered=True)
-            await claims.keep(db, [pair for one in settled.values() for pair in one.keep])
+            await claims.keep(db, [pair for who, one in settled.items() if who not in erased for pair in one.keep])
             again, done, as_it_was = self._next(group, settled, before | applied.held, now)
             await claims.write_back(db, again, done)
             await claims.give_back(db, as_it_was)

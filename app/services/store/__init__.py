@@ -26,7 +26,16 @@ from app.services.store.messages import (
     take_unnamed,
     undated,
 )
-from app.services.store.numbers import erased, facts, lock_numbers, look, save_lookups, save_numbers, still_there
+from app.services.store.numbers import (
+    drop_blank,
+    erased,
+    facts,
+    lock_numbers,
+    look,
+    save_lookups,
+    save_numbers,
+    still_there,
+)
 from app.services.store.receipts import (
     Arrival,
     MessageId,
@@ -61,6 +70,7 @@ __all__ = [
     "clear_quiet_alarms",
     "columns",
     "count",
+    "drop_blank",
     "drop_refused",
     "drop_unread",
     "erased",

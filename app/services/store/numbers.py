@@ -70,6 +70,16 @@ async def still_there(db: Connection, numbers: Sequence[str]) -> list[str]:
     return [row[0] for row in await db.fetch(_STILL_THERE, numbers)]
 
 
+_DROP_BLANK = """
+DELETE FROM numbers WHERE number = ANY($1::text[]) AND facts IS NULL AND noted_by IS NULL RETURNING number
+"""
+
+
+async def drop_blank(db: Connection, numbers: Sequence[str]) -> set[str]:
+    """Of these, which are locked, those that nothing is known of, as after an erasure: to lock them has added them."""
+    return {row[0] for row in await db.fetch(_DROP_BLANK, numbers)} if numbers else set()
+
+
 async def look(db: Connection, numbers: Sequence[str], policy: Policy, now: datetime) -> dict[str, Held]:
     """The same unlocked, with all lists, and without a trace of numbers that nobody has spoken of."""
     rows = [tuple(row) for row in await db.fetch(_SHOWN, numbers)]
