@@ -18,7 +18,7 @@ from sqlalchemy import make_url, text
 
 from app.feeds import FEEDS
 from app.models.tables import metadata
-from app.services import held, upkeep
+from app.services import held, unread, upkeep
 from app.services.deactivations import files, importing
 from app.services.deactivations.importing import Order
 from app.services.erase import SEARCHED, WITHOUT_NUMBERS, written
@@ -378,6 +378,34 @@ async def test_an_answer_that_was_on_its_way_does_not_bring_the_number_back(
         assert provider.calls == {WHO: tries}
         assert await columns_that_hold(service, DIGITS) == set()
         assert await service.sql("SELECT spent FROM lookup_days") == [(Decimal("0.01") * tries,)]
+
+
+@pytest.mark.parametrize("receipts", [1, 3])
+async def test_a_callback_that_is_being_read_again_does_not_bring_the_number_back(
+    start: Start, monkeypatch: pytest.MonkeyPatch, receipts: int
+) -> None:
+    """It was fetched before the erasure, and waits to be committed, whole or in parts."""
+    monkeypatch.setattr(unread, "GROUP_MOST", 2)
+    berlin = "+4930555012"
+    async with start() as service:
+        failed = {"number": "030 555012", "sender": "12345", "status": "undeliverable", "code": "629"}
+        for place in range(receipts):
+            await service.client.post("/v1/receipts/native", json=failed | {"message_id": f"m{place}"})
+        ids = await service.sql("SELECT array_agg(encode(body, 'escape')) FROM unread")
+        whole = f"[{','.join(ids[0][0])}]"
+        await service.sql("DELETE FROM unread WHERE id > 1")
+        await service.sql("UPDATE unread SET body = convert_to(:whole, 'UTF8')", whole=whole)
+    async with start(region="DE") as service:
+        await opt_in(service, berlin)
+        async with service.app.state.engine.begin() as db:
+            await db.execute(text("SELECT FROM numbers WHERE number = :n FOR UPDATE"), {"n": berlin})
+            erasing = asyncio.create_task(service.client.delete(f"/v1/numbers/{berlin}"))
+            await waiting(service, 1, erasing)
+            reading = asyncio.create_task(service.client.post("/v1/unread/replay", json={"all": True}))
+            await waiting(service, 2, erasing, reading)
+        assert (await erasing).json()["erased"]["unread"] == 1
+        assert (await reading).json() == {"read": 0, "receipts": 0, "left": 0}
+        assert await columns_that_hold(service, "30555012") == set()
 
 
 THIRD = "+14155550003"

@@ -141,12 +141,13 @@ async def _in_parts(engine: AsyncEngine, which: Which) -> AsyncIterator[list[Sto
 
 
 class Again(NamedTuple):
-    """One kept callback, read again. `id` None: it stays as it is."""
+    """One kept callback, read again. `id` None: it stays as it is. `ends`: it goes with these receipts, its last."""
 
     id: int | None
     receipts: Sequence[Receipt]
     unread: Sequence[Kept]
     arrived: datetime
+    ends: bool = True
 
 
 async def _replay(engine: AsyncEngine, meaning: Meaning, links: Links, rows: Sequence[Stored]) -> Replayed:
@@ -170,13 +171,21 @@ def _again(row: Stored, gateways: Mapping[str, Gateway], link: Link | None) -> A
     return Again(row.id, [one for one in said if isinstance(one, Receipt)], unread, row.first_at)
 
 
+_THERE = "SELECT id FROM {} WHERE id = ANY($1::bigint[])"
+
+
 async def commit(engine: AsyncEngine, meaning: Meaning, tried: Iterable[Again], *, proven: bool) -> tuple[int, int]:
-    """Apply what kept callbacks say, and forget them. Returns how many of them, and how many receipts were new."""
+    """Apply what kept callbacks say, and forget them: those that are still there, and were not erased meanwhile.
+    Returns how many of them, and how many receipts were new.
+    """
     gone = receipts = 0
-    for group in _groups(tried):
+    there = _THERE.format("refused" if proven else "unread")
+    for part in _groups(tried):
         now = datetime.now(UTC)
-        ids = [one.id for one in group if one.id is not None]
         async with transaction(engine) as db:
+            await store.hold_off_erasures(db)
+            ids = {row[0] for row in await db.fetch(there, [one.id for one in part])}
+            group = [one for one in part if one.id in ids]
             days = {*await partitions.days(db)}  # one that is gone takes no more
             arrivals = [
                 arrival(receipt, one.arrived, meaning)
@@ -185,7 +194,8 @@ async def commit(engine: AsyncEngine, meaning: Meaning, tried: Iterable[Again], 
                 for one in group
                 for receipt in one.receipts
             ]
-            which = {"proven": ids} if proven else {"read": ids}
+            ended = [one.id for one in group if one.id and one.ends]
+            which = {"proven": ended} if proven else {"read": ended}
             unread = [kept for one in group for kept in one.unread]
             known = await store.stored(db, arrivals)
             fresh = [a for a in arrivals if a.key not in known]
@@ -214,7 +224,7 @@ def _groups(tried: Iterable[Again]) -> list[list[Again]]:
             if not groups or len(part) > room or len(groups[-1]) >= GROUP_MOST:
                 groups.append([])
                 room = GROUP_MOST
-            groups[-1].append(Again(one.id if last else None, part, one.unread if last else (), one.arrived))
+            groups[-1].append(Again(one.id, part, one.unread if last else (), one.arrived, last))
             room -= len(part)
     return groups
 

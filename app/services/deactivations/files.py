@@ -22,10 +22,6 @@ LONG = 600.0
 LEFT_FOR = timedelta(days=7)
 LOCK = 7_316_004
 """With the file's number beside it: PostgreSQL never mistakes such a pair for a lock of one number."""
-ERASING = 7_316_006
-"""An advisory lock, the first of a transaction: shared by those that write what a file says, whole for an erasure. So
-no line that was read before an erasure acts after it.
-"""
 COLUMNS = ("line", "number", "kind", "at", "guard", "carrier", "new_number", "new_carrier")
 
 
@@ -228,13 +224,12 @@ async def is_whole(db: Connection, file: int, *, cut: bool) -> None:
 
 # Erasures ------------------------------------------------------------------------------------------------------------
 
-_SHARE = "SELECT pg_advisory_xact_lock_shared($1)"
 _ANY_ERASED = "SELECT EXISTS (SELECT FROM erased WHERE at >= $1)"
 
 
 async def erased_since(db: Connection, file: File, numbers: Callable[[], Iterable[str | None]]) -> set[str]:
     """Those of them that were erased since the file began to come in. No other is until the transaction ends."""
-    await db.execute(_SHARE, ERASING, timeout=LONG)
+    await store.hold_off_erasures(db)
     if not await db.fetchval(_ANY_ERASED, file.started_at):
         return set()
     erased = await store.erased(db, [number for number in numbers() if number])
@@ -251,7 +246,7 @@ async def erase(db: Connection, number: str) -> int:
     """Take a number out of whatever file is on its way, and keep all of them from going on until the transaction ends.
     How many lines named it. A file may end meanwhile, and its table with it.
     """
-    await db.execute("SELECT pg_advisory_xact_lock($1)", ERASING, timeout=LONG)
+    await db.execute("SELECT pg_advisory_xact_lock($1)", store.ERASING, timeout=LONG)
     lines = 0
     for row in await db.fetch(_STAGES):
         for statement in ("DELETE FROM {} WHERE number = $1", "UPDATE {} SET new_number = NULL WHERE new_number = $1"):
@@ -379,7 +374,7 @@ async def note(db: Connection, file: int, first: int, default: Default) -> tuple
 
     Only what was not noted is looked for: to look for all of a part took as long as the whole table is, for each part.
     """
-    await db.execute(_SHARE, ERASING, timeout=LONG)
+    await store.hold_off_erasures(db)
     values = (file, *default.reasons, default.at, default.guard, [*default.kinds])
     rows = await db.fetch(_note(file, first), *values, timeout=LONG)
     left = [row for row in rows if row["number"]]

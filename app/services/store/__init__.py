@@ -1,8 +1,8 @@
 """The write path in SQL. Each statement stands above the one function that runs it; every function works inside the
-transaction that its caller opened with `connection.transaction`. Locks are taken in one order everywhere: receipt keys,
-messages, the breaker's hits, quarantines, numbers, lookups, unread, refused, counts, alarms, unknown words, and last
-the feed. Within each they are taken by key; of numbers, first those that are new, then those that are there. So
-processes cannot deadlock.
+transaction that its caller opened with `connection.transaction`. Locks are taken in one order everywhere: what holds
+erasures off, receipt keys, messages, the breaker's hits, quarantines, numbers, lookups, unread, refused, counts,
+alarms, unknown words, and last the feed. Within each they are taken by key; of numbers, first those that are new, then
+those that are there. So processes cannot deadlock.
 """
 
 from app.services.store.changes import CHANNEL, FEED_LOCK, change_of, publish
@@ -27,9 +27,11 @@ from app.services.store.messages import (
     undated,
 )
 from app.services.store.numbers import (
+    ERASING,
     drop_blank,
     erased,
     facts,
+    hold_off_erasures,
     lock_numbers,
     look,
     save_lookups,
@@ -51,6 +53,7 @@ from app.services.store.unread import Kept, drop_refused, drop_unread, keep_unre
 
 __all__ = [
     "CHANNEL",
+    "ERASING",
     "FEED_LOCK",
     "OPTED_OUT",
     "Arrival",
@@ -78,6 +81,7 @@ __all__ = [
     "find_messages",
     "found_json",
     "found_of",
+    "hold_off_erasures",
     "hour_of",
     "id_of",
     "keep_unread",

@@ -120,6 +120,20 @@ async def erased(db: Connection, numbers: Sequence[str]) -> dict[str, datetime]:
     return {row[0]: row[1] for row in await db.fetch(_ERASED, numbers)}
 
 
+ERASING = 7_316_006
+"""An advisory lock, the first of a transaction: shared by those that write what was read before it, whole for an
+erasure. So nothing that was read before an erasure acts after it.
+"""
+ERASES_WITHIN = 600.0
+"""Seconds that an erasure may take at most."""
+_HOLD_OFF = "SELECT pg_advisory_xact_lock_shared($1)"
+
+
+async def hold_off_erasures(db: Connection) -> None:
+    """Wait for the one that is under way, and let no other begin until the transaction ends."""
+    await db.execute(_HOLD_OFF, ERASING, timeout=ERASES_WITHIN)
+
+
 def _noted(number: str, noted: str | None, policy: Policy) -> Number:
     """A number that nobody has spoken of yet, unless a file has."""
     return merge(Number(number), reported(event_of(noted), policy)) if noted else Number(number)
