@@ -309,7 +309,7 @@ async def test_whoever_has_looked_for_the_number_and_waits_for_its_lock_does_not
     assert await service.sql("SELECT number FROM numbers") == [(OTHER,)]
 
 
-@pytest.mark.parametrize("table", ["import_lines", "breaker_hits"])
+@pytest.mark.parametrize("table", ["import_lines", "breaker_hits", "rnd_checks"])
 async def test_whoever_holds_a_waiting_line_of_the_number_and_then_needs_its_lock_ends_in_no_deadlock(
     service: Service, table: str
 ) -> None:
@@ -318,6 +318,7 @@ async def test_whoever_holds_a_waiting_line_of_the_number_and_then_needs_its_loc
         "import_lines": "(import, line, number, sender, list, consented_at, source) "
         "VALUES (gen_random_uuid(), 2, :n, '1', 'x', now(), 'x')",
         "breaker_hits": "(key, number, at) VALUES ('k', :n, now())",
+        "rnd_checks": "(number, consented_on, asked_at, via) VALUES (:n, now(), now(), 'file')",
     }
     await service.sql(f"INSERT INTO {table} {values[table]} RETURNING 1", n=WHO)
     async with service.app.state.engine.begin() as db:

@@ -9,7 +9,7 @@ import sys
 from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from app.lookups import rnd
 from app.models.http import HttpAnswer
 from tests.conftest import Service
 from tests.locks import waiting
-from tests.running import environment, sendable
+from tests.running import environment, sendable, until
 
 WHO, OTHER = "+14155550001", "+14155550002"
 OPTIONS = {"refresh_token": "a-refresh-token-for-tests", "company_id": "ACME"}
@@ -97,11 +97,13 @@ def test_a_line_whose_quotation_marks_never_end_swallows_none_behind_it(broken: 
 
 
 class Database(ThreadingHTTPServer):
-    """An HTTP server on loopback that answers as the database does. `words`: by ten digits and date."""
+    """An HTTP server on loopback that answers as the database does. `words`: by ten digits and date. `go`: when."""
 
     def __init__(self, words: dict[tuple[str, str], str]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.words, self.asked, self.status = words, [], 200
+        self.go = Event()
+        self.go.set()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     asked: list[tuple[str, str]]
@@ -119,6 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
         assert (self.path, self.headers["authorization"]) == ("/api/tn", "an-id-token")
         pairs = [(one["tn"], one["date"]) for one in said["tnList"]]
         self.server.asked += pairs
+        self.server.go.wait()
         self._answer(self.server.status, {"replies": [
             {"tn": tn, "dateProvided": on, "disconnected": self.server.words.get((tn, on), "no_data")}
             for tn, on in pairs]})  # fmt: skip
@@ -232,6 +235,36 @@ async def test_a_call_that_fails_is_kept_too_and_opts_nobody_out(
     assert await service.sql("SELECT answer, answered_at, detail FROM rnd_checks") == [(None, None, "asking: HTTP 500")]
     assert await consents(service) == {"spring": ("opted_in", True, None)}
     assert OPTIONS["refresh_token"] not in said.out + said.err
+
+
+@pytest.mark.parametrize("ends", ["killed", "erased"])
+async def test_a_question_whose_answer_is_not_kept_stays_as_one_and_a_number_that_is_erased_stays_away(
+    tmp_path: Path, service: Service, database: Database, database_url: str, ends: str
+) -> None:
+    await opt_in(service, WHO, "spring", "2025-03-01T15:00:00Z")
+    database.words["4155550001", "2025-03-01"] = "yes"
+    how = {"database_url": database_url, "config": configured(tmp_path, database)}
+    database.go.clear()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app.cli", "rnd", "check", WHO, env=environment(**how), stdout=asyncio.subprocess.PIPE
+    )
+    await until(lambda: database.asked)
+    if ends == "killed":
+        process.kill()
+        database.go.set()
+        await process.wait()
+        (check,) = (await service.client.get(f"/v1/numbers/{WHO}/history")).json()["checks"]
+        assert (check["answer"], check["detail"]) == (None, "asked, and no answer was kept")
+        assert (await sendable("rnd", "check", WHO, **how)).code == 0
+        assert await consents(service) == {"spring": ("opted_out", False, "reassigned")}
+        rows = await service.sql("SELECT answer FROM rnd_checks ORDER BY asked_at")
+        assert rows == [(None,), ("yes",)]
+    else:
+        assert (await service.client.delete(f"/v1/numbers/{WHO}")).json()["erased"]["rnd_checks"] == 1
+        database.go.set()
+        out, _ = await process.communicate()
+        assert (process.returncode, b"yes" in out) == (0, True)
+        assert await service.sql("SELECT number FROM rnd_checks UNION SELECT number FROM numbers") == []
 
 
 async def test_a_date_may_be_named_for_a_number_that_is_on_no_list(

@@ -78,7 +78,7 @@ def export(
     """
 
     async def write(engine: AsyncEngine, settings: Settings) -> dict[str, Any]:
-        whose, policy = await _sender(engine, settings, list_, sender), meaning_of(settings).policy
+        whose = await _sender(engine, settings, list_, sender)
         lines, files = 0, [_begun(file)]
         with _whole(files):
             async for asked in checks.of_list(engine, whose, list_):
@@ -87,7 +87,7 @@ def export(
                         files.append(_begun(file.with_stem(f"{file.stem}-{len(files) + 1}")))
                     files[-1].write(database.line_of(one))
                     lines += 1
-                await checks.exported(engine, asked, policy)
+                await checks.exported(engine, asked)
         return {"lines": lines, "files": [_named(out) for out in files]}
 
     try:

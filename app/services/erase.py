@@ -42,7 +42,7 @@ HELD_INSIDE = {
 """Where a number may stand in whatever form: in what nobody could read or prove, in a code that no table knows."""
 SEARCHED = frozenset({"unnamed", *HELD_INSIDE})
 """Tables that hold numbers inside. So do the lines of files on their way, in a table for each file: files.py."""
-_EARLIER = ("import_lines", "messages", "unnamed", "breaker_hits")
+_EARLIER = ("import_lines", "messages", "unnamed", "breaker_hits", "rnd_checks")
 """Locked before a number by whoever writes them, and looked through once more under its lock, without waiting."""
 _LATER = ("numbers", "subscriptions", "changes")
 """Taken one by one, last: the number's lock covers the others, and roll-ups change with the latter two."""

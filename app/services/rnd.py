@@ -81,15 +81,17 @@ async def senders_of(engine: AsyncEngine, list_: str) -> list[str]:
 
 
 async def check(engine: AsyncEngine, asked: Sequence[rnd.Asked], options: Options, policy: Policy) -> list[Checked]:
-    """Ask, keep each question with its answer, and act on it. A call that fails is kept as that."""
+    """Ask, keep each question with its answer, and act on it. A call that fails is kept as that, and one that is killed
+    as a question: it may have been answered, and counted.
+    """
     transport, done = Transport(), []
     try:
         for start in range(0, len(asked), rnd.AT_ONCE):
             part = asked[start : start + rnd.AT_ONCE]
-            at = datetime.now(UTC)
+            at = await _put(engine, part, "api", "asked, and no answer was kept")
             told, why = await _ask(transport, part, options)
             checked = [Checked(one, at, told.get(one), None if one in told else why) for one in part]
-            await keep(engine, checked, "api", policy)
+            await _heard(engine, checked, at, policy)
             done += checked
     finally:
         await transport.close()
@@ -107,13 +109,30 @@ async def _ask(
         return {}, str(error)
 
 
+_HEARD = """
+UPDATE rnd_checks c SET answer = v.answer, answered_at = CASE WHEN v.answer IS NOT NULL THEN $5::timestamptz END,
+    detail = v.detail
+FROM unnest($1::text[], $2::date[], $3::text[], $4::text[]) AS v (number, consented_on, answer, detail)
+WHERE (c.number, c.consented_on, c.asked_at) = (v.number, v.consented_on, $6)
+RETURNING c.number, c.consented_on
+"""
+
+
+async def _heard(engine: AsyncEngine, checked: Sequence[Checked], at: datetime, policy: Policy) -> None:
+    """The evidence and what follows from it, in one transaction; nothing of a number that was erased meanwhile."""
+    now = datetime.now(UTC)
+    rows = [(*one.asked, one.told, one.detail) for one in checked]
+    async with transaction(engine) as db:
+        there = {rnd.Asked(*row) for row in await db.fetch(_HEARD, *store.columns(rows), now, at)}
+        await _act(db, [one for one in checked if one.asked in there], policy, now)
+
+
 # By file -----------------------------------------------------------------------------------------------------------
 
 
-async def exported(engine: AsyncEngine, asked: Sequence[rnd.Asked], policy: Policy) -> None:
+async def exported(engine: AsyncEngine, asked: Sequence[rnd.Asked]) -> None:
     """Keep the questions of a file: their answers come with another one."""
-    at = datetime.now(UTC)
-    await keep(engine, [Checked(one, at, None, "exported") for one in asked], "file", policy)
+    await _put(engine, asked, "file", "exported")
 
 
 _ANSWER = """
@@ -143,22 +162,18 @@ async def answered(engine: AsyncEngine, told: Mapping[rnd.Asked, rnd.Told], poli
 
 # Keeping and acting ------------------------------------------------------------------------------------------------
 
-_KEEP = """
-INSERT INTO rnd_checks (number, consented_on, asked_at, via, answer, answered_at, detail)
-SELECT n, d, a, $6, t, CASE WHEN t IS NOT NULL THEN $7::timestamptz END, w
-FROM unnest($1::text[], $2::date[], $3::timestamptz[], $4::text[], $5::text[]) AS v (n, d, a, t, w)
-ON CONFLICT DO NOTHING
+_PUT = """
+INSERT INTO rnd_checks (number, consented_on, asked_at, via, detail)
+SELECT n, d, $3, $4, $5 FROM unnest($1::text[], $2::date[]) AS v (n, d) ON CONFLICT DO NOTHING
 """
 
 
-async def keep(engine: AsyncEngine, checked: Sequence[Checked], via: str, policy: Policy) -> None:
-    """The evidence and what follows from it, in one transaction."""
-    now = datetime.now(UTC)
-    rows = [(*one.asked, one.asked_at, one.told, one.detail) for one in checked]
-    if rows:
-        async with transaction(engine) as db:
-            await db.execute(_KEEP, *store.columns(rows), via, now)
-            await _act(db, checked, policy, now)
+async def _put(engine: AsyncEngine, asked: Sequence[rnd.Asked], via: str, detail: str) -> datetime:
+    """Keep questions. Returns as of when."""
+    at = datetime.now(UTC)
+    async with transaction(engine) as db:
+        await db.execute(_PUT, *store.columns(asked), at, via, detail)
+    return at
 
 
 async def _act(db: Connection, checked: Iterable[Checked], policy: Policy, now: datetime) -> None:
