@@ -16,7 +16,9 @@ from app.services.held import Which
 from app.services.store import FEED_LOCK
 from tests.conftest import Service, Start
 from tests.locks import waiting
+from tests.lookup_steps import looked_up
 from tests.number_steps import WHO, status
+from tests.provider import Reply, answering, telnyx
 
 OTHER = "+15555551235"
 
@@ -95,6 +97,18 @@ async def test_held_numbers_follow_when_a_provider_is_configured_and_when_it_is_
         assert await service.sql("SELECT number, reason FROM lookups") == [(WHO, "carrier_unknown")]
     async with start() as service:
         assert (await status(service))["waiting_for"] == "no_lookup_provider"
+
+
+async def test_a_provider_that_is_configured_later_is_asked_once_about_a_block_that_stands(start: Start) -> None:
+    """Nothing else would be heard of the number: this sender sends it nothing more."""
+    async with start() as service:
+        await receipt(service, "592", datetime.now(UTC))
+    async with answering(lambda number: Reply(telnyx(number, "Verizon Wireless"))) as provider:
+        for _ in range(2):
+            async with start(lookup=provider.settings()) as service:
+                await looked_up(service)
+                assert await service.sql("SELECT reason FROM published.sender_blocks") == [("network_not_covered",)]
+                assert provider.calls == {WHO: 1}
 
 
 async def test_what_a_process_without_the_provider_still_takes_beside_us_is_asked_soon_after(

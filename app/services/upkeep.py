@@ -113,19 +113,33 @@ WHERE state NOT IN ('active', 'unseen') AND noted_by IS NULL AND number > $1
     OR (reason = ANY($5::text[]) AND (waiting_for = 'person' OR (waiting_for IS NULL AND until IS NOT NULL))))
 ORDER BY number LIMIT $6
 """
+# Of one that is answered the facts say so as soon as nothing is kept aside: it is found here once more at most.
+_UNASKED = """
+SELECT DISTINCT number FROM sender_blocks b JOIN numbers n USING (number)
+WHERE b.reason = ANY($2::text[]) AND number > $1 AND strpos(n.facts::text, '"lookup":true') > 0
+  AND NOT EXISTS (SELECT FROM lookups l WHERE l.number = n.number)
+ORDER BY number LIMIT $3
+"""
 
 
 async def follow_policy(engine: AsyncEngine, policy: Policy) -> None:
-    """Numbers that were shown under another policy: with or without a lookup provider, with other lapses."""
+    """Numbers that were shown under another policy: with or without a lookup provider, with other lapses; and those of
+    a block that nobody could be asked about.
+    """
     waits = "no_lookup_provider" if policy.lookups else "lookup"
     lapses = {rule.reason: lapse for rule in policy.rules.values() if (lapse := _lapse(rule, policy))}
     asks = [rule.reason for rule in policy.rules.values() if policy.lookups and rule.lookup and _lapses_alone(rule)]
+    await _settle_all(engine, policy, _SHOWN_WRONGLY, waits, [*lapses], [*lapses.values()], asks)
+    if policy.lookups:
+        blocks = [rule.reason for rule in policy.rules.values() if rule.block and rule.lookup]
+        await _settle_all(engine, policy, _UNASKED, blocks)
+
+
+async def _settle_all(engine: AsyncEngine, policy: Policy, which: str, *given: object) -> None:
     after = ""
     while True:
         async with transaction(engine) as db:
-            rows = await db.fetch(
-                _SHOWN_WRONGLY, after, waits, [*lapses], [*lapses.values()], asks, AT_ONCE, timeout=WITHIN
-            )
+            rows = await db.fetch(which, after, *given, AT_ONCE, timeout=WITHIN)
             numbers = [row["number"] for row in rows]
             if not numbers:
                 return
