@@ -128,8 +128,8 @@ class Asker:
         for number in granted.numbers:
             attempt.price[number] = attempt.price.get(number, NOTHING) + self.source.price
         heard = await self._call(granted.numbers)
-        await self._settle(attempt, heard, granted.day)
         attempt.said |= heard.said
+        await self._settle(attempt, heard, granted.day)
         retried = RETRIED if heard.cut else RETRIED - {"malformed"}
         attempt.again |= {n for n, a in heard.said.items() if isinstance(a, Failed) and a.error in retried}
         return self._before_the_next(heard.said, attempt)

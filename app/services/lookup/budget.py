@@ -11,10 +11,14 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.services import store
-from app.services.connection import Connection, transaction
+from app.services.connection import Connection, is_lost, transaction
+from app.services.logs import error_fields
+
+log = structlog.get_logger(__name__)
 
 NOTHING = Decimal(0)
 WINDOW = timedelta(days=30)
@@ -71,6 +75,7 @@ class Budget:
         self._most, self._own = most, NOTHING
         self._today = today
         self._waiting: list[_Asked] = []
+        self._owed: list[tuple[date, Mapping[str, Decimal]]] = []
         self._reserving: asyncio.Task[None] | None = None
 
     async def reserve(self, numbers: Sequence[str], price: Decimal) -> Granted:
@@ -131,12 +136,21 @@ class Budget:
         return self.per_number is None or spent + price <= self.per_number
 
     async def settle(self, more: Mapping[str, Decimal], day: date) -> None:
-        """Correct what was reserved that day: less where a call was certainly not billed, else what it did cost."""
+        """Correct what was reserved that day: less where a call was certainly not billed, else what it did cost. Never
+        raises, since an answer would be lost with it: what cannot be written now is with the next correction.
+        """
         changed = {number: price for number, price in more.items() if price}
-        if changed:
-            self._own += sum(changed.values(), NOTHING)
+        if not changed:
+            return
+        self._own += sum(changed.values(), NOTHING)
+        owed, self._owed = [*self._owed, (day, changed)], []
+        try:
             async with transaction(self.engine) as db:
-                await _add(db, day, changed)
+                for its_day, its_changed in owed:
+                    await _add(db, its_day, its_changed)
+        except Exception as error:  # noqa: BLE001 - see above
+            self._owed += owed
+            log.warning("what lookups cost was not corrected", lost=is_lost(error), **error_fields(error))
 
     async def left(self) -> Decimal | None:
         """Of the day's cap, None where there is none."""
