@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from app.services.lookup import commit
+from app.services.lookup.panel import Panel
 from tests.conftest import Service, Start
 from tests.locks import waiting
 from tests.lookup_steps import WHO, looked_up, opt_in, receipt, served_by
@@ -168,6 +170,52 @@ async def test_an_answer_that_was_paid_for_outlives_a_lost_connection(start: Sta
             go.set()
             await waiting(service, 1)
             await service.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        await looked_up(service)
+        assert ((await status(service))["state"], provider.calls) == ("active", {WHO: 1})
+
+
+async def test_an_answer_outlives_a_connection_that_is_lost_while_its_price_is_corrected(start: Start) -> None:
+    """What was not billed is given back with the next correction."""
+    go, other = asyncio.Event(), "+15555550109"
+    refusal = Reply(b'{"errors": [{"code": "10015", "detail": "Canadian numbers"}]}', 422, after=go)
+    async with answering(lambda _: refusal) as provider, start(lookup=provider.settings()) as service:
+        await receipt(service, "3041")
+        await provider.asked.wait()
+        async with asyncio.timeout(30), service.app.state.engine.begin() as db:
+            await db.execute(text("SELECT FROM lookup_days FOR UPDATE"))
+            go.set()
+            await waiting(service, 1)
+            await service.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        await looked_up(service)
+        assert provider.calls == {WHO: 1}
+        assert await service.sql("SELECT outcome, price FROM lookup_answers") == [("forbidden", 0)]
+        await receipt(service, "3041", other)
+        await looked_up(service)
+        assert provider.calls == {WHO: 1, other: 1}
+        assert await service.sql("SELECT spent FROM lookup_days") == [(0,)]
+
+
+@pytest.mark.parametrize("held", ["lookup_answers", "numbers"])
+async def test_an_answer_is_kept_and_its_number_held_for_as_long_as_a_table_is_locked(
+    start: Start, monkeypatch: pytest.MonkeyPatch, held: str
+) -> None:
+    """Whoever called is told to come again."""
+    monkeypatch.setattr(commit, "AGAIN_WITHIN", 0.0)
+    monkeypatch.setattr(commit, "AGAIN_AFTER", 0.0)
+    monkeypatch.setattr(commit, "COMMIT_WITHIN", 0.1)
+    monkeypatch.setattr(Panel, "lease", 0.5)
+    lease = "SELECT lease_until > now() + interval '5 seconds' FROM lookups"
+    async with (
+        answering(lambda who: Reply(telnyx(who, "T-Mobile", ported="Y", on=today()))) as provider,
+        start(lookup=provider.settings()) as service,
+    ):
+        await receipt(service, "3041")
+        async with asyncio.timeout(30), service.app.state.engine.begin() as db:
+            await db.execute(text(f"LOCK TABLE {held} IN SHARE MODE"))
+            assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).status_code == 503
+            while await service.sql(lease) == [(False,)]:
+                assert provider.calls == {WHO: 1}
+            assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).status_code == 503
         await looked_up(service)
         assert ((await status(service))["state"], provider.calls) == ("active", {WHO: 1})
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from app.models.lookup import Failed, Found
-from app.services.connection import Connection
+from app.services.connection import Connection, touched
 from app.services.lookup.ask import Answer
 from app.services.lookup.budget import NOTHING
 from app.services.store import columns, found_json, found_of
@@ -86,6 +86,18 @@ async def still_ours(db: Connection, claims: Iterable[Claim]) -> dict[str, Claim
     """
     rows = await db.fetch(_HOLDS, *columns((c.number, c.token, c.forced) for c in claims))
     return {row[0]: Claim(*row) for row in rows}
+
+
+_PROLONG = """
+UPDATE lookups SET lease_until = clock_timestamp() + make_interval(secs => $3)
+FROM unnest($1::text[], $2::uuid[]) AS mine (number, token)
+WHERE lookups.number = mine.number AND lookups.token = mine.token
+"""
+
+
+async def prolong(db: Connection, claims: Iterable[Claim], lease: float) -> bool:
+    """Whether any of them is still ours, from now on for as many seconds."""
+    return touched(await db.execute(_PROLONG, *columns((c.number, c.token) for c in claims), lease)) > 0
 
 
 _RELEASE = """

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from time import monotonic
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Change
@@ -15,6 +16,7 @@ from app.services import store
 from app.services.apply import apply
 from app.services.connection import Busy, Connection, is_lost, transaction
 from app.services.intake import COMMIT_WITHIN
+from app.services.logs import error_fields
 from app.services.lookup import claims
 from app.services.lookup.claims import Claim, Next
 from app.services.lookup.outcome import Done, Outcome, Plan, Settled, later, settle
@@ -22,10 +24,16 @@ from app.services.meaning import Meaning
 from app.services.opt_outs import opted_out
 from app.services.settle import Held
 
+log = structlog.get_logger(__name__)
+
 GROUP_MOST = 500
 AGAIN_AFTER = 1.0
 AGAIN_WITHIN = 15.0
-"""Seconds for which a lost database is tried again: what is left of a lease at least, whoever was slow to answer."""
+"""Seconds for which a lost database is tried again while callers wait: what is left of a lease at least, whoever was
+slow to answer. After them for as long as the leases can be prolonged, as where only some other table is locked.
+"""
+HELD_FOR = 60.0
+"""Seconds by which a lease is prolonged each time."""
 ALARMS = ("lookup_outage", "lookup_budget")
 
 
@@ -40,7 +48,9 @@ class Commits:
         self._some = asyncio.Event()
 
     async def outcomes(self, done: Sequence[Done]) -> list[Outcome]:
-        """Have these committed: they are paid for, so a lost database is waited for. Raises Busy when it stays away."""
+        """Have these committed: they are paid for, so a lost database is waited for. Raises Busy when it stays away;
+        while their numbers can be held, they are committed after that as well.
+        """
         self._done += done
         self._some.set()
         return await asyncio.gather(*(one.outcome for one in done))
@@ -58,21 +68,30 @@ class Commits:
             async with asyncio.timeout(COMMIT_WITHIN):
                 outcomes = await self._settle(group)
         except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it
-            if is_lost(error) and monotonic() < group[0].since + AGAIN_WITHIN:
-                await asyncio.sleep(AGAIN_AFTER)
-                self._done = group + self._done
-                return
             if len(group) > 1 and not is_lost(error):  # one of them is at fault, and must not fail its neighbours
                 for one in group:
                     await self._commit([one])
                 return
+            again = is_lost(error) and monotonic() < group[0].since + AGAIN_WITHIN
             for one in group:
-                if not one.outcome.done():
+                if not again and not one.outcome.done():
                     one.outcome.set_exception(Busy() if is_lost(error) else error)
+            if again or (is_lost(error) and await self._hold(group)):
+                await asyncio.sleep(AGAIN_AFTER)
+                self._done = group + self._done
         else:
             for one, outcome in zip(group, outcomes, strict=True):
                 if not one.outcome.done():
                     one.outcome.set_result(outcome)
+
+    async def _hold(self, group: Sequence[Done]) -> bool:
+        """Whether their numbers are still ours, and stay so for a while."""
+        try:
+            async with transaction(self._engine) as db:
+                return await claims.prolong(db, [one.claim for one in group], HELD_FOR)
+        except Exception as error:  # noqa: BLE001 - their leases end, and they are made again
+            log.warning("answers of lookups cannot be kept", lost=is_lost(error), **error_fields(error))
+            return False
 
     async def _settle(self, group: Sequence[Done]) -> list[Outcome]:
         """One transaction: the answers, what follows from them, when to ask again. The feed comes last."""

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from time import monotonic
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -244,10 +245,13 @@ class Lookups:
                 return joined
 
     async def _join(self, number: str, began: datetime) -> Outcome | None:
-        """Another process makes it: wait until its lease is given up, and read what it wrote. None if it has died."""
-        while True:
+        """Another process makes it: wait until its lease is given up, and read what it wrote. None if it has died.
+        Raises Busy when it takes longer than that: what was answered cannot be committed just now.
+        """
+        until = monotonic() + self.panel.lease
+        while monotonic() < until:
             await asyncio.sleep(JOINS_EVERY)
             async with transaction(self._engine) as db:
-                if await claims.is_leased(db, number):
-                    continue
-                return await written(db, number, began)
+                if not await claims.is_leased(db, number):
+                    return await written(db, number, began)
+        raise Busy
