@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import event, text
@@ -14,6 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.services import connection, keys
 from app.services.connection import connect, is_lost, transaction
 from app.services.keys import KNOWN_FOR, SCOPES, Keyring, UnknownScope
+from tests.running import environment
+
+FULL = Path("/dev/full")
 
 
 @pytest.fixture
@@ -53,6 +58,25 @@ async def test_a_token_is_kept_nowhere_but_as_its_digest(engine):
         row = (await db.execute(text("SELECT api_keys::text AS all, digest FROM api_keys"))).one()
     assert row.digest == keys.digest_of(token)
     assert token.removeprefix("sendable_") not in row.all
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="Linux alone has a device that is always full")
+@pytest.mark.parametrize("full", ["stdout", "stderr", "stdout of JSON"])
+async def test_a_key_that_cannot_be_shown_is_revoked(engine, database_url, full):
+    words = ("keys", "create", "shop", "--scope", "numbers:read", *(["--json"] if full.endswith("JSON") else []))
+    stream, _, _ = full.partition(" ")
+    with FULL.open("wb") as device:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app.cli", *words, env=environment(database_url=database_url),
+            **{"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE, stream: device},
+        )  # fmt: skip
+        _, err = await process.communicate()
+    assert process.returncode in {1, 120}  # the latter is Python's own, for output that was left
+    (key,) = await keys.list_all(engine)
+    assert key.revoked_at
+    if stream == "stdout":
+        said = "sendable: the key could not be shown, and is revoked: No space left on device; make another\n"
+        assert said in err.decode()
 
 
 def test_every_token_is_another_and_has_256_bits():

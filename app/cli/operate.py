@@ -139,12 +139,16 @@ def create_key(
     if lasts == timedelta(0):
         raise Refused("--expires: a key of no time opens nothing: give for example 90d")
     key, token = with_database(lambda engine, _: ring.create(engine, name, scope, lasts))
-    if json:
-        as_json({**_shown(key), "key": token})
-        return
     until = f", until {key.expires_at:%Y-%m-%d %H:%M} UTC" if key.expires_at else ""
-    say(f"key {key.id} for {name}: {', '.join(sorted(key.scopes))}{until}. It is shown this once:")
-    typer.echo(token)
+    try:
+        if json:
+            as_json({**_shown(key), "key": token})
+        else:
+            say(f"key {key.id} for {name}: {', '.join(sorted(key.scopes))}{until}. It is shown this once:")
+            typer.echo(token)
+    except OSError as error:
+        with_database(lambda engine, _: ring.revoke(engine, key.id))
+        raise Refused(f"the key could not be shown, and is revoked: {error.strerror}; make another", 1) from error
 
 
 @keys.command("list")
