@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import jsonschema_rs
 import pytest
@@ -227,11 +228,18 @@ async def test_a_parameter_that_no_call_has_is_refused_and_nothing_is_done(servi
     assert told["decision"]["sendable"] is True
 
 
-async def test_the_page_takes_everything_from_here(service: Service) -> None:
+@pytest.mark.parametrize("before", ["", "/sms"])
+async def test_the_page_takes_everything_from_here_whatever_a_proxy_has_before_it(
+    service: Service, before: str
+) -> None:
     page = await service.client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     assert not re.findall(r"""["'(](?:https?:)?//[^"')]+""", page.text)
-    for path in set(re.findall(r"""["'](/[^"']+)["']""", page.text)):
-        asset = await service.client.get(path)
+    links = set(re.findall(r"""(?:src=|href=|url: )["']([^"']+)["']""", page.text))
+    assert len(links) == 4
+    for link in links:
+        path = urljoin(f"{before}/docs", link)
+        assert path.startswith(f"{before}/")
+        asset = await service.client.get(path.removeprefix(before))
         assert asset.status_code == 200, path
         assert asset.content

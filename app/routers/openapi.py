@@ -327,13 +327,13 @@ _LOOK = {
 
 
 async def _page(request: Request) -> Response:
-    root = request.scope.get("root_path", "").rstrip("/")
+    """Everything beside itself: a proxy may have put a prefix before our paths."""
     return get_swagger_ui_html(
-        openapi_url=f"{root}{request.app.openapi_url}",
+        openapi_url=request.app.openapi_url.removeprefix("/"),
         title=f"{request.app.title} API",
-        swagger_js_url=f"{root}/docs/swagger-ui-bundle.js",
-        swagger_css_url=f"{root}/docs/swagger-ui.css",
-        swagger_favicon_url=f"{root}/docs/favicon.png",
+        swagger_js_url="docs/swagger-ui-bundle.js",
+        swagger_css_url="docs/swagger-ui.css",
+        swagger_favicon_url="docs/favicon.png",
         swagger_ui_parameters=_LOOK,
     )
 
