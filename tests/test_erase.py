@@ -353,6 +353,31 @@ async def test_a_registration_that_comes_behind_the_first_look_and_needs_the_num
     assert await columns_that_hold(service, DIGITS) == set()
 
 
+async def test_an_erasure_that_gives_way_gives_back_what_it_had_deleted_too(service: Service) -> None:
+    """Whoever holds a message may need a hit of the breaker before the number."""
+    sent = {"gateway": "native", "message_id": "m", "number": WHO, "sender": "12345", "sent_at": "2026-11-01T00:00:00Z"}
+    await opt_in(service, WHO)
+    await service.sql("INSERT INTO breaker_hits (key, number, at) VALUES ('k', :n, now())", n=WHO)
+
+    async def act() -> None:
+        async with service.app.state.engine.begin() as db:
+            for held in ("messages", "breaker_hits", "numbers"):
+                await db.execute(text(f"SELECT FROM {held} WHERE number = :n FOR UPDATE"), {"n": WHO})
+
+    async with service.app.state.engine.begin() as db:
+        await db.execute(text("SELECT FROM numbers WHERE number = :n FOR UPDATE"), {"n": WHO})
+        erasing = asyncio.create_task(service.client.delete(f"/v1/numbers/{WHO}"))
+        await waiting(service, 1, erasing)
+        assert (await service.client.post("/v1/messages", json=[sent])).status_code == 200
+        acting = asyncio.create_task(act())
+        await waiting(service, 2, erasing, acting)
+    await acting
+    answer = await erasing
+    assert (answer.status_code, answer.json()["erased"]) == (
+        200, {"numbers": 1, "subscriptions": 1, "changes": 2, "messages": 1, "breaker_hits": 1},
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("tries", [1, 2])
 @pytest.mark.parametrize("by_call", [True, False])
 async def test_an_answer_that_was_on_its_way_does_not_bring_the_number_back(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from asyncpg import LockNotAvailableError
@@ -56,11 +56,9 @@ async def erase(engine: AsyncEngine, number: str) -> dict[str, int]:
         lines = await files.erase(db, number)
         now = datetime.now(UTC)
         await _keep_key(db)
-        gone, came = Counter({"feed_lines": lines}), None
-        while came is None:
-            gone.update({table: await _delete(db, table, number) for table in _EARLIER})
-            came = await _lock(db, number)
-        gone.update(came)
+        while (gone := await _lock(db, number)) is None:
+            pass
+        gone["feed_lines"] = lines
         covered = [table for table in tables() if table not in _EARLIER + _LATER]
         gone.update({table: await _delete(db, table, number) for table in covered})
         for table, holds in HELD_INSIDE.items():
@@ -93,21 +91,24 @@ _WAIT_FOR_NOBODY = "SET LOCAL lock_timeout = '1ms'"
 _WAIT_AGAIN = "SET LOCAL lock_timeout = 0"
 
 
-async def _lock(db: Connection, number: str) -> Mapping[str, int] | None:
+async def _lock(db: Connection, number: str) -> Counter[str] | None:
     """Lock a number, also one that is not there: who opts it in just now waits, and then sees that it was erased. What
-    has come since the first look goes; returns how many rows from which table, of `numbers` less the one that had to be
-    added. None, and nothing is locked, where somebody holds what has come, who may need the number.
+    is locked before it goes first, and what has come of that meanwhile. Returns how many rows went from which table, of
+    `numbers` less the one that had to be added. None, and nothing is locked, where somebody holds what has come, who
+    may need the number.
     """
+    gone = Counter[str]()
     try:
         async with db.transaction():
-            added = await db.execute(_ADD_NUMBER, number, timeout=WITHIN)
+            gone.update({table: await _delete(db, table, number) for table in _EARLIER})
+            gone["numbers"] = -touched(await db.execute(_ADD_NUMBER, number, timeout=WITHIN))
             await db.execute(_LOCK_NUMBER, number, timeout=WITHIN)
             await db.execute(_WAIT_FOR_NOBODY)
-            came = {table: await _delete(db, table, number) for table in _EARLIER}
+            gone.update({table: await _delete(db, table, number) for table in _EARLIER})
             await db.execute(_WAIT_AGAIN)
     except LockNotAvailableError:
         return None
-    return {"numbers": -touched(added), **came}
+    return gone
 
 
 async def _search(db: Connection, statement: str, said: str) -> int:
