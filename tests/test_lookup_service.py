@@ -325,6 +325,24 @@ async def test_callers_join_the_call_in_flight(start: Start) -> None:
             assert await one.sql("SELECT 1 FROM lookups") == []
 
 
+async def test_a_caller_is_answered_though_its_number_was_erased_and_is_looked_up_anew_meanwhile(start: Start) -> None:
+    go = asyncio.Event()
+    async with (
+        answering(lambda number: Reply(telnyx(number, "AT&T"), after=go)) as provider,
+        start(lookup=provider.settings()) as service,
+    ):
+        calling = asyncio.create_task(service.client.post(f"/v1/numbers/{WHO}/lookup"))
+        await provider.asked.wait()
+        assert (await service.client.delete(f"/v1/numbers/{WHO}")).status_code == 200
+        await receipt(service, "345")
+        while provider.calls != {WHO: 2}:
+            await asyncio.sleep(0.01)
+        go.set()
+        async with asyncio.timeout(30):
+            assert (await calling).json()["outcome"] == "ok"
+        await looked_up(service)
+
+
 async def test_without_a_provider_a_lookup_by_call_is_refused(start: Start) -> None:
     for settings in ({}, {"lookup": {}}):
         async with start(**settings) as service:

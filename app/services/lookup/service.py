@@ -140,7 +140,7 @@ class Lookups:
     def _fly(self, mine: Sequence[Claim], before: Known) -> None:
         loop = asyncio.get_running_loop()
         for one in mine:
-            self._flights[one.number] = loop.create_future()
+            self._flights.setdefault(one.number, loop.create_future())  # of a number that was erased, callers wait on
         task = asyncio.create_task(self._make(mine, before))
         for tasks in (self._tasks, self._asking):
             tasks.add(task)
