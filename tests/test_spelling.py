@@ -23,13 +23,19 @@ from app.models.phone import e164, sender_id
     ("15555551234", "US", "+15555551234"),
     ("07400 123456", "GB", "+447400123456"),
     ("0044 7400 123456", "GB", "+447400123456"),
+    ("4915132846098", "DE", "+4915132846098"),  # a mobile without its +, no fixed line of Leer without its 0
+    ("04915 132846098", "DE", "+494915132846098"), ("491", "DE", "+49491"), ("0151 32846098", "DE", "+4915132846098"),
+    ("4941123456", "DE", "+494941123456"), ("5511987654321", "BR", "+5511987654321"),
+    ("+5215512345678", "US", "+525512345678"), ("5215512345678", "MX", "+525512345678"),  # the 1 went in 2019
+    ("+44 00 373765555", "US", "+44373765555"),  # nothing that is answered reads as another number
+    ("\u202a+1 555 555\u20111234\u202c", "US", "+15555551234"), ("+٤٤٧٤٠٠١٢٣٤٥٦", "US", "+447400123456"),
 ])  # fmt: skip
 def test_a_number_is_written_in_one_form(text: str, region: str, number: str) -> None:
     assert e164(text, region) == number
 
 
 @pytest.mark.parametrize("text", ["", "12345", "+121255501", "+121255501999", "Bank", "+15555551234 ext. 5",
-                                  "+" + "9" * 17, "+٢٥٥٥٥٥٥١٢٣٤٥٦٧٨٩"])  # fmt: skip
+                                  "+5215512345678 x5", "+" + "9" * 17, "+٢٥٥٥٥٥٥١٢٣٤٥٦٧٨٩"])  # fmt: skip
 def test_what_can_be_no_number_is_refused_in_words_that_do_not_repeat_it(text: str) -> None:
     with pytest.raises(ValueError, match=r"give it as E\.164") as refused:
         e164(text)
@@ -44,13 +50,16 @@ def test_what_can_be_no_number_is_refused_in_words_that_do_not_repeat_it(text: s
     ("15555551234", "+15555551234"), ("+1 (555) 555-1234", "+15555551234"), ("5555551234", "+15555551234"),
     ("123456789", "123456789"), ("+123456789", "123456789"),  # nine digits: no short code, and no number either
     ("Acme BANK", "acme bank"), ("STRASSE", "straße".casefold()), ("12", "12"), ("١٢٣٤٥", "١٢٣٤٥"),
-    ("x" * 64, "x" * 64),
+    ("x" * 64, "x" * 64), ("+12345", "12345"), ("%", "%"), ("B\u00e4r", "b\u00e4r"), ("Ba\u0308r", "b\u00e4r"),
+    ("+447491163443", "+447491163443"), ("447491163443", "+447491163443"), ("00447491163443", "+447491163443"),
+    ("011 44 7491 163443", "+447491163443"), ("+50012345", "50012345"), ("50012345", "50012345"),
+    ("123 456 78", "123 456 78"), ("(12) 345-67", "(12) 345-67"),  # no numbers that lack their area code
 ])  # fmt: skip
 def test_a_sender_is_written_in_one_form(text: str, sender: str) -> None:
     assert sender_id(text) == sender
 
 
-@pytest.mark.parametrize("text", ["", "  ", "x" * 65, "Ac\0me", "Ac\nme"])
+@pytest.mark.parametrize("text", ["", "  ", "x" * 65, "ß" * 33, "Ac\0me", "Ac\nme"])
 def test_what_can_be_no_sender_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a sender"):
         sender_id(text)
