@@ -5,6 +5,7 @@ This is the one driver for all of them; no vendor has test code of its own. The 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections.abc import Callable
@@ -35,12 +36,38 @@ each_signed_time = pytest.mark.parametrize(
 each_forgery = pytest.mark.parametrize("case", recorded("forgery"), ids=lambda case: case.name)
 
 
+ANYWHERE = GATEWAYS.keys() - {"custom", "kannel", "native", "smpp"}
+"""Who always writes international numbers. With the others it is for the customer to say, or they may be national."""
+DANISH = "4512345678"
+"""Of ten digits, as an American one."""
+
+
 # -- what it says ------------------------------------------------------------------------------------------------------
 
 
 @each_case
 def test_a_recorded_callback_means_what_its_case_says(case: Case) -> None:
     check(case)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.gateway.name in ANYWHERE], ids=lambda case: case.name)
+def test_international_numbers_are_the_same_whatever_our_own_country(case: Case) -> None:
+    check(dataclasses.replace(case, link=dataclasses.replace(case.link, region="DE")))
+
+
+@pytest.mark.parametrize("region", ["US", "DE"])
+@pytest.mark.parametrize("name", ANYWHERE - {"jasmin", "messagebird"})  # which name no sender
+def test_a_sender_of_another_country_is_none_of_ours_though_its_plus_is_left_out(name: str, region: str) -> None:
+    told = [case for case in CASES if case.gateway.name == name and case.link.sender is None]
+    case, sender = next((case, one.sender.removeprefix("+")) for case in told for one in case.receipts if one.sender)
+    written = re.compile(re.escape(sender), re.IGNORECASE)
+    called = replace(
+        case.callback,
+        query=written.sub(DANISH, case.callback.query),
+        body=written.sub(DANISH, case.callback.body.decode()).encode(),
+    )
+    found = read(case.gateway, called, dataclasses.replace(case.link, region=region))
+    assert f"+{DANISH}" in {one.sender for one in found if isinstance(one, Receipt)}
 
 
 @each_text

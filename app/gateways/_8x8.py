@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from app.gateways import _fields, _verify
-from app.gateways._fields import Said, Unreadable, apart, bare, batch, count, first, moment, need, part, plus
+from app.gateways._fields import Said, Unreadable, apart, bare, batch, count, first, moment, need, origin, part, plus
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Status
 
 # developer.8x8.com, message status references
@@ -45,7 +45,7 @@ def receipt(said: Said) -> Receipt | Inbound:
         status=status(need(told, "state").lower(), (first(told, "detail") or "").lower(), code),
         word=first(told, "state"),
         number=plus(first(payload, "destination")),
-        sender=first(payload, "source"),
+        sender=origin(first(payload, "source")),
         code=code if code.strip("0") else None,
         code_space="8x8",
         segments=count(payload.get("smsCount")),

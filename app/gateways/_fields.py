@@ -130,8 +130,18 @@ def _epoch(number: float) -> datetime:
 
 
 def plus(number: str | None) -> str | None:
-    """A number whose vendor writes the international digits alone, as E.164 has them."""
-    return f"+{number}" if number and number.isascii() and number.isdigit() and number[0] != "0" else number
+    """A number whose vendor writes the international digits alone, or with 00, as E.164 has them."""
+    digits = number.removeprefix("00") if number and number.isascii() and number.isdigit() else ""
+    return f"+{digits}" if digits and digits[0] != "0" else number
+
+
+LONGEST_CODE = 8
+"""Digits of a short code."""
+
+
+def origin(sender: str | None) -> str | None:
+    """As `plus`, a sender of such a vendor: a number of another country must not pass for one of ours."""
+    return plus(sender) if sender and len(sender) > LONGEST_CODE else sender
 
 
 def form(callback: Callback) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.gateways._fields import Said, Unreadable, an_object, each, first, json, moment, need, plus
+from app.gateways._fields import Said, Unreadable, an_object, each, first, json, moment, need, origin, plus
 from app.gateways._smpp import error
 from app.models.http import Call, HttpAnswer, Options, address
 from app.models.receipt import Broken, Inquiry, Missed, Receipt, Status
@@ -56,7 +56,7 @@ def _receipt(said: Said) -> Receipt:
         status=STATUS.get(word, Status.UNKNOWN),
         word=word,
         number=plus(first(said, "to")),  # other than in a pushed receipt, this is the handset
-        sender=first(said, "from"),
+        sender=origin(first(said, "from")),
         code=error(first(said, "error_code")),
         code_space=SPACE,
         mcc=network[:3],

@@ -14,7 +14,19 @@ from datetime import datetime
 import orjson
 
 from app.gateways import _fields, _verify
-from app.gateways._fields import CANNOT_READ, Said, Unreadable, an_object, count, each, first, moment, need, plus
+from app.gateways._fields import (
+    CANNOT_READ,
+    Said,
+    Unreadable,
+    an_object,
+    count,
+    each,
+    first,
+    moment,
+    need,
+    origin,
+    plus,
+)
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
 
 REPORT = "microsoft.communication.smsdeliveryreportreceived"
@@ -44,7 +56,7 @@ def receipt(event: Said) -> Receipt | Inbound:
         status=Status.UNKNOWN if code == UNREPORTED else STATUS.get(word.lower(), Status.UNKNOWN),
         word=None if code == UNREPORTED else word,
         number=plus(first(data, "to")),
-        sender=first(data, "from"),
+        sender=origin(first(data, "from")),
         code=code,
         code_space="azure_acs_sms",
         segments=_segments(data.get("deliveryattempts")),

@@ -14,7 +14,7 @@ from hashlib import sha256
 from msgspec.structs import replace
 
 from app.gateways import _verify
-from app.gateways._fields import Said, Unreadable, an_object, count, first, json, moment, need, part, plus
+from app.gateways._fields import Said, Unreadable, an_object, count, first, json, moment, need, origin, part, plus
 from app.gateways._smpp import error
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
@@ -70,7 +70,7 @@ def event(kind: str, said: Said) -> Receipt | Inbound:
         status=STATUS.get(word, Status.UNKNOWN),
         word=word,
         number=plus(first(data, "to")),
-        sender=first(data, "from"),
+        sender=origin(first(data, "from")),
         code=first(part(data, "error"), "code"),
         code_space=SMS_SPACE,
         carrier=first(data, "carrier"),
@@ -90,7 +90,7 @@ def report(message: Said, contact: object) -> Receipt:
         status=STATUS.get(word.lower(), Status.UNKNOWN),
         word=word,
         number=_number(an_object(contact)),
-        sender=first(part(part(message, "sender"), "connector"), "identifierValue"),
+        sender=origin(first(part(part(message, "sender"), "connector"), "identifierValue")),
         code=code,
         code_space=space,
         segments=len(parts) if isinstance(parts, list) else None,

@@ -9,7 +9,21 @@ from __future__ import annotations
 import orjson
 
 from app.gateways import _fields, _verify
-from app.gateways._fields import Said, Unreadable, an_object, apart, bare, batch, first, form, moment, need, part, plus
+from app.gateways._fields import (
+    Said,
+    Unreadable,
+    an_object,
+    apart,
+    bare,
+    batch,
+    first,
+    form,
+    moment,
+    need,
+    origin,
+    part,
+    plus,
+)
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Status
 
 ONE_API, CLASSIC = "clickatell_one_api", "clickatell_status"
@@ -92,7 +106,7 @@ def receipt(said: Said) -> Receipt | Inbound:
         status=known[1] if known else Status.UNKNOWN,
         word=None if known else word or number,
         number=plus(first(said, "to")),
-        sender=first(said, "from"),
+        sender=origin(first(said, "from")),
         code=known[0] if known else number,
         code_space=ONE_API if known else None,
         occurred_at=moment(said.get("timestamp")),

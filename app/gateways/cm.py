@@ -8,7 +8,7 @@ from __future__ import annotations
 import orjson
 
 from app.gateways import _fields, _verify
-from app.gateways._fields import Said, Unreadable, an_object, bare, each, first, form, moment, need, part, plus
+from app.gateways._fields import Said, Unreadable, an_object, bare, each, first, form, moment, need, origin, part, plus
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Status
 
 # From memory of the vendor's list: unverified
@@ -58,8 +58,8 @@ def report(said: Said) -> Receipt | Inbound:
         message_id=need(said, "reference"),
         status=STATUS.get(word, Status.UNKNOWN),
         word=word,
-        number=plus((first(said, "to", "gsm") or "").removeprefix("00")),
-        sender=first(said, "from", "sender"),
+        number=plus(first(said, "to", "gsm")),
+        sender=origin(first(said, "from", "sender")),
         code=code if word in FAILED and code.strip("0") else None,
         mcc=network[:3],
         mnc=network[3:],

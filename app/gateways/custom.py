@@ -15,7 +15,7 @@ from lxml import etree
 from msgspec.structs import replace
 
 from app.gateways import _fields, _verify
-from app.gateways._fields import LONGEST_FORM, MOST, Unreadable, an_object, count, each, moment, plus, text
+from app.gateways._fields import LONGEST_FORM, MOST, Unreadable, an_object, count, each, moment, origin, plus, text
 from app.gateways._smpp import STAT, report
 from app.gateways._words import NO_RECEIPT
 from app.gateways._words import RECEIPT_TEXT as RECEIPT_END
@@ -181,12 +181,13 @@ def receipt(description: Description, scope: Scope) -> Receipt:
     became = status or Status.UNKNOWN
     code, space = _code(description, scope, became)
     network = _text(fields.mccmnc, scope) or ""
+    number, sender = _text(fields.number, scope), _text(fields.sender, scope)
     return Receipt(
         message_id=_text(fields.message_id, scope),
         status=became,
         word=None if status else "/".join(words),
-        number=_number(description, scope),
-        sender=_text(fields.sender, scope),
+        number=number if description.numbers == "as_written" else plus(number),
+        sender=sender if description.numbers == "as_written" else origin(sender),
         code=code,
         code_space=space,
         carrier=_text(fields.carrier, scope),
@@ -249,13 +250,6 @@ def _code(description: Description, scope: Scope, status: Status) -> tuple[str |
         if code and code.strip("0"):
             return code, place.space or _text(description.fields.code_space, scope)
     return None, None
-
-
-def _number(description: Description, scope: Scope) -> str | None:
-    number = _text(description.fields.number, scope)
-    if description.numbers == "as_written" or number is None:
-        return number
-    return plus(re.sub(r"^00", "", number))
 
 
 def _moment(description: Description, place: Place, scope: Scope) -> datetime | None:

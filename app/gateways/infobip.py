@@ -13,7 +13,7 @@ import orjson
 from lxml import etree
 
 from app.gateways import _fields, _verify
-from app.gateways._fields import Said, Unreadable, batch, count, each, first, is_xml, moment, part, plus
+from app.gateways._fields import Said, Unreadable, batch, count, each, first, is_xml, moment, origin, part, plus
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
 ERRORS, STATUSES = "infobip_error", "infobip_status"
@@ -63,7 +63,7 @@ def report(said: Said) -> Receipt | Inbound:
         status=became,
         word=_word(part(said, "status")),
         number=plus(first(said, "to", "destination")),
-        sender=first(said, "sender", "from"),
+        sender=origin(first(said, "sender", "from")),
         code=code,
         code_space=space if channel == SMS else None,  # that a handset takes no MMS says nothing about SMS
         mcc=network[:3],

@@ -12,7 +12,7 @@ import re
 from urllib.parse import unquote_to_bytes
 
 from app.gateways import _verify
-from app.gateways._fields import Unreadable, count, first, form, moment, need
+from app.gateways._fields import Unreadable, count, first, form, moment, need, plus
 from app.gateways._smpp import COMMAND_SPACE, STAT, Report, cause, command_status, report
 from app.gateways._words import RECEIPT_TEXT
 from app.models.receipt import Broken, Callback, Gateway, Receipt, Status
@@ -40,8 +40,8 @@ def parse(callback: Callback) -> list[Receipt | Broken]:
             message_id=first(said, "id", "uuid", "fid"),
             status=became,
             word=text.stat or f"st={bits}",
-            number=_handset(said.get("to", "")),
-            sender=first(said, "from"),
+            number=_address(said.get("to", "")),
+            sender=_address(said.get("from", "")),
             code=code,
             code_space=space,
             # Kannel's own clock, in UTC. The receipt's dates name no zone and serve only where `ts` is missing.
@@ -81,14 +81,12 @@ def _meta_err(meta: str) -> str | None:
     return str(int.from_bytes(tlv[1:])) if len(tlv) == 3 and any(tlv[1:]) else None  # noqa: PLR2004
 
 
-def _handset(number: str) -> str:
-    """The number exactly as it was given to sendsms: `+1…`, `001…` or bare digits.
+def _address(number: str) -> str:
+    """A number exactly as it was given to sendsms: `+1…`, `001…` or bare digits.
 
     From twelve digits on they are international: no national number is that long without its leading 0.
     """
-    if number.startswith("00"):
-        return "+" + number[2:]
-    return f"+{number}" if re.fullmatch(r"[1-9][0-9]{11,14}", number) else number
+    return plus(number) or "" if re.fullmatch(r"00[1-9][0-9]{6,}|[1-9][0-9]{11,14}", number) else number
 
 
 gateway = Gateway(

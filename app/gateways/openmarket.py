@@ -7,7 +7,7 @@ be verified, so one tolerant reader serves all three.
 from __future__ import annotations
 
 from app.gateways import _fields, _verify
-from app.gateways._fields import Said, Unreadable, bare, batch, count, first, form, moment, part, plus, text
+from app.gateways._fields import Said, Unreadable, bare, batch, count, first, form, moment, origin, part, plus, text
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Reply, Status
 
 SPACE = "openmarket"
@@ -60,7 +60,7 @@ def receipt(said: Said) -> Receipt | Inbound:
         status=status(code),
         word=code,
         number=plus(first(to, "address")),
-        sender=first(part(said, "source"), "address"),
+        sender=origin(first(part(said, "source"), "address")),
         code=code,
         code_space=SPACE,
         segment=count(said.get("segmentNumber") or message.get("segmentNumber")),

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 from msgspec.structs import replace
 
 from app.gateways import _verify
-from app.gateways._fields import LONGEST_FORM, Said, asked_moment, count, first, form, need, plus
+from app.gateways._fields import LONGEST_FORM, Said, asked_moment, count, first, form, need, origin, plus
 from app.gateways._smpp import error
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
@@ -54,7 +54,7 @@ def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
             status=status,
             word=word,
             number=plus(first(said, "To")),
-            sender=first(said, "From"),
+            sender=origin(first(said, "From")),
             code=error(first(said, "ErrorCode")),  # 000 says that there is none
             code_space=SPACE,
             mcc=first(said, "MCC"),

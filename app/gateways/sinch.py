@@ -14,7 +14,7 @@ import orjson
 from msgspec.structs import replace
 
 from app.gateways import _verify
-from app.gateways._fields import Said, Unreadable, an_object, count, each, first, json, moment, need, plus
+from app.gateways._fields import Said, Unreadable, an_object, count, each, first, json, moment, need, origin, plus
 from app.gateways._smpp import error
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
@@ -76,7 +76,7 @@ def report(element: object) -> Receipt:
         status=became,
         word=word,
         number=plus(_recipient(said)),
-        sender=first(said, "applied_originator"),
+        sender=origin(first(said, "applied_originator")),
         code=code,
         code_space=space,
         carrier=None if _is_network(operator) else operator,

@@ -7,11 +7,26 @@ are turned around: `source_addr` is the handset, `destination_addr` is us.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import orjson
 
 from app.gateways import _verify
-from app.gateways._fields import MOST, Said, Unreadable, an_object, count, each, first, loads, moment, part, plus, text
+from app.gateways._fields import (
+    MOST,
+    Said,
+    Unreadable,
+    an_object,
+    count,
+    each,
+    first,
+    loads,
+    moment,
+    origin,
+    part,
+    plus,
+    text,
+)
 from app.gateways._smpp import STAT, Report, cause, error, report
 from app.gateways._words import NO_RECEIPT, RECEIPT_TEXT
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Status
@@ -62,8 +77,8 @@ def receipt(said: Said) -> Receipt | Inbound:
         message_id=first(said, "message_id") or first(tlvs, "receipted_message_id") or told.id,
         status=became,
         word=None if word in STATES.values() else word,
-        number=_handset(said),
-        sender=first(said, "destination_addr"),
+        number=_address(said, "source_addr", plus),
+        sender=_address(said, "destination_addr", origin),
         code=code,
         code_space=space,
         carrier=first(said, "carrier"),
@@ -139,9 +154,9 @@ def _network_error(value: object) -> str | None:
     return str(int.from_bytes(raw[1:])) if any(raw[1:]) else None
 
 
-def _handset(said: Said) -> str | None:
-    number, ton = first(said, "source_addr"), text(said.get("source_addr_ton")) or ""
-    return plus(number) if ton.lower() in INTERNATIONAL else number
+def _address(said: Said, name: str, international: Callable[[str | None], str | None]) -> str | None:
+    number, ton = first(said, name), text(said.get(f"{name}_ton")) or ""
+    return international(number) if ton.lower() in INTERNATIONAL else number
 
 
 def _elements(callback: Callback) -> list[object]:

@@ -9,7 +9,21 @@ from __future__ import annotations
 from lxml import etree
 
 from app.gateways import _fields, _verify
-from app.gateways._fields import Said, Unreadable, apart, batch, count, each, first, is_xml, moment, need, part, plus
+from app.gateways._fields import (
+    Said,
+    Unreadable,
+    apart,
+    batch,
+    count,
+    each,
+    first,
+    is_xml,
+    moment,
+    need,
+    origin,
+    part,
+    plus,
+)
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Receipt, Status
 
 STATES = {
@@ -53,7 +67,7 @@ def event(said: Said) -> Receipt | Inbound:
         status=CODES.get(code or "", became),
         word=word,
         number=plus(first(fields, "to_address")),
-        sender=first(fields, "from_address"),
+        sender=origin(first(fields, "from_address")),
         code=code,
         code_space="syniverse_scg",
         carrier=first(fields, "carrier_name"),

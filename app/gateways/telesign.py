@@ -12,7 +12,7 @@ import hmac
 from msgspec.structs import replace
 
 from app.gateways import _verify
-from app.gateways._fields import Said, Unreadable, apart, batch, count, first, json, moment, need, part, plus
+from app.gateways._fields import Said, Unreadable, apart, batch, count, first, json, moment, need, origin, part, plus
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
 # developer.telesign.com, "all status and error codes", and the reference of its callbacks
@@ -53,7 +53,7 @@ def transaction(said: Said) -> Receipt | Inbound:
         status=STATUS.get(int(code[:9]), Status.UNKNOWN),
         word=None if int(code[:9]) in STATUS else code,
         number=plus(first(said, "phone_number") or first(more, "cleansed_phone_number")),
-        sender=first(more, "sender_id", "sender_id "),  # its page on verifying by SMS has the blank
+        sender=origin(first(more, "sender_id", "sender_id ")),  # its page on verifying by SMS has the blank
         code=code,
         code_space="telesign",
         mcc=first(more, "mcc"),

@@ -12,7 +12,7 @@ from hashlib import sha256
 from msgspec.structs import replace
 
 from app.gateways import _jwt, _verify
-from app.gateways._fields import Said, an_object, count, first, json, moment, need, part, plus, text
+from app.gateways._fields import Said, an_object, count, first, json, moment, need, origin, part, plus, text
 from app.models.receipt import Broken, Callback, Gateway, Inbound, Link, Receipt, Status
 
 SPACE = "vonage_messages"
@@ -47,7 +47,7 @@ def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
             status=status(word, code),
             word=None if code == UNREPORTED else word,
             number=plus(_address(said, "to")),
-            sender=_address(said, "from"),
+            sender=origin(_address(said, "from")),
             code=code,
             code_space=SPACE if channel == SMS else None,  # that a handset takes no MMS says nothing about SMS
             mcc=network[:3],

@@ -24,6 +24,7 @@ from app.gateways._fields import (
     json,
     moment,
     need,
+    origin,
     plus,
     text,
 )
@@ -61,7 +62,7 @@ def parse(callback: Callback) -> list[Receipt | Inbound | Broken]:
             status=became,
             word=word,
             number=plus(first(said, "msisdn")),
-            sender=first(said, "to"),
+            sender=origin(first(said, "to")),
             code=error(first(said, "err-code")),  # 0 comes with `expired` too
             code_space=SPACE,
             mcc=network[:3],
