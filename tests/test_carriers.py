@@ -72,6 +72,16 @@ def test_a_landline_arm_or_a_wholesaler_is_not_the_mobile_carrier_of_like_name(r
     assert {brand.kind for brand in CARRIERS.brands if brand.name == name} == {"other"}
 
 
+@pytest.mark.parametrize(("raw", "number"), [
+    ("MTS", "+79161234567"), ("T-Mobile Polska", "+48600123456"), ("NTT DOCOMO", "+819012345678"),
+    ("Claro Brasil", "+5511987654321"), ("AT&T Mexico", "+525512345678"), ("Boost Mobile", "+61412345678"),
+])  # fmt: skip
+def test_a_carrier_of_another_country_is_not_ours_of_like_name(raw: str, number: str) -> None:
+    assert CARRIERS.name(raw) is not None
+    assert CARRIERS.name(raw, "+15555551234") == CARRIERS.name(raw)
+    assert CARRIERS.name(raw, number) is None
+
+
 @pytest.mark.parametrize(("mcc", "mnc"), [("310", "150"), ("310", "470")])
 def test_a_network_code_that_two_carriers_use_names_neither(mcc: str, mnc: str) -> None:
     assert CARRIERS.by_network(mcc, mnc) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -78,6 +79,26 @@ def stored(name: str | None = None, raw: str | None = None, **told: str) -> Carr
 ])  # fmt: skip
 def test_what_an_answer_is_beside_what_is_stored(carrier: Carrier | None, answer: Found, kind: Kind) -> None:
     assert kind_of(answer, carrier, CARRIERS) == kind
+
+
+D2 = {"mcc": "262", "mnc": "02"}
+
+
+@pytest.mark.parametrize(("carrier", "answer", "kind"), [
+    (stored(**D2), found("Vodafone GmbH", **D2), "same"),
+    (stored(**D2), found("Vodafone GmbH", mcc="262", mnc="002"), "same"),
+    (stored(raw="Vodafone"), found(" VODAFONE"), "same"), (stored("Vodafone"), found("vodafone"), "same"),
+    (stored(raw="Vodafone", **D2), found("D2", **D2), "same"),
+    (stored(raw="Vodafone", **D2), found("Vodafone", mcc="262", mnc="04"), "same"),
+    (stored(**D2), found("Telekom", mcc="262", mnc="01"), "moved"), (stored(raw="Vodafone"), found("Telekom"), "moved"),
+    (stored(raw="Vodafone", **D2), found("Telekom", mcc="262", mnc="01"), "moved"),
+    (stored(**D2), found(None, mcc="262", mnc="01"), "moved"), (stored(**D2), found(None, **D2), "same"),
+    (stored(**D2), found("Vodafone GmbH"), "first"), (stored(raw="Vodafone"), found(None, **D2), "first"),
+    (stored(**D2), found("Vodafone GmbH", ported=True), "moved"),
+    (stored("T-Mobile", "T-Mobile DE", mcc="262", mnc="01"), found("Telekom", mcc="262", mnc="01"), "same"),
+])  # fmt: skip
+def test_abroad_a_network_is_the_same_by_its_code_or_by_its_name(carrier: Carrier, answer: Found, kind: Kind) -> None:
+    assert kind_of(replace(answer, number="+4915123456789"), carrier, CARRIERS) == kind
 
 
 def test_a_network_without_any_name_is_compared_by_nothing() -> None:

@@ -213,6 +213,16 @@ async def test_a_carrier_that_no_table_knows_is_called_as_it_was_told(service: S
     assert carrier["name"] == carrier["name_raw"] == "Valley Telephone of Nowhere"
 
 
+async def test_a_carrier_of_another_country_is_called_as_it_was_told_by_whomever(service: Service) -> None:
+    told, sent = "+79161234567", "+79161234568"
+    await post(service, receipt(told, carrier="MTS"))
+    entry = {"gateway": "native", "message_id": "m1", "number": sent, "sender": "12345", "carrier": "MTS"}
+    await service.client.post("/v1/messages", json=[entry | {"sent_at": NOW.isoformat()}])
+    for number in (told, sent):
+        carrier = (await status(service, number))["carrier"]
+        assert (carrier["name"], carrier["name_raw"]) == ("MTS", "MTS")
+
+
 async def test_senders_are_read_in_their_one_form(service: Service) -> None:
     await opt_in(service, sender="ACME")
     assert (await status(service, sender="acme"))["sender"]["sender"] == "acme"

@@ -126,6 +126,11 @@ class Brand:
     source: str
 
 
+def is_abroad(number: str | None) -> bool:
+    """Whether it is surely none of the North American plan, whose carriers alone stand in the table."""
+    return number is not None and not number.startswith("+1")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Carriers:
     """Who is meant by a vendor's carrier text or network code, and which carriers are one network."""
@@ -149,12 +154,13 @@ class Carriers:
         object.__setattr__(self, "_coded", _coded(self.brands))
         object.__setattr__(self, "_networks", _networks(self.brands))
 
-    def name(self, raw: str) -> str | None:
+    def name(self, raw: str, number: str | None = None) -> str | None:
         """The one name of the carrier that a vendor's text means (the first pattern that matches), None when unknown.
 
-        A name given back here reads as itself.
+        A name given back here reads as itself. The table is of North America: the carrier of a `number` from elsewhere
+        is unknown, though it may be called T-Mobile, Claro, Docomo or MTS as well.
         """
-        return self._name(raw[:LONGEST_NAME])
+        return None if is_abroad(number) else self._name(raw[:LONGEST_NAME])
 
     def by_network(self, mcc: str | None, mnc: str | None) -> str | None:
         """The carrier of a network code, None when unknown or shared. The mnc may have lost or gained leading zeros.

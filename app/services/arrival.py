@@ -18,7 +18,7 @@ from app.services.store import Arrival
 def arrival(receipt: Receipt, arrived: datetime, meaning: Meaning) -> Arrival:
     """A receipt as the tables understand its code and its carrier, whether it acts or not."""
     code = meaning.catalogue.find(receipt.code_space, receipt.code)
-    brand = meaning.carriers.name(receipt.carrier) if receipt.carrier else None
+    brand = meaning.carriers.name(receipt.carrier, receipt.number) if receipt.carrier else None
     if brand is None and receipt.mcc:
         brand = meaning.carriers.by_network(receipt.mcc, receipt.mnc)
     failed = receipt.status in FAILED

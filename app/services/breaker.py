@@ -129,7 +129,7 @@ def carrier_of(arrival: Arrival, known: Registered | None, carriers: Carriers) -
     own = own_carrier(arrival)
     if own or known is None or known.carrier is None:
         return own
-    return carriers.name(known.carrier) or known.carrier
+    return carriers.name(known.carrier, known.number) or known.carrier
 
 
 def key_of(arrival: Arrival, carrier: str, verdict: Verdict, policy: Policy) -> Key | None:

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 import phonenumbers
+from msgspec.structs import replace
 
-from app.models.catalogue import Carriers
+from app.models.catalogue import Carriers, is_abroad
 from app.models.lookup import Failed, Failure, Found, LineType
 from app.models.number import Carrier, Fact
 from app.services.shown import network_of
@@ -84,15 +85,38 @@ def kind_of(answer: Found | Failed, stored: Carrier | None, carriers: Carriers) 
 
 
 def _beside(stored: Carrier | None, found: Found, carriers: Carriers) -> Kind:
-    if stored is None or network_of(stored) is None:
+    if stored and is_abroad(found.number):  # what the table once said of it spoke of another company
+        stored = replace(stored, name=None, name_raw=stored.name_raw or stored.name)
+    same = stored and _is_one(stored, carrier_of(found, "", stored.at, carriers), carriers)
+    if same is None:
         return "moved" if found.ported or found.ported_at else "first"
-    new = carrier_of(found, "", stored.at, carriers)
-    return "same" if network(stored, carriers) == network(new, carriers) else "moved"
+    return "same" if same else "moved"
+
+
+def _is_one(stored: Carrier, new: Carrier, carriers: Carriers) -> bool | None:
+    """Whether both are one network; None where nothing is told of both that could be compared. Abroad one provider
+    tells its name in its own spelling, and the other its code.
+    """
+    if network_of(stored) is None:
+        return None
+    if network(stored, carriers) == network(new, carriers):
+        return True
+    if _in_table(stored, carriers) or _in_table(new, carriers):
+        return False
+    codes = [(one.mcc, int(one.mnc)) for one in (stored, new) if one.mcc and one.mnc]
+    named = all(one.name_raw for one in (stored, new))
+    if len(codes) == 2 and (codes[0] == codes[1] or not named):  # noqa: PLR2004 - of both
+        return codes[0] == codes[1]
+    return False if named else None
+
+
+def _in_table(carrier: Carrier, carriers: Carriers) -> str | None:
+    return carrier.name or carriers.by_network(carrier.mcc, carrier.mnc)
 
 
 def network(carrier: Carrier, carriers: Carriers) -> str:
     """What to compare instead of a carrier's name."""
-    name = carrier.name or carriers.by_network(carrier.mcc, carrier.mnc)
+    name = _in_table(carrier, carriers)
     return carriers.network(name) if name else (network_of(carrier) or "").casefold().strip()
 
 
@@ -100,7 +124,7 @@ def carrier_of(found: Found, provider: str, at: datetime, carriers: Carriers) ->
     """The answer as a fact: the canonical name where it is known, the name as sent beside it. A fixed line is never a
     mobile carrier's, though the arm that serves it goes by the same name.
     """
-    name = carriers.name(found.carrier) if found.carrier else carriers.by_network(found.mcc, found.mnc)
+    name = carriers.name(found.carrier, found.number) if found.carrier else carriers.by_network(found.mcc, found.mnc)
     if found.line_type == "landline" and name:
         name = _fixed(name, carriers)
     return Carrier(
@@ -124,7 +148,7 @@ def proven(found: Found, death: Fact, stored: Carrier | None, carriers: Carriers
     if found.ported is not None:
         return found.ported
     new = carrier_of(found, "", death.at, carriers)
-    return bool(new.name and stored and (stored.name or carriers.by_network(stored.mcc, stored.mnc)))
+    return bool(new.name and stored and _in_table(stored, carriers))
 
 
 def foreign(number: str, found: Found, home: str) -> bool:

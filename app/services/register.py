@@ -120,7 +120,7 @@ def _in_turn(arrivals: Iterable[Arrival]) -> list[Arrival]:
 
 
 def _served_by(sent: Sent, meaning: Meaning) -> Verdict:
-    brand = meaning.carriers.name(sent.carrier or "")
+    brand = meaning.carriers.name(sent.carrier or "", sent.number)
     return Verdict(
         sent.number,
         sent.sent_at,
