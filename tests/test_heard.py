@@ -142,6 +142,9 @@ def test_which_other_network_explains_a_death(answer: Found, carrier: Carrier | 
     ("+12125550142", None, "US", False), ("+12125550142", "310", "US", False), ("+12125550142", "302", "US", True),
     ("+14165550123", None, "US", True), ("+14165550123", "302", "CA", False), ("+14165550123", "310", "CA", True),
     ("+447400123456", "234", "GB", False), ("+447400123456", "310", "GB", False), ("+447400123456", None, "US", True),
+    ("+17872345678", None, "US", False), ("+17872345678", "330", "US", False), ("+17872345678", None, "CA", True),
+    ("+16712345678", "310", "US", False), ("+12125550142", None, "PR", False), ("+18092345678", None, "US", True),
+    ("+358181234567", None, "FI", False),
     ("nothing", None, "US", False), ("nothing", "302", "US", True),
 ])  # fmt: skip
 def test_whose_country_a_number_is_of(number: str, mcc: str | None, home: str, *, abroad: bool) -> None:

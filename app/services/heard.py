@@ -22,8 +22,13 @@ DEAF: frozenset[LineType] = frozenset(
 NOT_MOBILE: frozenset[LineType] = DEAF | {"voip", "satellite", "personal"}
 NO_SUCH: frozenset[Failure] = frozenset({"not_found", "invalid_number"})
 """Failures by which a provider says that there is no such number."""
-HOME_CODES = {"US": frozenset({"310", "311", "312", "313", "314", "315", "316"}), "CA": frozenset({"302"})}
+_UNITED_STATES = ("310", "311", "312", "313", "314", "315", "316", "330", "332", "534", "535", "544")
+HOME_CODES = {"US": frozenset(_UNITED_STATES), "CA": frozenset({"302"})}
 """Mobile country codes of those countries that share a calling code, and so are not told apart by it."""
+PART_OF = {
+    **dict.fromkeys(("PR", "VI", "GU", "MP", "AS"), "US"), **dict.fromkeys(("CC", "CX"), "AU"), "AX": "FI", "SJ": "NO",
+}  # fmt: skip
+"""What has two letters and area codes of its own, and is no other country."""
 
 Kind = Literal["gone", "deaf", "porting", "moved", "same", "first", "not_found", "nothing"]
 """What the answer is, against what is stored: disconnected; unable to receive SMS; a port on its way; another network;
@@ -157,7 +162,8 @@ def foreign(number: str, found: Found, home: str) -> bool:
         region = phonenumbers.region_code_for_number(phonenumbers.parse(number))
     except phonenumbers.NumberParseException:
         region = None
-    abroad = region is not None and region != home
+    home = PART_OF.get(home, home)
+    abroad = region is not None and PART_OF.get(region, region) != home
     return abroad or (found.mcc is not None and home in HOME_CODES and found.mcc not in HOME_CODES[home])
 
 
