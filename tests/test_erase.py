@@ -546,6 +546,15 @@ def test_numbers_of_other_countries_are_found_with_and_without_their_country() -
     )
 
 
+@pytest.mark.parametrize(("number", "said"), [
+    ("+79161234567", "89161234567"), ("+36201234567", "06201234567"), ("+375294911911", "80294911911"),
+    ("+525512345678", "5215512345678"), ("+4915132846098", "004915132846098"),
+])  # fmt: skip
+def test_a_number_is_found_behind_what_its_country_writes_in_front_of_it(number: str, said: str) -> None:
+    assert re.search(written(number), said)
+    assert not re.search(written(number), "9" + said)
+
+
 # By whom -----------------------------------------------------------------------------------------------------------
 
 

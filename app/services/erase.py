@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from asyncpg import LockNotAvailableError
-from phonenumbers import national_significant_number, parse
+from phonenumbers import national_significant_number, ndd_prefix_for_region, parse, region_code_for_country_code
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.tables import metadata
@@ -123,11 +123,17 @@ _ESCAPED = r"%[0-9A-Fa-f]{2}|\\[0-7]{3}|\\+u[0-9A-Fa-f]{4}"
 def written(number: str) -> str:
     """A number as a gateway may have written it: with or without its country, spaced, dashed, escaped."""
     parsed = parse(number)
+    code = parsed.country_code or 0
     between = f"(?:[^0-9A-Za-z]|{_ESCAPED}){{0,6}}"
     digits = national_significant_number(parsed)
     national = between.join(map(re.escape, digits))
-    country = f"(?:{parsed.country_code}{between}){'?' if len(digits) >= SHORTEST else ''}"
-    return f"(?:^|[^0-9]|{_ESCAPED})(?:0{{0,2}}|011){country}0?{national}(?![0-9])"
+    country = f"(?:{code}{between}){'?' if len(digits) >= SHORTEST else ''}"
+    trunk = _FORMER.get(code) or ndd_prefix_for_region(region_code_for_country_code(code), strip_non_digits=True) or ""
+    return f"(?:^|[^0-9]|{_ESCAPED})(?:0{{0,2}}|011){country}(?:{trunk})?0?{national}(?![0-9])"
+
+
+_FORMER = {52: "1"}
+"""What stood in front of mobiles until it was given up, and still is written."""
 
 
 # When the clock of whoever told of an opt-in ran ahead of ours, as late as that.
