@@ -251,6 +251,26 @@ async def test_a_gateway_whose_setting_names_the_sender_never_waits(start: Start
         assert (await status(service))["sender"]["blocked"]
 
 
+@pytest.mark.parametrize("registered", ["before", "after"])
+@pytest.mark.parametrize("number", [None, WHO])
+async def test_the_sender_of_the_register_goes_before_that_of_a_setting(
+    start: Start, registered: str, number: str | None
+) -> None:
+    """Unless the receipt, with that of the setting, had all that it needs, and has acted."""
+    async with start(gateways={"native": {"sender": "67890"}}) as service:
+        await subscribe(service)
+        if registered == "before":
+            await register(service, sent())
+        await post(service, number=number, code="603")
+        if registered == "after":
+            await register(service, sent())
+        told = await status(service)
+        (stored,) = (await service.client.get("/v1/receipts")).json()["items"]
+        acted = registered == "after" and number is not None
+        assert (stored["number"], stored["sender"]) == (WHO, "67890" if acted else "12345")
+        assert (told["sender"]["blocked"], told["lists"][0]["consent"] == "opted_out") == (not acted, not acted)
+
+
 @pytest.mark.parametrize("account", ["", "/eu"])
 @pytest.mark.parametrize("code", [None, "345", "514", "560", "603", "629", "3041"])
 async def test_a_sender_that_is_set_later_names_what_waited_for_it(

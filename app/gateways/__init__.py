@@ -160,6 +160,7 @@ def _finished(gateway: Gateway, said: Receipt, link: Link) -> Receipt:
     number = _number(said.number, link.region)
     if message_id is None and number is None:
         raise Unreadable("neither a message id nor a number")
+    supposed = not said.sender or said.sender.isspace()
     code = _text(said.code, 64, "code")
     if code is not None and link.codes:
         code = link.codes.get(code, code)
@@ -171,7 +172,7 @@ def _finished(gateway: Gateway, said: Receipt, link: Link) -> Receipt:
         message_id=message_id,
         status=status,
         number=number,
-        sender=_sender(said.sender, link),
+        sender=_sender(link.sender if supposed else said.sender, link),
         code=code,
         code_space=_space(gateway, said, link) if code else None,
         carrier=_text((said.carrier or "")[:128], 128, "carrier"),
@@ -185,6 +186,7 @@ def _finished(gateway: Gateway, said: Receipt, link: Link) -> Receipt:
         account=link.account,
         word=word,
         malformed=number is not None and number != said.number and _rewritten(said.number, number),
+        supposed=supposed and bool(link.sender),
     )
 
 
@@ -216,7 +218,6 @@ def _rewritten(written: str | None, number: str) -> bool:
 
 
 def _sender(text: str | None, link: Link) -> str | None:
-    text = text if text and not text.isspace() else link.sender
     if not text:
         return None
     try:

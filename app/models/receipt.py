@@ -76,7 +76,8 @@ class Receipt(Struct, frozen=True, gc=False, omit_defaults=True):
     them E.164 and canonical. `occurred_at`, `sent_at` may come without a zone from a parser; `gateways.read` adds the
     link's zone or drops them. `code_space` None means: the space that the link's settings name. `segment` is the part
     of `segments` that it speaks of; without one it speaks of the whole message, however many parts that has. `word` is
-    the status as the vendor wrote it: it is kept where no table knows it, so that somebody adds it.
+    the status as the vendor wrote it: it is kept where no table knows it, so that somebody adds it. `supposed`: its
+    sender is that of the link's settings, and the register may know better.
     """
 
     message_id: str | None
@@ -98,6 +99,7 @@ class Receipt(Struct, frozen=True, gc=False, omit_defaults=True):
     account: str = ""
     malformed: bool = False
     word: str | None = None
+    supposed: bool = False
 
     @property
     def is_part(self) -> bool:

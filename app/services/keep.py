@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 from uuid import UUID
 
 from msgspec import Struct
@@ -25,6 +25,8 @@ from app.services.decide import Registered, decide
 from app.services.meaning import Meaning
 from app.services.shown import network_of
 from app.services.store import Arrival, CountKey, Kept
+
+Entry = TypeVar("Entry", Registered, Registered | None)
 
 PARTS_WITHIN = timedelta(days=14)
 """How long the parts of one message are looked for."""
@@ -58,11 +60,18 @@ async def _take(db: Connection, taken: list[Arrival], meaning: Meaning, now: dat
     awaited = {store.id_of(receipt) for receipt in identified if _lacks_a_name(receipt) or _delivers_a_part(receipt)}
     numbers = {a.receipt.number for a in taken if a.receipt.number}
     known, lacking = await store.find_messages(db, ids, awaited, numbers, now) if ids else ({}, None)
-    pairs = [(a, known.get(store.id_of(a.receipt))) for a in taken]
+    pairs = [by_register(a, known.get(store.id_of(a.receipt))) for a in taken]
     await store.add_receipts(db, pairs)
     await store.add_unnamed(db, [a for a, entry in pairs if entry is None and _lacks_a_name(a.receipt)])
     named = [(a, entry) for a, entry in pairs if a.receipt.number or entry]
     return await act(db, named, meaning, now, lacking=lacking)
+
+
+def by_register(one: Arrival, entry: Entry) -> tuple[Arrival, Entry]:
+    """A receipt beside what the register tells of its message: whose sender was merely supposed has the one told."""
+    if entry and one.receipt.supposed:
+        one = one._replace(receipt=replace(one.receipt, sender=entry.sender, supposed=False))
+    return one, entry
 
 
 async def act(db: Connection, pairs: Sequence[Pair], meaning: Meaning, now: datetime, *, again: bool = False,

@@ -15,7 +15,7 @@ from app.services import store
 from app.services.arrival import arrival
 from app.services.connection import Connection, transaction
 from app.services.decide import Registered, believed
-from app.services.keep import act, corrected, totals
+from app.services.keep import act, by_register, corrected, totals
 from app.services.meaning import Meaning
 from app.services.store import Arrival
 
@@ -55,7 +55,8 @@ async def _register(engine: AsyncEngine, sent: Sequence[Sent], meaning: Meaning)
     async with transaction(engine) as db:
         await store.register(db, sent, now)
         entries = {one[:3]: Registered(one.number, one.sender, one.sent_at, one.carrier) for one in sent}
-        waited = [(a, entries[store.id_of(a.receipt)]) for a in _in_turn(await store.take_unnamed(db, entries))]
+        waiting = _in_turn(await store.take_unnamed(db, entries))
+        waited = [by_register(a, entries[store.id_of(a.receipt)]) for a in waiting]
         undated = [(a, entries[store.id_of(a.receipt)]) for a in _in_turn(await _undated(db, entries, meaning, now))]
         carriers = [_served_by(one, meaning) for one in sent if one.carrier]
         await _apply(db, waited, meaning, now, undated=undated, besides=carriers)
