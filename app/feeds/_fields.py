@@ -131,8 +131,8 @@ Names = Mapping[str, str]
 ALIASES: Names = {name.replace(" ", ""): column for column, names in _NAMES.items() for name in names}
 TYPED: Names = {**ALIASES, **dict.fromkeys(("state", "status", "action"), "kind")}
 _DELIMITERS = ("\t", ";", "|", ",")
-_FULL = 10
-"""Digits of a number of the North American plan."""
+_FULL, _LEAST = 10, 7
+"""Digits of a number of the North American plan, and the fewest of those that people have elsewhere."""
 
 
 def table(layout: Layout) -> RowReader:
@@ -149,6 +149,7 @@ def _table(layout: Layout, aliases: Names, needs: Sequence[str] = ()) -> RowRead
     """A first line that holds a number is none of names: what stands where is then seen by what it looks like."""
     places: dict[str, int] = {}
     delimiter, doubtful = ",", False
+    least = _FULL if layout.region in {"US", "CA"} else _LEAST
 
     def read(line: str | None) -> Sequence[Deactivated | str]:
         nonlocal delimiter, doubtful
@@ -160,7 +161,7 @@ def _table(layout: Layout, aliases: Names, needs: Sequence[str] = ()) -> RowRead
         if not places:
             delimiter = next((sign for sign in _DELIMITERS if sign in line), ",")
             cells = _cells(line, delimiter)
-            heading = not any(map(_is_number, cells))
+            heading = not any(_is_number(cell, least) for cell in cells)
             found = _named(cells, layout.columns, aliases) if heading else _seen(cells, layout.columns)
             if lacking := [column for column in ("number", *needs) if column not in found]:
                 raise Unreadable(f"no column is known to hold the {lacking[0]}: name it, as `{lacking[0]}=…`")
@@ -180,8 +181,8 @@ def _cells(line: str, delimiter: str) -> list[str]:
     return line.split(delimiter)
 
 
-def _is_number(cell: str) -> bool:
-    return len(re.sub(r"\D", "", cell)) >= _FULL and re.fullmatch(r"[\d\s+().-]+", cell) is not None
+def _is_number(cell: str, least: int = _FULL) -> bool:
+    return len(re.sub(r"\D", "", cell)) >= least and re.fullmatch(r"[\d\s+().-]+", cell) is not None
 
 
 def _named(names: Sequence[str], wanted: Mapping[str, str], aliases: Names) -> dict[str, int]:
@@ -205,6 +206,8 @@ def _seen(cells: Sequence[str], wanted: Mapping[str, str]) -> dict[str, int]:
     """Columns of a table without names: by place, or by what the first record looks like."""
     if wanted:
         return {column: _place(name, {}) for column, name in wanted.items()}
+    if len(cells) == 1:
+        return {"number": 0}
     looks: Mapping[str, Callable[[str], bool]] = {"number": _is_number, "kind": _is_kind, "date": _is_day}
     found: dict[str, int] = {}
     for column, looks_like in looks.items():
