@@ -35,7 +35,8 @@ def test_a_number_is_written_in_one_form(text: str, region: str, number: str) ->
 
 
 @pytest.mark.parametrize("text", ["", "12345", "+121255501", "+121255501999", "Bank", "+15555551234 ext. 5",
-                                  "+5215512345678 x5", "+" + "9" * 17, "+٢٥٥٥٥٥٥١٢٣٤٥٦٧٨٩"])  # fmt: skip
+                                  "+5215512345678 x5", "+4915132846O9", "+49 151 3284609\u041e",
+                                  "+" + "9" * 17, "+٢٥٥٥٥٥٥١٢٣٤٥٦٧٨٩"])  # fmt: skip
 def test_what_can_be_no_number_is_refused_in_words_that_do_not_repeat_it(text: str) -> None:
     with pytest.raises(ValueError, match=r"give it as E\.164") as refused:
         e164(text)

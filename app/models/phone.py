@@ -17,6 +17,8 @@ The library says the same of all 150,000 random ones, in 16 µs each: as much as
 
 REGIONS: frozenset[str] = frozenset(phonenumbers.SUPPORTED_REGIONS)
 """Two letters each."""
+_STRAY = re.compile(r"\D*\d[^a-zA-Z]*(?:[a-zA-Z][^a-zA-Z]*){1,2}")
+"""One or two letters among the digits, which the library drops: of `+49151…O9` somebody else's number would be left."""
 _WRITTEN = re.compile(r"\+?(?:[\s().-]*\d){9,}[\s().-]*")
 _CODE = re.compile(r"\+?([0-9]{3,8})", re.ASCII)
 """How a short code is written: 3 to 8 digits, also behind a `+`, which some put before whatever is digits."""
@@ -38,6 +40,8 @@ def e164(text: str, region: str = "US") -> str:
 
 
 def _written(text: str, region: str) -> str:
+    if _STRAY.fullmatch(text):
+        raise ValueError("not a phone number: give it as E.164, for example +15555551234")
     try:
         number = phonenumbers.parse(text, region)
     except phonenumbers.NumberParseException as error:
