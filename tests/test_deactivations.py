@@ -240,6 +240,17 @@ async def test_whoever_a_file_speaks_of_is_not_unseen(service: Service, kind: st
 # With a lookup provider ----------------------------------------------------------------------------------------------
 
 
+async def test_the_carriers_of_another_country_are_none_of_ours(service: Service) -> None:
+    """Who keeps the number is not known then; to whom it went is called as the file calls them."""
+    gone, moved = "+79161234567", "+79161234568"
+    for who in (gone, moved):
+        await opt_in(service, who)
+    lines = f"number,type,date,carrier,new carrier\n{gone},DEACT,{DAY},MTS,\n{moved},PORT,{DAY},Beeline,MTS\n"
+    await post(service, lines, "records")
+    assert (await status(service, gone))["carrier"] is None
+    assert (await status(service, moved))["carrier"]["name"] == "MTS"
+
+
 @pytest.mark.parametrize(("carrier", "state", "consent"), [
     ("T-Mobile USA, Inc.", "active", "opted_in"), ("AT&T Mobility", "deactivated", "opted_in"),
 ])  # fmt: skip

@@ -285,11 +285,11 @@ class _Taking:
         default = when(file.day, kind, file.started_at)
         return Event(
             number, kind, reason_of(kind, self.meaning), at or default[0], guard or default[1], file.feed, file.day,
-            carrier or self._carrier(file), new_number, new_carrier,
+            carrier or self._carrier(file, number), new_number, new_carrier,
         )  # fmt: skip
 
-    def _carrier(self, file: File) -> str | None:
-        return self.meaning.carriers.name(file.carrier) if file.carrier else None
+    def _carrier(self, file: File, number: str) -> str | None:
+        return self.meaning.carriers.name(file.carrier, number) if file.carrier else None
 
 
 @dataclass(slots=True)
@@ -311,9 +311,9 @@ def _row(file: File, carriers: Carriers) -> Callable[[int, Deactivated], tuple[A
         number, kind, told, carrier, new_number, new_carrier = said
         at, guard = when(told, kind, arrived) if told is not None else (None, None)
         if carrier is not None:
-            carrier = carriers.name(carrier) if carrier != own else None
+            carrier = carriers.name(carrier, number) if carrier != own else None
         if new_carrier is not None:
-            new_carrier = carriers.name(new_carrier) or new_carrier
+            new_carrier = carriers.name(new_carrier, number) or new_carrier
         return line, number, kind, at, guard, carrier, new_number, new_carrier
 
     return row
