@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from app.catalogue.policy import PolicyError, load_policy
+from app.models.feed import Event
 from app.models.lookup import Found
 from app.models.number import Number, Verdict
+from app.models.policy import Policy
+from app.services.decide import reported
 from app.services.heard import Said
 from app.services.merge import merge
 from app.services.resolve import Moment, resolve
@@ -253,6 +256,50 @@ def test_the_ladders_do_not_add_up() -> None:
         LOOKUPS, *strikes("unknown", 0, 1, 2, 3), *strikes("absent_subscriber", 4, 5), now=EVENT + 9 * DAY
     )
     assert (state(held), held.shown.lookup) == ("active", None)
+
+
+def test_many_failures_of_one_day_push_out_no_day_before_it(tmp_path: Path) -> None:
+    policy = climbing(tmp_path, 3)
+    days = [day + place / 24 for day in range(3) for place in range(10)]
+    two = subscriber(policy, *unknown(policy, *days[:20]), now=EVENT + 9 * DAY)
+    assert ended(two) == NOBODY
+    assert ended(live(policy, *unknown(policy, days[20]), held=two, now=EVENT + 9 * DAY)) == OURS
+
+
+@pytest.mark.parametrize("many", [8, 30])
+def test_as_many_strikes_are_kept_as_a_setting_may_ask_for(tmp_path: Path, many: int) -> None:
+    policy = climbing(tmp_path, many)
+    almost = subscriber(policy, *unknown(policy, *range(many - 1)), now=EVENT + 99 * DAY)
+    assert ended(almost) == NOBODY
+    assert ended(live(policy, *unknown(policy, many - 1), held=almost, now=EVENT + 99 * DAY)) == OURS
+
+
+def test_a_policy_that_asks_for_more_strikes_brings_no_consent_back(tmp_path: Path) -> None:
+    """What receipts did before it was in force stands; and what they had not done by then is done by its own count."""
+    policy = climbing(tmp_path, 4)
+    out = struck("unknown_subscriber", 0, 1)
+    for event in (*unknown(policy, 2), delivered(EVENT + 3 * DAY)):
+        assert ended(live(policy, event, held=out, now=EVENT + 9 * DAY)) == OURS
+    once = struck("unknown_subscriber", 0)
+    assert ended(live(policy, *unknown(policy, 1, 2), held=once, now=EVENT + 9 * DAY)) == NOBODY
+
+
+def test_a_files_record_counts_strikes_as_a_setting_asks(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[ladders.unknown_subscriber]\nstrikes = 3\n[rules.wrong_carrier]\nladder = "unknown_subscriber"\n')
+    policy = load_policy(path, lookups=True)
+    record = Event(NUMBER, "PORT", "wrong_carrier", EVENT + 2 * DAY, EVENT + 2 * DAY, "records")
+    assert ended(subscriber(policy, *unknown(policy, 0, 1), reported(record, policy), now=EVENT + 9 * DAY)) == NOBODY
+
+
+def climbing(folder: Path, strikes: int) -> Policy:
+    path = folder / "mine.toml"
+    path.write_text(f"[ladders.unknown_subscriber]\nstrikes = {strikes}\n")
+    return load_policy(path, lookups=True)
+
+
+def unknown(policy: Policy, *days: float) -> list[Verdict]:
+    return [failed("unknown_subscriber", policy, at=EVENT + day * DAY, message=f"m{day}") for day in days]
 
 
 # Small, and settings -----------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class Cause(Struct, frozen=True, gc=False, omit_defaults=True):
 class Fact(Struct, frozen=True, gc=False, omit_defaults=True):
     """One dated event. `at` is when it happened; `guard` the moment that an opt-in must be newer than to survive it
     (for receipts, when the message was sent). `lookup`: a carrier lookup is to decide what follows, and `sender` is
-    whose consent that lookup may end.
+    whose consent that lookup may end. `rungs`: of a strike, with how many of them consent ends.
     """
 
     at: datetime
@@ -55,6 +55,7 @@ class Fact(Struct, frozen=True, gc=False, omit_defaults=True):
     cause: Cause
     lookup: bool = False
     sender: str | None = None
+    rungs: int | None = None
 
 
 class Stalled(Struct, frozen=True, gc=False, omit_defaults=True):

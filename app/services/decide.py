@@ -88,7 +88,7 @@ def _rungs(policy: Policy) -> int:
 
 
 def _failed(seen: Verdict, fact: Fact, rule: Rule, consent: Ends) -> Verdict:
-    rung = replace(_out(fact), sender=seen.sender) if rule.ladder else None
+    rung = replace(_out(fact), sender=seen.sender, rungs=seen.rungs) if rule.ladder else None
     if rule.lookup and consent != "everyone":
         fact = replace(fact, lookup=True, sender=seen.sender)
     conditions = [(f"{rule.state}/{fact.reason}", fact)] if rule.state else []
@@ -125,7 +125,8 @@ def reported(event: Event, policy: Policy) -> Verdict:
     rule = policy.rule(event.reason)
     consent = rule.alone_consent if rule.alone_consent and not policy.lookups else rule.consent
     fact = Fact(event.at, event.guard, event.reason, cause)
-    return _failed(Verdict(event.number, event.at, cause, carrier=carrier), fact, rule, consent)
+    seen = Verdict(event.number, event.at, cause, carrier=carrier, rungs=_rungs(policy))
+    return _failed(seen, fact, rule, consent)
 
 
 def _told_by(event: Event) -> str | None:

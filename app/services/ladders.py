@@ -20,8 +20,10 @@ TO_UNREACHABLE = frozenset({"soft", "no_detail"})
 ENDS_CONSENT: LadderName = "unknown_subscriber"
 DAYS_KEPT = 32
 """Of how many days strikes are kept: no ladder asks for more than 30."""
-FACTS_KEPT = 8
-"""Strikes towards the end of consent that are kept: each whole, since it may become an opt-out."""
+DAYS_MORE = 6
+"""Strikes towards the end of consent are kept of so many UTC days more than end it: each whole, since it may become an
+opt-out.
+"""
 DELIVERIES_KEPT = 8
 """Deliveries that are known one by one. A strike older than all of them comes too late to count."""
 
@@ -90,7 +92,9 @@ def asks(number: Number, policy: Policy) -> list[LadderName]:
 
 
 def ends(strikes: Iterable[Fact], deliveries: tuple[int, ...], rungs: int) -> dict[str, Fact]:
-    """By sender the strike that ends its consent: the last of `rungs` or more that no delivery stands between."""
+    """By sender the strike that ends its consent: the last of so many or more that no delivery stands between. How many
+    was settled when a strike was heard of; `rungs` where that is not known.
+    """
     found: dict[str, Fact] = {}
     counted: list[Strike] = []
     before: Fact | None = None
@@ -99,10 +103,10 @@ def ends(strikes: Iterable[Fact], deliveries: tuple[int, ...], rungs: int) -> di
             counted = []
         before = fact
         counted = climbed([*counted, Strike(fact.at, message_of(fact.cause))])
-        if len(counted) >= rungs and fact.sender:
+        if len(counted) >= (fact.rungs or rungs) and fact.sender:
             old = found.get(fact.sender)
             found[fact.sender] = max(old, fact, key=lambda f: (f.guard, _order(f))) if old else fact
-    return {sender: replace(fact, sender=None) for sender, fact in found.items()}
+    return {sender: replace(fact, sender=None, rungs=None) for sender, fact in found.items()}
 
 
 def _cut(earlier: datetime, later: datetime, deliveries: tuple[int, ...]) -> bool:
@@ -175,9 +179,12 @@ def _day(at: datetime) -> date:
 
 def _with_ends(number: Number, strikes: list[Fact], before: tuple[int, ...], verdict: Verdict) -> Number:
     """What can be judged no more, for want of the deliveries around it, is settled for good and forgotten."""
+    strikes = _telling(strikes)
     known = tuple(sorted({*before, *number.deliveries}))
     full = len(number.deliveries) == DELIVERIES_KEPT
-    kept = [fact for fact in strikes if not full or int(fact.at.timestamp()) >= number.deliveries[0]][-FACTS_KEPT:]
+    days = {*_days_of(strikes)[-verdict.rungs - DAYS_MORE :]}
+    kept = [fact for fact in strikes
+            if _day(fact) in days and (not full or int(fact.at.timestamp()) >= number.deliveries[0])]  # fmt: skip
     gone = ends(strikes, known, verdict.rungs) if len(kept) < len(strikes) else {}
     came = ends(kept, number.deliveries, verdict.rungs)
     senders = {
@@ -188,6 +195,30 @@ def _with_ends(number: Number, strikes: list[Fact], before: tuple[int, ...], ver
     }
     told = {name: reach for name, reach in senders.items() if reach != Reach()}  # its end may have been undone
     return replace(number, unknown=tuple(kept), senders=told)
+
+
+def _telling(strikes: list[Fact]) -> list[Fact]:
+    """Of each day and sender the first, the last and the one that outlives most: a burst must not push out the days
+    before it.
+    """
+    days: dict[tuple[date, str | None], list[Fact]] = {}
+    for fact in strikes:
+        days.setdefault((_day(fact), fact.sender), []).append(fact)
+    told = {one for day in days.values() for one in (day[0], day[-1], max(day, key=lambda f: (f.guard, _order(f))))}
+    return sorted(told, key=_order)
+
+
+def is_full(strikes: Iterable[Fact], rungs: int) -> bool:
+    """Whether older ones may have been settled for good."""
+    return len(_days_of(strikes)) >= rungs + DAYS_MORE
+
+
+def _days_of(strikes: Iterable[Fact]) -> list[date]:
+    return sorted({*map(_day, strikes)})
+
+
+def _day(fact: Fact) -> date:
+    return fact.at.astimezone(UTC).date()
 
 
 def _newer(old: Fact | None, new: Fact | None) -> Fact | None:

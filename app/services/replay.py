@@ -15,11 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Number, Step, Subscription, Verdict
 from app.models.policy import Policy
-from app.services import aside, register, store
+from app.services import aside, ladders, register, store
 from app.services import past as kept
 from app.services.connection import Connection
 from app.services.decide import Registered, decide
-from app.services.ladders import ENDS_CONSENT, FACTS_KEPT
 from app.services.meaning import Meaning
 from app.services.merge import merge
 from app.services.past import Past, looking
@@ -238,7 +237,7 @@ def _certain(verdict: Verdict, arrival: Arrival, number: Number, rules: Rules, *
         verdict = replace(verdict, carrier=None)  # the kind of line and the port that it told of are not kept
     if receipt.is_part:
         verdict = replace(verdict, delivered=None)  # only the last part of a message delivers it
-    if verdict.ladder == ENDS_CONSENT and len(number.unknown) >= FACTS_KEPT:
+    if verdict.ladder == ladders.ENDS_CONSENT and ladders.is_full(number.unknown, verdict.rungs):
         verdict = replace(verdict, ladder=None, rung=None)  # older strikes have been settled for good
     spared = arrival.reason is not None and rules.policy.rule(arrival.reason).malformed_spares
     if spared or apart:
