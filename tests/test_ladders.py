@@ -319,6 +319,11 @@ WRONG = {
     "more strikes than are kept": ("[ladders.soft]\nstrikes = 31", "[ladders.soft] strikes", "1 to 30"),
     "strikes as a word": ('[ladders.soft]\nstrikes = "7"', "[ladders.soft] strikes", "whole number"),
     "a time without a unit": ("[ladders.no_detail]\nwithin = 90", "[ladders.no_detail] within", '"24h"'),
+    "days that are not kept": ('[ladders.soft]\nover = "31d"', "[ladders.soft] over", '"30d"'),
+    "strikes in too short a time": ('[ladders.no_detail]\nwithin = "3d"', "[ladders.no_detail] within", "5 strikes"),
+    "a breaker without a window": ('[breaker]\nwindow = "0s"', "[breaker] window", "more than 0s"),
+    "a breaker's window of days": ('[breaker]\nwindow = "25h"', "[breaker] window", '"1d"'),
+    "a past that is not kept": ('[breaker]\npast = "91d"', "[breaker] past", '"90d"'),
     "a lookup where there is none": (
         "[ladders.unknown_subscriber]\nlookup = 1",
         "[ladders.unknown_subscriber]",

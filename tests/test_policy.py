@@ -100,7 +100,7 @@ def test_a_file_changes_only_what_it_names(override: Write) -> None:
         ('ends = "held"', "ends", "held"),
         ('lapse = "90m"', "lapse", timedelta(minutes=90)),
         ('alone_lapse = "30s"', "alone_lapse", timedelta(seconds=30)),
-        ('repeats = " 7 d "', "repeats", timedelta(days=7)),
+        ('alone_lapse = "1d"\nrepeats = " 7 d "', "repeats", timedelta(days=7)),
         ("block = true", "block", True),
         ("lookup = false", "lookup", False),
         ('consent = "keep"', "consent", "keep"),
@@ -112,6 +112,12 @@ def test_a_file_changes_only_what_it_names(override: Write) -> None:
 def test_each_kind_of_value_is_read(override: Write, written: str, key: str, read: object) -> None:
     policy = load_policy(override(f"[rules.deactivated]\n{written}\n"))
     assert getattr(policy.rule("deactivated"), key) == read
+
+
+def test_a_key_that_the_file_does_not_name_may_be_idle_for_want_of_one_that_it_does(override: Write) -> None:
+    assert not load_policy(override("[rules.network_not_covered]\nblock = false\n")).rule("network_not_covered").block
+    lapsing = load_policy(override('[rules.expired]\nlapse = "30d"\n[rules.permanent_failure]\nlapse = "90d"\n'))
+    assert lapsing.rule("expired").ladder == "soft"
 
 
 def test_the_mode_of_the_settings_goes_before_that_of_the_file(override: Write) -> None:
@@ -147,6 +153,13 @@ WRONG = {
     "a time without a unit": ("[rules.suspended]\nlapse = 30", "[rules.suspended] lapse", '"24h"'),
     "a time in months": ('[rules.suspended]\nlapse = "1 month"', "[rules.suspended] lapse", '"24h"'),
     "a time before now": ('[rules.suspended]\nlapse = "-1d"', "[rules.suspended] lapse", '"24h"'),
+    "a time of no length": ('[rules.suspended]\nlapse = "0s"', "[rules.suspended] lapse", "0s", '"36500d"'),
+    "a lapse of no state": ('[rules.network_error]\nlapse = "1d"', "[rules.network_error] lapse", "`state`"),
+    "a lookup of no question": ("[rules.expired]\nlookup = true", "[rules.expired] lookup", "`state` or `block`"),
+    "a carrier forgotten by no state": ("[rules.dnd_registry]\nforgets_carrier = true", "forgets_carrier", "`state`"),
+    "a port that lifts no block": ("[rules.suspended]\nlifted_by_port = true", "lifted_by_port", "`block`"),
+    "a repetition after no lapse": ('[rules.suspended]\nrepeats = "7d"', "[rules.suspended] repeats", "`alone_lapse`"),
+    "a rule of no failure": ("[rules.delivered]\nblock = true", "[rules.delivered]", "no failure"),
     "a time as a list": ('[rules.suspended]\nlapse = ["1d"]', "[rules.suspended] lapse", '"24h"'),
     "a word where rules stand": ('rules = "none"', "[rules.REASON]"),
     "a word where a rule stands": ('[rules]\nsuspended = "held"', "[rules.REASON]"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from datetime import timedelta
 from importlib.resources import files
@@ -11,14 +11,22 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from app.models.catalogue import REASONS
-from app.models.duration import duration
+from app.models.duration import LONGEST, duration, written
 from app.models.number import PRECEDENCE, LadderName, Scope
 from app.models.policy import Breaker, Ladder, Mode, Policy, Rule
 
 STRIKES_MOST = 30
 """What a ladder may ask for: facts keep the strikes of not many more days."""
+OVER_MOST = timedelta(days=30)
+"""And how far apart they may have to be: of those of every day not many more are kept."""
 COUNTED_MOST = 10**9
 """What the breaker may."""
+DAY_AT_MOST = timedelta(days=1)
+"""Its window: what is usual is each day's busiest one."""
+PAST_MOST = timedelta(days=90)
+"""How far back it may look: older windows are not kept."""
+NO_FAILURES = frozenset({"accepted", "in_progress", "delivered", "unsubscribed"})
+"""Reasons that no receipt of a failure has, nor a file: what a rule says of them would never act."""
 
 
 class PolicyError(ValueError):
@@ -51,10 +59,13 @@ def load_policy(override: Path | None = None, mode: Mode | None = None, sender_m
         raise PolicyError(f'{override}: revocation_scope = "{reach}" is none of "list", "sender" and "all"')
     where = str(override or "policy.toml")
     read = {reason: _rule(where, reason, table) for reason, table in rules.items()}
+    for reason, table in own.get("rules", {}).items():
+        for key, needs in _idle(read[reason], table):
+            raise PolicyError(f"{where}: [rules.{reason}] {key} does nothing without {needs}: add that, or delete it")
     ladders = {name: _ladder(where, name, shipped, own) for name in shipped["ladders"]}
     if extra := _named(where, own, "ladders").keys() - ladders.keys():
         raise PolicyError(f"{where}: [ladders.{min(extra)}] is no ladder; there are {', '.join(ladders)}")
-    breaker = Breaker(**_numbers(where, "breaker", Breaker, shipped["breaker"] | _named(where, own, "breaker")))
+    breaker = _breaker(where, shipped["breaker"] | _named(where, own, "breaker"))
     modes, reaches = dict(sender_modes or {}), dict(sender_revocations or {})
     return Policy(read, mode or named, modes, lookups, revocation or reach, reaches, ladders, breaker)
 
@@ -64,7 +75,23 @@ def _ladder(where: str, name: LadderName, shipped: Mapping[str, Any], own: Mappi
     ladder = Ladder(**_numbers(where, f"ladders.{name}", Ladder, table))
     if name == "unknown_subscriber" and table.keys() - {"strikes"}:
         raise PolicyError(f"{where}: [ladders.{name}] has only `strikes`: after so many consent ends")
+    if ladder.over and ladder.over > OVER_MOST:
+        raise PolicyError(f'{where}: [ladders.{name}] over must be "{written(OVER_MOST)}" at most')
+    if ladder.within is not None and ladder.within <= timedelta(days=ladder.strikes - 2):
+        raise PolicyError(
+            f"{where}: [ladders.{name}] within: {ladder.strikes} strikes, one a day, never lie in so short a time; "
+            "lengthen it, or ask for fewer `strikes`"
+        )
     return ladder
+
+
+def _breaker(where: str, table: Mapping[str, Any]) -> Breaker:
+    breaker = Breaker(**_numbers(where, "breaker", Breaker, table))
+    if not timedelta() < breaker.window <= DAY_AT_MOST:
+        raise PolicyError(f'{where}: [breaker] window must be more than 0s and "{written(DAY_AT_MOST)}" at most')
+    if breaker.past > PAST_MOST:
+        raise PolicyError(f'{where}: [breaker] past must be "{written(PAST_MOST)}" at most: what is older is not kept')
+    return breaker
 
 
 def _named(where: str, own: Mapping[str, Any], *path: str) -> dict[str, Any]:
@@ -115,6 +142,8 @@ _KINDS = get_type_hints(Rule)
 def _rule(where: str, reason: str, table: Mapping[str, Any]) -> Rule:
     if reason not in REASONS:
         raise PolicyError(f"{where}: [rules.{reason}] names an unknown reason; `sendable policy show` lists them all")
+    if reason in NO_FAILURES:
+        raise PolicyError(f"{where}: [rules.{reason}] would never act: no failure has this reason; delete it")
     known = {field.name for field in fields(Rule)} - {"reason"}
     if extra := table.keys() - known:
         raise PolicyError(
@@ -123,13 +152,36 @@ def _rule(where: str, reason: str, table: Mapping[str, Any]) -> Rule:
     return Rule(reason, **{key: _value(where, reason, key, value) for key, value in table.items()})
 
 
+def _idle(rule: Rule, named: Collection[str]) -> Iterator[tuple[str, str]]:
+    """The keys, of those that an owner has named, that would never act, and what they lack."""
+    for key, needs in _lacks(rule).items():
+        if needs and key in named and getattr(rule, key):
+            yield key, needs
+
+
+def _lacks(rule: Rule) -> dict[str, str | None]:
+    keeps = rule.state or rule.ladder in {"soft", "no_detail"} or rule.reason == "permanent_failure"
+    condition = None if keeps else "`state`"
+    return {
+        "lapse": condition,
+        "alone_lapse": condition,
+        "forgets_carrier": condition,
+        "repeats": None if rule.alone_lapse else "`alone_lapse`",
+        "lookup": None if rule.state or rule.block else "`state` or `block`",
+        "lifted_by_port": None if rule.block else "`block`",
+    }
+
+
 def _value(where: str, reason: str, key: str, value: Any) -> Any:  # noqa: ANN401 - what TOML gave
     allowed = _allowed(key)
     if timedelta in allowed:
         try:
-            return duration(str(value))
+            length = duration(str(value))
         except ValueError as error:
             raise PolicyError(f"{where}: [rules.{reason}] {key}: {error}") from error
+        if not length:
+            raise PolicyError(f'{where}: [rules.{reason}] {key} must be more than 0s; "{written(LONGEST)}" is for ever')
+        return length
     if bool in allowed and isinstance(value, bool):
         return value
     if isinstance(value, str) and value in allowed:
