@@ -20,7 +20,6 @@ from app.services.heard import Said
 from app.services.merge import merge
 from app.services.resolve import Moment, resolve
 from app.services.settle import Held
-from app.services.shown import show
 from tests.conftest import Service, Start
 from tests.reasons import NO_DETAIL, SOFT
 from tests.verdicts import (
@@ -44,6 +43,7 @@ from tests.verdicts import (
     opted_in,
     opted_out,
     state,
+    state_at,
     subscriber,
 )
 
@@ -364,7 +364,25 @@ def test_the_steps_are_settings(tmp_path: Path) -> None:
     assert ended(after("unknown_subscriber", 0, 1, 2)) == OURS
     assert after("network_error", 0).shown.lookup
     assert state(after("network_error", 0, 1)) == "unreachable"
-    assert show(after("network_error", 0, 1).number, LOOKUPS, EVENT).steps[0].state == "unreachable"
+
+
+@pytest.mark.parametrize("rule", ['ladder = "unknown_subscriber"', 'state = "held"'])
+def test_what_counted_on_a_ladder_counts_there_when_its_reason_climbs_no_more(tmp_path: Path, rule: str) -> None:
+    """A single failure has made no number unreachable, and does not when an owner changes the rule of its reason."""
+    path = tmp_path / "mine.toml"
+    path.write_text(f"[rules.absent_subscriber]\n{rule}\n")
+    policy = load_policy(path, lookups=True)
+    week = [7 * day / 3 for day in range(7)]
+    assert state_at(struck("absent_subscriber", 0), policy, EVENT + DAY) == "active"
+    assert state_at(struck("absent_subscriber", *week), policy, EVENT + 30 * DAY) == "unreachable"
+
+
+def test_taking_a_reason_from_a_ladder_makes_nobody_unreachable(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[rules.network_error]\nladder = "soft"\n')
+    policy = load_policy(path, lookups=True)
+    once = subscriber(policy, failed("network_error", policy))
+    assert state(live(LOOKUPS, failed("network_error", at=EVENT + DAY), held=once, now=EVENT + 2 * DAY)) == "active"
 
 
 def test_a_failure_that_an_owner_calls_unreachable_is_so_at_once(tmp_path: Path) -> None:

@@ -63,6 +63,11 @@ def unreachable(number: Number, name: LadderName, policy: Policy) -> bool:
     return ladder is not None and _topped(row(number, name), ladder)
 
 
+def counted(number: Number, fact: Fact) -> list[LadderName]:
+    """The ladders on which something counts of the day of a failure."""
+    return [name for name, strikes in number.ladders.items() if _day(fact) in {*map(_day, strikes)}]
+
+
 def _topped(strikes: list[Strike], ladder: Ladder) -> bool:
     if len(strikes) < ladder.strikes or (ladder.over and strikes[-1].at - strikes[0].at < ladder.over):
         return False
@@ -217,8 +222,8 @@ def _days_of(strikes: Iterable[Fact]) -> list[date]:
     return sorted({*map(_day, strikes)})
 
 
-def _day(fact: Fact) -> date:
-    return fact.at.astimezone(UTC).date()
+def _day(one: Fact | Strike) -> date:
+    return one.at.astimezone(UTC).date()
 
 
 def _newer(old: Fact | None, new: Fact | None) -> Fact | None:

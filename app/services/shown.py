@@ -101,8 +101,7 @@ def _in_force(number: Number, key: str, fact: Fact, policy: Policy) -> _Standing
     if _over(number, state, fact):
         return None
     rule = policy.rule(reason)
-    climbs = rule.ladder if state == "unreachable" and rule.state is None else None
-    if climbs in ladders.TO_UNREACHABLE and not ladders.unreachable(number, climbs, policy):
+    if state == "unreachable" and not _reached(number, rule, fact, policy):
         return None
     if state in DEAD and number.delivered and number.delivered.guard > fact.at:
         stranger = replace(number.delivered, reason=fact.reason, lookup=fact.lookup)
@@ -110,6 +109,17 @@ def _in_force(number: Number, key: str, fact: Fact, policy: Policy) -> _Standing
         return _Standing("reassigned", replace(stranger, reason="reassigned"), waiting, None)
     until, waiting = _lapse(number, rule, fact, policy)
     return _Standing(state, fact, waiting, until)
+
+
+def _reached(number: Number, rule: Rule, fact: Fact, policy: Policy) -> bool:
+    """Whether a failure makes a number unreachable, by itself or with the others on its ladder. One whose reason climbs
+    none any more, by another policy, still counts on the one that it came to.
+    """
+    if rule.state == "unreachable" or fact.cause.kind == "lookup":
+        return True
+    climbs = rule.ladder if rule.state is None and rule.ladder in ladders.TO_UNREACHABLE else None
+    names = [climbs] if climbs else ladders.counted(number, fact)
+    return not names or any(ladders.unreachable(number, name, policy) for name in names)
 
 
 class Question(NamedTuple):
