@@ -226,6 +226,35 @@ async def test_calls_that_changed_nothing_count_under_the_other_policy(
     assert found["opted_out", "unsubscribed", "12345", "spring"] == (0, 1, 0)
 
 
+async def test_a_form_that_signs_up_to_two_lists_at_one_moment_counts_for_both(
+    service: Service, database_url: str, mine: Path
+) -> None:
+    """To one of them nothing was to be told of it: the number was on that list already."""
+    await opt_in(service, FIRST)
+    for name in ("spring", "summer"):
+        call = {"consented_at": "2026-11-02T00:00:00Z", "source": "form"}
+        await service.client.put(f"/v1/senders/12345/lists/{name}/subscribers/{FIRST}", json=call)
+    await hear(service, FIRST, "560", occurred_at="2026-11-01T00:00:00Z")
+    mine.write_text("")
+    told = rows(await simulated(database_url, mine))
+    assert told == {("sendable", None, "12345", name): (0, 0, 1) for name in ("spring", "summer")}
+
+
+async def test_who_was_unreachable_before_the_time_begins_so(service: Service, database_url: str, mine: Path) -> None:
+    """And stays so when it fails again: the strikes that made it so are not known any more."""
+    await opt_in(service, FIRST)
+    for days in range(4, 25, 3):
+        at = (datetime.now(UTC) - timedelta(days=days)).isoformat()
+        await hear(service, FIRST, "513", message_id=f"m{days}", occurred_at=at)
+    assert (await service.get(f"/v1/numbers/{FIRST}"))["state"] == "unreachable"
+    assert await service.sql("UPDATE receipts SET received_at = received_at - interval '1 day' RETURNING 1")
+    await service.sql("UPDATE changes SET committed_at = committed_at - interval '1 day'")
+    await hear(service, FIRST, "513", message_id="again")
+    mine.write_text("")
+    told = await simulated(database_url, mine, "--since", "20h")
+    assert (told["receipts"], rows(told)) == (1, {})
+
+
 async def test_an_opt_in_that_something_before_the_time_refuses_is_refused_in_it(
     service: Service, database_url: str, mine: Path
 ) -> None:

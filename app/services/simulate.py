@@ -258,7 +258,9 @@ def _state(number: Number, change: Change, fact: Fact, policy: Policy) -> Number
     if change.after in {"active", "unseen"}:
         return replace(number, seen=change.after == "active")
     asks = policy.rule(fact.reason).lookup
-    return replace(number, seen=True, conditions={f"{change.after}/{fact.reason}": replace(fact, lookup=asks)})
+    # Of the strikes that made it unreachable nothing is known: it stands by itself, whatever comes of that reason now.
+    key = "unreachable/before" if change.after == "unreachable" else f"{change.after}/{fact.reason}"
+    return replace(number, seen=True, conditions={key: replace(fact, lookup=asks)})
 
 
 def _carrier(change: Change) -> Carrier | None:
@@ -341,11 +343,12 @@ def _calls(one: Past) -> Iterator[tuple[datetime, Verdict]]:
     """
     began = {(d.change.sender, d.change.list): d.committed_at for d in reversed(one.changes) if d.change.list}
     told = {(d.change.kind, d.change.occurred_at): d.committed_at for d in reversed(one.changes)}
+    of_lists = {(c.kind, c.occurred_at, c.sender, c.list) for c, _ in one.changes}  # one form may sign up to many
     for held in one.lists:
         place, given, out = Place(held.number, held.sender, held.list), held.opted_in, held.out
-        if given and ("list.opted_in", given.at) not in told:
+        if given and ("list.opted_in", given.at, *place[1:]) not in of_lists:
             yield max(given.at, began.get(place[1:], given.at)), agreed(place, given)
-        if out and out.cause.kind == "call" and ("list.opted_out", out.at) not in told:
+        if out and out.cause.kind == "call" and ("list.opted_out", out.at, *place[1:]) not in of_lists:
             yield out.at, _left(place, out)
     reached = {sender: reach.out for sender, reach in one.known.senders.items()} | {None: one.known.out}
     for sender, out in reached.items():
