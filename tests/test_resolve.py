@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from msgspec.structs import replace
 
+from app.catalogue.policy import load_policy
 from app.models.lookup import Failed, Failure, Found
 from app.models.number import Carrier, Cause, State, Verdict
 from app.models.receipt import Receipt, Status
@@ -380,6 +382,17 @@ def test_the_stranger_of_a_recycled_number_stays_one_and_loses_consent_at_the_la
     assert state(held) == "reassigned"
     held, _ = looked_up(held, SAME, last=True, at=EVENT + 3 * HOUR)
     assert (state(held), ended(held), asks(held)) == ("reassigned", EVERYBODY, False)
+
+
+def test_a_rule_that_asks_about_a_reassigned_number_is_answered_by_a_port_too(tmp_path: Path) -> None:
+    """It had been asked about once a day, for ever."""
+    path = tmp_path / "mine.toml"
+    path.write_text('[rules.reassigned]\nlookup = true\nconsent = "keep"\n')
+    policy = load_policy(path, lookups=True)
+    held = subscriber(policy, STORED, failed("reassigned", policy))
+    assert (state(held), asks(held)) == ("reassigned", True)
+    held, _ = looked_up(held, MOVED, last=True)
+    assert (state(held), ended(held), asks(held)) == ("reassigned", NOBODY, False)
 
 
 def test_an_answer_about_a_number_that_nobody_asked_about_refreshes_its_carrier_alone() -> None:

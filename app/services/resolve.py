@@ -178,10 +178,16 @@ def _sent_after(fact: Fact, answered: datetime) -> bool:
 
 def _dead(follows: _Follows, question: Question, kind: Kind, found: Found | None, stored: Carrier | None,
           number: Number, carriers: Carriers, cause: Cause) -> None:  # fmt: skip
-    """A number that is deactivated or disconnected: only a port brings it back, only evidence or the last step ends."""
-    if kind == "moved" and found and proven(found, question.fact, stored, carriers):
+    """A number that is deactivated or disconnected: only a port brings it back, only evidence or the last step ends.
+    One that was told to be reassigned, where a rule asks about such, is then asked about no more, and not brought back.
+    """
+    proof = kind == "moved" and found and proven(found, question.fact, stored, carriers)
+    late = kind == "same" and found and stored and _left_by(found, question.fact, stored, number.cleared.get("port"))
+    if (proof or late) and question.state == "reassigned":
+        follows.settle(question)
+    elif proof:
         follows.clear("deactivated", "disconnected", "port")
-    elif kind == "same" and found and stored and _left_by(found, question.fact, stored, number.cleared.get("port")):
+    elif late:
         follows.clear("deactivated", "disconnected")
     elif not follows.moment.last and (kind == "porting" or (kind == "moved" and not _disproved(found))):
         follows.doubtful = True
