@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -97,6 +98,19 @@ async def test_a_number_that_nobody_holds_is_remembered_and_a_later_opt_in_must_
     assert (await opt_in(service, OTHER, at="2026-11-21T10:00:00Z")).status_code == 200
     shown = await status(service, OTHER)
     assert (shown["state"], shown["lists"][0]["sendable"]) == ("active", True)
+
+
+@pytest.mark.parametrize("key", ["lapse", "alone_lapse"])
+async def test_what_lapses_by_an_owners_rule_lapses_for_numbers_that_nobody_holds_too(
+    start: Start, tmp_path: Path, key: str
+) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text(f'[rules.deactivated]\n{key} = "3650d"\n')
+    async with start(policy_file=mine) as service:
+        await opt_in(service, OTHER)
+        await post(service, f"{WHO}\n{OTHER}\n", date=DAY)
+        untils = [(await status(service, who))["until"] for who in (OTHER, WHO)]
+        assert untils == ["2036-11-17T23:59:59.999999Z"] * 2
 
 
 async def test_a_remembered_number_that_was_handed_over_says_so_also_when_somebody_speaks_of_it(

@@ -47,4 +47,5 @@ def noted_kinds(meaning: Meaning) -> list[str]:
 
 def _is_for_ever(reason: str, policy: Policy) -> bool:
     rule = policy.rule(reason)
-    return rule.state == "deactivated" and rule.lapse is None
+    lapses = rule.lapse or (rule.alone_lapse and not policy.lookups)
+    return rule.state == "deactivated" and not lapses
