@@ -366,6 +366,17 @@ def test_the_steps_are_settings(tmp_path: Path) -> None:
     assert state(after("network_error", 0, 1)) == "unreachable"
 
 
+def test_what_an_owner_calls_unreachable_is_forgotten_with_a_delivery_in_whatever_order_they_are_heard_of(
+    tmp_path: Path,
+) -> None:
+    """Else a replay would tell of receipts without effect."""
+    path = tmp_path / "mine.toml"
+    path.write_text('[rules.network_error]\nstate = "unreachable"\n')
+    own, soft = failed("network_error", load_policy(path)), failed("absent_subscriber", at=EVENT + HOUR, message="m2")
+    numbers = [reduce(merge, order, Number(NUMBER)) for order in permutations([own, soft, delivered(EVENT + 2 * HOUR)])]
+    assert numbers == [numbers[0]] * 6
+
+
 @pytest.mark.parametrize("rule", ['ladder = "unknown_subscriber"', 'state = "held"'])
 def test_what_counted_on_a_ladder_counts_there_when_its_reason_climbs_no_more(tmp_path: Path, rule: str) -> None:
     """A single failure has made no number unreachable, and does not when an owner changes the rule of its reason."""

@@ -152,19 +152,10 @@ def _in_a_row(number: Number, verdict: Verdict) -> Number:
     if verdict.rung and verdict.ladder and verdict.ladder != ENDS_CONSENT:
         new = Strike(verdict.rung.at, message_of(verdict.rung.cause))
         strikes = strikes | {verdict.ladder: _kept((*strikes.get(verdict.ladder, ()), new))}
-    if number.delivered is None:
-        return replace(number, ladders=strikes)
-    since = number.delivered.guard
-    day = _day(since)
-    return replace(
-        number,
-        ladders={name: left for name, times in strikes.items() if (left := _from(day, times))},
-        conditions={
-            key: fact
-            for key, fact in number.conditions.items()
-            if fact.at >= since or not key.startswith("unreachable/")
-        },
-    )
+    if number.delivered:
+        day = _day(number.delivered.guard)
+        strikes = {name: left for name, times in strikes.items() if (left := _from(day, times))}
+    return replace(number, ladders=strikes)
 
 
 def _kept(strikes: Iterable[Strike]) -> tuple[Strike, ...]:

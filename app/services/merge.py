@@ -39,16 +39,17 @@ def merge(number: Number, verdict: Verdict) -> Number:
         return merge(_undated(number, verdict), replace(verdict, dated=False))
     if verdict.apart is not None:
         return aside.kept(number, verdict, merge)
+    delivered = later(number.delivered, verdict.delivered)
     joined = replace(
         number,
         seen=number.seen or verdict.cause.kind != "register",
-        conditions=_conditions(number.conditions, verdict),
+        conditions=_standing(_conditions(number.conditions, verdict), delivered),
         cleared=_cleared(number, verdict),
         strikes=_struck(number.strikes, verdict),
         deliveries=ladders.marked(number.deliveries, verdict.delivered),
         senders=_reached(number.senders, verdict),
         out=later(number.out, verdict.out) if verdict.scope == "all" else number.out,
-        delivered=later(number.delivered, verdict.delivered),
+        delivered=delivered,
         opted_in=latest(number.opted_in, verdict.opted_in.at if verdict.opted_in else None),
         carrier=_served_by(number.carrier, verdict.carrier),
         last_receipt_at=latest(number.last_receipt_at, verdict.received_at),
@@ -102,6 +103,15 @@ def _conditions(conditions: dict[str, Fact], verdict: Verdict) -> dict[str, Fact
     joined = {key: fact for key, fact in conditions.items() if key != verdict.named}
     joined |= {key: newest(joined.get(key), fact) for key, fact in verdict.conditions}
     return _few_unnamed(joined) if len(joined) > UNNAMED_MOST else joined
+
+
+def _standing(conditions: dict[str, Fact], delivered: Fact | None) -> dict[str, Fact]:
+    """Without failures to reach it of before the newest message that was delivered had been sent."""
+    over = [
+        key for key, fact in conditions.items()
+        if delivered and fact.at < delivered.guard and key.startswith("unreachable/") and fact.cause.kind != "lookup"
+    ]  # fmt: skip
+    return {key: fact for key, fact in conditions.items() if key not in over} if over else conditions
 
 
 def _few_unnamed(conditions: dict[str, Fact]) -> dict[str, Fact]:
