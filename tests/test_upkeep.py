@@ -111,6 +111,25 @@ async def test_a_provider_that_is_configured_later_is_asked_once_about_a_block_t
                 assert provider.calls == {WHO: 1}
 
 
+async def test_a_block_that_a_port_lifts_by_a_new_policy_is_lifted_of_who_has_moved_already(
+    start: Start, tmp_path: Path
+) -> None:
+    moved, mine = datetime(2026, 11, 10, tzinfo=UTC), tmp_path / "mine.toml"
+    async with start() as service:
+        for who, code, at in ((WHO, "560", moved - timedelta(days=1)), (WHO, "603", moved + timedelta(days=1)),
+                              (OTHER, "560", moved - timedelta(days=1))):  # fmt: skip
+            await receipt(service, code, at, who=who)
+        file = "number,type,date,new_carrier\n" + "".join(f"{who},PORT,{moved},T-Mobile\n" for who in (WHO, OTHER))
+        assert (await service.client.post("/v1/deactivations/records", content=file)).json()["changes"] == 2
+        blocks = "SELECT number, reason FROM published.sender_blocks ORDER BY 1"
+        assert await service.sql(blocks) == [(WHO, "opted_out"), (OTHER, "carrier_blocked_subscriber")]
+    mine.write_text("[rules.carrier_blocked_subscriber]\nlifted_by_port = true\n")
+    async with start(policy_file=mine) as service:
+        assert await service.sql(blocks) == [(WHO, "opted_out")]
+        told = "SELECT number, reason, cause ->> 'kind' FROM changes WHERE kind = 'sender.unblocked'"
+        assert await service.sql(told) == [(OTHER, "carrier_blocked_subscriber", "policy")]
+
+
 async def test_what_a_process_without_the_provider_still_takes_beside_us_is_asked_soon_after(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

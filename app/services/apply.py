@@ -33,12 +33,14 @@ class Applied(NamedTuple):
 
 
 async def apply(db: Connection, verdicts: Sequence[Verdict], policy: Policy, now: datetime,
-                *, lacking: set[str] | None = None, answered: bool = False) -> Applied:  # fmt: skip
+                *, lacking: set[str] | None = None, answered: bool = False,
+                again: bool = False) -> Applied:  # fmt: skip
     """A fixed number of statements, however many verdicts; those about the same number act in the order given.
-    `answered`: they are a lookup's.
+    `answered`: they are a lookup's. `again`: they tell nothing new, but the policy may be another than before.
     """
     with_lists = {v.number for v in verdicts if v.out or v.opted_in or v.ladder == ENDS_CONSENT}
     before = await store.lock_numbers(db, (v.number for v in verdicts), with_lists, policy, now, lacking=lacking)
+    before = await store.with_blocks(db, before) if again else before
     applied = _settled(await _remembered(db, before, verdicts), verdicts, policy, now)
     await store.save_numbers(db, before, applied.held, _since(applied.changes, now))
     await store.save_lists(db, before, applied.held)

@@ -70,7 +70,7 @@ async def _take(db: Connection, taken: list[Arrival], meaning: Meaning, now: dat
 def by_register(one: Arrival, entry: Entry) -> tuple[Arrival, Entry]:
     """A receipt beside what the register tells of its message: whose sender was merely supposed has the one told."""
     if entry and one.receipt.supposed:
-        one = one._replace(receipt=replace(one.receipt, sender=entry.sender, supposed=False))
+        one = replace(one, receipt=replace(one.receipt, sender=entry.sender, supposed=False))
     return one, entry
 
 

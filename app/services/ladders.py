@@ -180,7 +180,7 @@ def _with_ends(number: Number, strikes: list[Fact], before: tuple[int, ...], ver
     full = len(number.deliveries) == DELIVERIES_KEPT
     days = {*_days_of(strikes)[-verdict.rungs - DAYS_MORE :]}
     kept = [fact for fact in strikes
-            if _day(fact) in days and (not full or int(fact.at.timestamp()) >= number.deliveries[0])]  # fmt: skip
+            if _day(fact.at) in days and (not full or int(fact.at.timestamp()) >= number.deliveries[0])]  # fmt: skip
     gone = ends(strikes, known, verdict.rungs) if len(kept) < len(strikes) else {}
     came = ends(kept, number.deliveries, verdict.rungs)
     senders = {
@@ -199,7 +199,7 @@ def _telling(strikes: list[Fact]) -> list[Fact]:
     """
     days: dict[tuple[date, str | None], list[Fact]] = {}
     for fact in strikes:
-        days.setdefault((_day(fact), fact.sender), []).append(fact)
+        days.setdefault((_day(fact.at), fact.sender), []).append(fact)
     told = {one for day in days.values() for one in (day[0], day[-1], max(day, key=lambda f: (f.guard, _order(f))))}
     return sorted(told, key=_order)
 
@@ -210,11 +210,7 @@ def is_full(strikes: Iterable[Fact], rungs: int) -> bool:
 
 
 def _days_of(strikes: Iterable[Fact]) -> list[date]:
-    return sorted({*map(_day, strikes)})
-
-
-def _day(one: Fact | Strike) -> date:
-    return one.at.astimezone(UTC).date()
+    return sorted({_day(one.at) for one in strikes})
 
 
 def _newer(old: Fact | None, new: Fact | None) -> Fact | None:

@@ -120,11 +120,16 @@ WHERE b.reason = ANY($2::text[]) AND number > $1 AND strpos(n.facts::text, '"loo
   AND NOT EXISTS (SELECT FROM lookups l WHERE l.number = n.number)
 ORDER BY number LIMIT $3
 """
+_BLOCKED_WRONGLY = """
+SELECT DISTINCT b.number FROM sender_blocks b JOIN numbers n USING (number)
+WHERE b.number > $1 AND b.reason = ANY($2::text[]) AND (n.facts #>> '{cleared,port}')::timestamptz >= b.at
+ORDER BY b.number LIMIT $3
+"""
 
 
 async def follow_policy(engine: AsyncEngine, policy: Policy) -> None:
-    """Numbers that were shown under another policy: with or without a lookup provider, with other lapses; and those of
-    a block that nobody could be asked about.
+    """Numbers that were shown under another policy: with or without a lookup provider, with other lapses; those of a
+    block that nobody could be asked about; and those blocked for a reason that a port lifts now.
     """
     waits = "no_lookup_provider" if policy.lookups else "lookup"
     lapses = {rule.reason: lapse for rule in policy.rules.values() if (lapse := _lapse(rule, policy))}
@@ -133,6 +138,8 @@ async def follow_policy(engine: AsyncEngine, policy: Policy) -> None:
     if policy.lookups:
         blocks = [rule.reason for rule in policy.rules.values() if rule.block and rule.lookup]
         await _settle_all(engine, policy, _UNASKED, blocks)
+    lifted = [rule.reason for rule in policy.rules.values() if rule.lifted_by_port]
+    await _settle_all(engine, policy, _BLOCKED_WRONGLY, lifted)
 
 
 async def _settle_all(engine: AsyncEngine, policy: Policy, which: str, *given: object) -> None:
@@ -158,7 +165,7 @@ def _lapses_alone(rule: Rule) -> bool:
 
 async def _settle_again(db: Connection, numbers: Sequence[str], policy: Policy, cause: Cause, now: datetime) -> None:
     there = await store.still_there(db, numbers)
-    applied = await apply(db, [Verdict(number, now, cause) for number in there], policy, now)
+    applied = await apply(db, [Verdict(number, now, cause) for number in there], policy, now, again=True)
     await store.publish(db, applied.every_change)
 
 

@@ -37,6 +37,7 @@ from app.services.store.numbers import (
     save_lookups,
     save_numbers,
     still_there,
+    with_blocks,
 )
 from app.services.store.receipts import (
     Arrival,
@@ -104,4 +105,5 @@ __all__ = [
     "take_unnamed",
     "undated",
     "whole_messages",
+    "with_blocks",
 ]

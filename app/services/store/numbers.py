@@ -7,15 +7,16 @@ from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from app.models.number import Carrier, Number, State, Step, Subscription, Waiting
+from app.models.number import Carrier, Fact, Number, State, Step, Subscription, Waiting
 from app.models.policy import Policy
 from app.services.connection import Connection
 from app.services.decide import reported
 from app.services.merge import merge
 from app.services.settle import Held, hold
 from app.services.store.consents import lists
-from app.services.store.rows import cause_json, columns, event_of, number_of, objects
+from app.services.store.rows import cause_json, cause_of, columns, event_of, number_of, objects
 
 _FACTS = "SELECT number, facts FROM numbers WHERE number = ANY($1::text[]) AND facts IS NOT NULL"
 
@@ -60,6 +61,19 @@ async def lock_numbers(
     known = _known(rows, policy)
     undoable = {number for number, one in known.items() if one.aside or one.unknown}
     return _held(rows, known, await lists(db, sorted(undoable.union(with_lists))), policy, now)
+
+
+_BLOCKS = "SELECT number, sender, reason, at, cause FROM sender_blocks WHERE number = ANY($1::text[])"
+
+
+async def with_blocks(db: Connection, held: Mapping[str, Held]) -> dict[str, Held]:
+    """The same, with the blocks that stand beside those that the facts show: under another policy they did."""
+    found = dict(held)
+    for number, sender, reason, at, cause in await db.fetch(_BLOCKS, [*held]):
+        one = found[number]
+        blocks = {sender: Fact(at, at, reason, cause_of(cause))} | one.shown.blocks
+        found[number] = replace(one, shown=replace(one.shown, blocks=blocks))
+    return found
 
 
 _STILL_THERE = "SELECT number FROM numbers WHERE number = ANY($1::text[]) ORDER BY number FOR UPDATE"
