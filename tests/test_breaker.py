@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from app.services import quarantine
+from app.services import breaker, quarantine
 from tests.conftest import Service, Start
 
 SENDER, LIST = "12345", "spring"
@@ -666,6 +666,28 @@ async def test_who_was_in_flight_when_the_quarantine_opened_is_caught(service: S
     assert await tally(service) == (1, 59, 0)
     await quarantine.keep(service.app.state.engine, service.app.state.meaning.policy)
     assert await tally(service) == (0, 59, 1)
+
+
+@pytest.mark.parametrize("decision", [None, "discard"])
+async def test_an_event_of_more_than_one_transaction_can_undo_is_undone_in_parts(
+    service: Service, monkeypatch: pytest.MonkeyPatch, decision: str | None
+) -> None:
+    """In one, that of 55,000 numbers took longer than a group of receipts may: each was rolled back, for ever. Those
+    of the first part that arrived first; the others soon, and before a person's decision.
+    """
+    monkeypatch.setattr(breaker, "UNDONE_AT_ONCE", 10)
+    everybody = numbers(51)
+    await subscribe(service, everybody)
+    await post(service, map(failure, everybody), one_by_one=True)
+    assert await tally(service) == (40, 0, 11)
+    assert [(await status(service, number))["state"] for number in everybody[9:11]] == ["held", "active"]
+    if decision:
+        (event,) = await waiting(service)
+        answer = await service.client.post(f"/v1/quarantine/{event['id']}/{decision}")
+        assert (answer.json(), await tally(service)) == ({"numbers": 51}, (0, 51, 0))
+    else:
+        await quarantine.keep(service.app.state.engine, service.app.state.meaning.policy)
+        assert await tally(service) == (0, 0, 51)
 
 
 async def test_many_processes_trip_it_once_between_them(start: Start) -> None:

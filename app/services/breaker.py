@@ -29,6 +29,10 @@ PROCESSES = 8
 """How many processes are thought to take the same failures at once."""
 RECOUNTED = timedelta(seconds=10)
 """After which a key is counted again, however far it was from its limit."""
+UNDONE_AT_ONCE = 2_000
+"""Numbers that one transaction takes back. All of a large event at once would take longer than a group of receipts may:
+with 55,000 each was given up, so that nothing was ever undone and nobody's receipt taken.
+"""
 KEYS_MOST = 10_000
 """Keys of which a process remembers the last count; beyond it all are counted anew."""
 
@@ -187,12 +191,13 @@ SELECT *, $10 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::te
 ON CONFLICT (key) WHERE decision IS NULL DO NOTHING
 RETURNING key
 """
-# Rows that another group holds just now are left to the next one, or to upkeep: nobody waits here for anybody.
+# Rows that another group holds just now, and those beyond a part, are left to the next one, or to upkeep: nobody waits
+# here for anybody. The oldest first: they leave the window first.
 _CATCH = """
 WITH loose AS (
     SELECT h.key, h.number, q.id FROM breaker_hits h JOIN quarantines q ON q.key = h.key AND q.decision IS NULL
     WHERE h.key = ANY($1::text[]) AND h.quarantine IS NULL AND h.at > $2
-    ORDER BY h.key, h.number FOR UPDATE OF h SKIP LOCKED)
+    ORDER BY h.at LIMIT $3 FOR UPDATE OF h SKIP LOCKED)
 UPDATE breaker_hits h SET quarantine = loose.id FROM loose WHERE h.key = loose.key AND h.number = loose.number
 RETURNING h.key, h.number, h.quarantine
 """
@@ -281,6 +286,8 @@ async def _cases(db: Connection, keys: Iterable[str]) -> dict[str, int]:
 
 
 async def catch(db: Connection, keys: Iterable[str], breaker: Breaker, now: datetime) -> list[Verdict]:
-    """What undoes the acts of the window, and of those who were in flight when the quarantine of their key opened."""
-    rows = await db.fetch(_CATCH, [*keys], now - breaker.window)
+    """What undoes the acts of the window, and of those who were in flight when the quarantine of their key opened: a
+    part of them, where they are more than UNDONE_AT_ONCE.
+    """
+    rows = await db.fetch(_CATCH, [*keys], now - breaker.window, UNDONE_AT_ONCE)
     return [Verdict(number, now, Cause("policy", source=BREAKER), apart=key, case=case) for key, number, case in rows]

@@ -65,7 +65,7 @@ def unreachable(number: Number, name: LadderName, policy: Policy) -> bool:
 
 def counted(number: Number, fact: Fact) -> list[LadderName]:
     """The ladders on which something counts of the day of a failure."""
-    return [name for name, strikes in number.ladders.items() if _day(fact) in {*map(_day, strikes)}]
+    return [name for name, strikes in number.ladders.items() if _day(fact.at) in _days_of(strikes)]
 
 
 def _topped(strikes: list[Strike], ladder: Ladder) -> bool:
@@ -209,7 +209,7 @@ def is_full(strikes: Iterable[Fact], rungs: int) -> bool:
     return len(_days_of(strikes)) >= rungs + DAYS_MORE
 
 
-def _days_of(strikes: Iterable[Fact]) -> list[date]:
+def _days_of(strikes: Iterable[Fact | Strike]) -> list[date]:
     return sorted({_day(one.at) for one in strikes})
 
 

@@ -53,6 +53,7 @@ async def decide(engine: AsyncEngine, id_: int, decision: Decision, policy: Poli
     """What waits happens, with its original dates; or it is as if it had never come. Returns how many numbers waited;
     None for a quarantine that is not open. Counting begins anew for its key.
     """
+    await _catch_all(engine, policy)  # what is not caught by then is in no quarantine, and nothing decides on it
     now = datetime.now(UTC)
     async with transaction(engine) as db:
         row = await db.fetchrow(_DECIDE, id_, decision, now, by)
@@ -125,12 +126,17 @@ async def keep(engine: AsyncEngine, policy: Policy) -> None:
         hanging = await db.fetch(_HANGING)
     for row in hanging:
         await _carry_out(engine, Decided(*row), policy)
-    await _catch(engine, policy)
+    await _catch_all(engine, policy)
     while await _age(engine, policy) == AT_ONCE:
         pass
 
 
-async def _catch(engine: AsyncEngine, policy: Policy) -> None:
+async def _catch_all(engine: AsyncEngine, policy: Policy) -> None:
+    while await _catch(engine, policy) == breaker.UNDONE_AT_ONCE:
+        pass
+
+
+async def _catch(engine: AsyncEngine, policy: Policy) -> int:
     now = datetime.now(UTC)
     async with transaction(engine) as db:
         keys = {row["key"]: _Open(row["sender"], row["carrier"]) for row in await db.fetch(_OPEN)}
@@ -142,6 +148,7 @@ async def _catch(engine: AsyncEngine, policy: Policy) -> None:
                 counts.update(opt_outs.taken_back(changes, carrier))
             await store.count(db, counts)
             await store.publish(db, applied.every_change)
+    return len(undoing)
 
 
 async def _age(engine: AsyncEngine, policy: Policy) -> int:
