@@ -220,6 +220,30 @@ async def test_a_callback_of_more_than_may_wait_is_taken_when_nothing_does(
         assert await service.sql("SELECT count(*) FROM receipts") == [(25,)]
 
 
+async def test_a_large_callback_keeps_no_single_receipt_out_or_waiting(
+    start: Start, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of 110,000 receipts, which is 8 MiB, had all others answered 503 for 8 s, and the service not ready."""
+    monkeypatch.setattr(intake, "WAITING_MOST", 10)
+    monkeypatch.setattr(intake, "GROUP_MOST", 4)
+    holder = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    async with start() as service:
+        async with holder.transaction():
+            await holder.execute("LOCK TABLE receipts")
+            many = [receipt(message_id=f"m{place}") for place in range(25)]
+            large = asyncio.create_task(post(service, many))
+            await waiting(service, 1, large)
+            single = asyncio.create_task(post(service, receipt(message_id="single")))
+            assert (await service.client.get("/readyz")).status_code == 200
+            assert not single.done()
+        assert [answer.status_code for answer in await asyncio.gather(large, single)] == [200, 200]
+        rows = await service.sql("SELECT message_id, dense_rank() OVER (ORDER BY xmin::text::bigint) FROM receipts")
+        commits = dict(rows)
+        assert (len(commits), commits["single"], max(commits.values())) == (26, 2, 7)
+        assert service.app.state.intake.depth == 0
+    await holder.close()
+
+
 async def test_one_receipt_that_the_database_refuses_does_not_fail_its_neighbours(service: Service) -> None:
     await service.sql("ALTER TABLE receipts ADD CONSTRAINT no_poison CHECK (message_id <> 'poison')")
     bodies = [receipt(message_id=name) for name in ("a", "poison", "b")]

@@ -18,7 +18,6 @@ from app.routers.auth import scope
 from app.routers.problems import Problem
 from app.services import ready
 from app.services.connection import RETRY_AFTER, is_lost
-from app.services.intake import WAITING_MOST
 from app.services.standing import Standing, standing
 
 router = APIRouter(tags=["operating"])
@@ -44,7 +43,7 @@ async def readyz(request: Request) -> Response:
     """Whether the database answers and takes writes, its schema is this code's, and receipts have room. Open, too."""
     state = request.app.state
     missing = await ready.missing(state.reads)
-    if state.intake.depth >= WAITING_MOST:
+    if state.intake.full:
         missing.append(f"intake: {state.intake.depth} receipts wait for their commit, and no more are let in")
     if missing:
         raise Problem(503, "; ".join(missing), headers=NO_STORE | {"Retry-After": str(RETRY_AFTER)})
