@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
+from app.routers import receipts
+from app.routers.body import MIB, SMALL
 from app.services import intake
 from app.services.connection import ACQUIRE_WITHIN, POOL_SIZE
 from tests.conftest import Service, Start
@@ -241,6 +243,39 @@ async def test_a_large_callback_keeps_no_single_receipt_out_or_waiting(
         commits = dict(rows)
         assert (len(commits), commits["single"], max(commits.values())) == (26, 2, 7)
         assert service.app.state.intake.depth == 0
+    await holder.close()
+
+
+async def test_large_bodies_are_read_in_turn_and_others_are_answered_between_two(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thirty of 8 MiB at once kept everybody waiting for 17 s."""
+    read, had = receipts.read, []
+    monkeypatch.setattr(receipts, "read", lambda *given: (had.append(given), read(*given))[1])
+    body = [receipt(message_id=f"m{place}") for place in range(700)]
+    assert len(json.dumps(body)) > SMALL
+    posts = [asyncio.create_task(post(service, body)) for _ in range(30)]
+    assert (await service.client.get("/livez")).status_code == 200
+    assert len(had) < 30
+    assert {answer.status_code for answer in await asyncio.gather(*posts)} <= {200, 503}
+    assert await service.sql("SELECT count(*) FROM receipts") == [(700,)]
+
+
+async def test_a_large_body_that_would_find_no_room_is_not_read(
+    start: Start, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "WAITING_MOST", 10)
+    holder = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    async with start() as service:
+        async with holder.transaction():
+            await holder.execute("LOCK TABLE receipts")
+            first = asyncio.create_task(post(service, [receipt(message_id=f"m{place}") for place in range(5_000)]))
+            await waiting(service, 1, first)
+            with monkeypatch.context() as patched:
+                patched.setattr(receipts, "read", None)
+                answer = await post(service, [receipt(sender=" " * MIB)])
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        assert (await first).status_code == 200
     await holder.close()
 
 

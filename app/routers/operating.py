@@ -43,7 +43,7 @@ async def readyz(request: Request) -> Response:
     """Whether the database answers and takes writes, its schema is this code's, and receipts have room. Open, too."""
     state = request.app.state
     missing = await ready.missing(state.reads)
-    if state.intake.full:
+    if not state.intake.has_room(1):
         missing.append(f"intake: {state.intake.depth} receipts wait for their commit, and no more are let in")
     if missing:
         raise Problem(503, "; ".join(missing), headers=NO_STORE | {"Retry-After": str(RETRY_AFTER)})

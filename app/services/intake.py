@@ -72,10 +72,12 @@ class Intake:
         """Receipts that wait for their commit."""
         return self._depth
 
-    @property
-    def full(self) -> bool:
-        """Whether nobody's receipts are let in. Parts of large callbacks that wait for their turn take no room."""
-        return self._depth - self._behind >= WAITING_MOST
+    def has_room(self, size: int) -> bool:
+        """Whether a callback of so many receipts is let in. What of large ones is not in the queue yet takes room only
+        from others as large.
+        """
+        before = self._depth - self._behind if size <= GROUP_MOST else self._depth
+        return not before or before + size <= WAITING_MOST
 
     async def put(self, receipts: Sequence[Receipt], unread: Sequence[Kept] = (), nonce: UUID | None = None) -> None:
         """Return when all of it is committed. Raises Busy when it is not, or not wholly, kept.
@@ -84,8 +86,7 @@ class Intake:
         would pass for a copy.
         """
         size = len(receipts) + len(unread)
-        before = self._depth - self._behind if size <= GROUP_MOST else self._depth
-        if self._stopping or (before and before + size > WAITING_MOST):
+        if self._stopping or not self.has_room(size):
             raise Busy
         now = datetime.now(UTC)
         if size <= GROUP_MOST:
