@@ -92,7 +92,7 @@ async def _running(app: FastAPI, url: str, settings: Settings, parts: Parts) -> 
     app.state.engine, app.state.reads, app.state.intake, app.state.feed = engine, reads, intake, feed_
     app.state.reader = Reader(reads)
     app.state.reports = asyncio.Semaphore(REPORTS_AT_ONCE)
-    app.state.large = asyncio.Lock()  # who has it reads a large body; others get their turn meanwhile
+    app.state.large = asyncio.Lock()  # whose turn it is to read a large body
     lookup_engine = connect(url, pool=LOOKUP_POOL)  # nor does a reader wait for those that lookups have
     looking_up = app.state.lookups = Lookups(lookup_engine, meaning, plan)
     refused_engine = connect(url, pool=1)  # its own as well: whoever floods us with forgeries takes none from receipts

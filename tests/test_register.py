@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.routers import messages
 from app.services import upkeep
 from tests.conftest import Service, Start
 
@@ -420,3 +421,20 @@ async def test_ndjson_and_repeats_are_read(service: Service) -> None:
     answer = await service.client.post("/v1/messages", content=lines, headers={"content-type": "application/x-ndjson"})
     assert (answer.status_code, answer.json()["registered"]) == (200, 3)
     assert await service.sql("SELECT message_id FROM messages ORDER BY 1") == [("m1",), ("m2",)]
+
+
+async def test_a_long_register_is_read_in_parts_and_others_are_answered_between_two(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty of 8 MiB at once kept everybody waiting for 8 s."""
+    monkeypatch.setattr(messages, "READ_AT_ONCE", 2)
+    read, had = messages._sent, []
+    monkeypatch.setattr(messages, "_sent", lambda *given: (had.append(given), read(*given))[1])
+    entries = [sent(f"m{place}") if place % 3 else None for place in range(100)]
+    registering = [asyncio.create_task(register(service, *entries)) for _ in range(5)]
+    assert (await service.client.get("/livez")).status_code == 200
+    assert len(had) < 500
+    told = [answer.json() for answer in await asyncio.gather(*registering)]
+    assert {one["registered"] for one in told} == {66}
+    assert [error["pointer"] for error in told[0]["errors"]] == [f"/{place}" for place in range(0, 100, 3)]
+    assert await service.sql("SELECT count(*) FROM messages") == [(66,)]
