@@ -49,6 +49,10 @@ from app.wiring import Parts, guard_of, parts_of, url_of
 LOOKUP_POOL = 4
 REPORTS_AT_ONCE = 2
 """The others wait: among millions a report takes seconds, and whoever asks about a number needs a connection too."""
+FILES_AT_ONCE = 2
+"""Deactivation files; each has a connection to its end, and needs a second one now and then. Of eight at once none got
+one, and nobody else either.
+"""
 DESCRIPTION = "May I text this number now, from this sender, through which carrier, and if not, why not?"
 
 _NO_TRACES: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
@@ -92,6 +96,7 @@ async def _running(app: FastAPI, url: str, settings: Settings, parts: Parts) -> 
     app.state.engine, app.state.reads, app.state.intake, app.state.feed = engine, reads, intake, feed_
     app.state.reader = Reader(reads)
     app.state.reports = asyncio.Semaphore(REPORTS_AT_ONCE)
+    app.state.files = asyncio.Semaphore(FILES_AT_ONCE)
     app.state.large = asyncio.Lock()  # whose turn it is to read a large body
     lookup_engine = connect(url, pool=LOOKUP_POOL)  # nor does a reader wait for those that lookups have
     looking_up = app.state.lookups = Lookups(lookup_engine, meaning, plan)

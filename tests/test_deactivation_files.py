@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import orjson
 import pytest
 from asyncpg import InterfaceError, PostgresError
@@ -17,7 +18,7 @@ from sqlalchemy import text
 
 from app.feeds import FEEDS
 from app.models.feed import Layout
-from app.services.connection import Connection, driver_of
+from app.services.connection import POOL_SIZE, Connection, driver_of
 from app.services.deactivations import files, importing
 from app.services.deactivations.importing import Guard, Order, UnderWay, take_in
 from tests.conftest import Service, Start
@@ -215,6 +216,23 @@ async def test_a_file_that_is_being_taken_in_is_not_begun_a_second_time(service:
             await take_in(engine, meaning, Order(FEEDS["twilio"], file), Guard())
         await files.give_back(db, begun.id)
     assert (await post(service, "15555551234\n"))["remembered"] == 1
+
+
+async def test_of_many_files_at_once_two_are_taken_in_and_nobody_else_waits_for_them(
+    service: Service, database_url: str
+) -> None:
+    """Each has a connection to its end, and needs another: of as many as there are connections none ever got one."""
+    holder = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    async with holder.transaction():
+        await holder.execute("LOCK TABLE numbers IN SHARE MODE")
+        coming = [asyncio.create_task(post(service, f"1555555{1000 + place}\n")) for place in range(2 * POOL_SIZE)]
+        while await holder.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:
+            assert not any(file.done() for file in coming)
+            await asyncio.sleep(0.01)
+        for path in ("/readyz", "/v1/numbers/+15555551000", "/v1/alarms"):
+            assert (await service.client.get(path)).status_code == 200
+    await holder.close()
+    assert [one["remembered"] for one in await asyncio.gather(*coming)] == [1] * len(coming)
 
 
 async def test_lines_that_a_crash_of_the_server_took_are_read_again(service: Service) -> None:

@@ -70,7 +70,7 @@ async def take(
 ) -> Response:  # fmt: skip
     """Plain, gzip or zip, of any length: numbers become unsendable at once; consent ends by the lookups, or, without a
     provider, by the file. A broken line is told and skipped. The same file again changes nothing, and one that was
-    interrupted goes on when it is sent again.
+    interrupted goes on when it is sent again. Two are taken in at a time; others wait for their turn.
     """
     state = request.app.state
     order_of = _described(_feed(feed), date, name, columns, state.settings.region)
@@ -79,7 +79,8 @@ async def take(
         await _spool(request, file)
         order = Order(file=file, dry_run=dry_run, sure=yes, **order_of)
         try:
-            outcome = await take_in(state.engine, state.meaning, order, state.guard)
+            async with state.files:
+                outcome = await take_in(state.engine, state.meaning, order, state.guard)
         except TooMuch as error:
             lists = [one._asdict() for one in error.lists]
             raise Problem(409, f"{error}: add `yes=true` if it is meant", lists=lists) from error
