@@ -47,6 +47,8 @@ from app.services.status import Reader
 from app.wiring import Parts, guard_of, parts_of, url_of
 
 LOOKUP_POOL = 4
+QUICK_POOL = 2
+"""For questions about one number, which gather, for keys and probes: those wait for nobody who reads or writes much."""
 REPORTS_AT_ONCE = 2
 """The others wait: among millions a report takes seconds, and whoever asks about a number needs a connection too."""
 FILES_AT_ONCE = 2
@@ -94,7 +96,9 @@ async def _running(app: FastAPI, url: str, settings: Settings, parts: Parts) -> 
     intake_engine = connect(url, pool=1)  # its own: receipts never wait for a connection that a reader has
     intake, feed_ = Intake(intake_engine, meaning), Feed(url, reads)
     app.state.engine, app.state.reads, app.state.intake, app.state.feed = engine, reads, intake, feed_
-    app.state.reader = Reader(reads)
+    quick_engine = connect(url, pool=QUICK_POOL)
+    app.state.quick = quick_engine.execution_options(isolation_level="AUTOCOMMIT")
+    app.state.reader = Reader(app.state.quick)
     app.state.reports = asyncio.Semaphore(REPORTS_AT_ONCE)
     app.state.files = asyncio.Semaphore(FILES_AT_ONCE)
     app.state.large = asyncio.Lock()  # whose turn it is to read a large body
@@ -132,6 +136,7 @@ async def _running(app: FastAPI, url: str, settings: Settings, parts: Parts) -> 
             await fetches.transport.close()
         await lookup_engine.dispose()
         await intake_engine.dispose()
+        await quick_engine.dispose()
         await engine.dispose()
 
 

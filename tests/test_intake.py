@@ -197,7 +197,9 @@ async def test_a_full_queue_answers_503_and_loses_nothing(start: Start, monkeypa
         assert await service.sql("SELECT count(*) FROM receipts") == [(len(taken),)]
 
 
-async def test_readers_that_wait_for_a_lock_keep_no_receipt_waiting(service: Service, database_url: str) -> None:
+async def test_readers_that_wait_for_a_lock_keep_no_receipt_single_question_or_probe_waiting(
+    service: Service, database_url: str
+) -> None:
     holder = await asyncpg.connect(database_url.replace("+asyncpg", ""))
     async with holder.transaction():
         await holder.execute("LOCK TABLE unread")
@@ -207,6 +209,8 @@ async def test_readers_that_wait_for_a_lock_keep_no_receipt_waiting(service: Ser
                 await asyncio.sleep(0.01)
         async with asyncio.timeout(ACQUIRE_WITHIN / 2):
             assert (await post(service, receipt())).status_code == 200
+            assert (await status(service))["last_receipt_at"]
+            assert (await service.client.get("/readyz")).status_code == 200
     await holder.close()
     assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
 

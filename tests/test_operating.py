@@ -35,8 +35,9 @@ NOWHERE = "postgresql+asyncpg://nobody@127.0.0.1:1/nowhere"
 
 
 async def lose_the_database(service) -> None:
-    await service.app.state.reads.dispose()
-    service.app.state.reads = connect(NOWHERE)
+    for engine in ("reads", "quick"):
+        await getattr(service.app.state, engine).dispose()
+        setattr(service.app.state, engine, connect(NOWHERE))
 
 
 # Probes ------------------------------------------------------------------------------------------------------------
@@ -74,9 +75,9 @@ async def test_not_ready_on_a_server_that_takes_no_writes(service, database_url)
     name = make_url(database_url).database
     async with service.app.state.engine.begin() as db:
         await db.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    service.app.state.reads = connect(database_url).execution_options(isolation_level="AUTOCOMMIT")
+    service.app.state.quick = connect(database_url).execution_options(isolation_level="AUTOCOMMIT")
     answer = await service.client.get("/readyz")
-    await service.app.state.reads.dispose()
+    await service.app.state.quick.dispose()
     assert answer.status_code == 503
     assert "takes no writes" in answer.json()["detail"]
 

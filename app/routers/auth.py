@@ -60,7 +60,7 @@ def keyring(request: Request) -> Keyring:
     """The running service's keyring, made at the first request that needs it."""
     state = request.app.state
     if not hasattr(state, "keyring"):
-        state.keyring = Keyring(state.reads)
+        state.keyring = Keyring(state.quick)
     ring: Keyring = state.keyring
     return ring
 

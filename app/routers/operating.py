@@ -42,7 +42,7 @@ async def livez() -> Response:
 async def readyz(request: Request) -> Response:
     """Whether the database answers and takes writes, its schema is this code's, and receipts have room. Open, too."""
     state = request.app.state
-    missing = await ready.missing(state.reads)
+    missing = await ready.missing(state.quick)
     if not state.intake.has_room(1):
         missing.append(f"intake: {state.intake.depth} receipts wait for their commit, and no more are let in")
     if missing:
@@ -57,7 +57,7 @@ async def metrics(request: Request, _: Annotated[None, Security(scope("metrics:r
     state = request.app.state
     registry = CollectorRegistry()
     _process(registry, state)
-    counted, missing = await asyncio.gather(_counted(state), ready.missing(state.reads))
+    counted, missing = await asyncio.gather(_counted(state), ready.missing(state.quick))
     up = counted is not None or ready.AWAY not in missing
     Gauge("sendable_database_up", "Whether the database answered this scrape", registry=registry).set(up)
     if counted:

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 RETRY_AFTER = 2
 """Seconds after which a caller should come back."""
-POOL_SIZE = 8
+POOL_SIZE = 6
 ACQUIRE_WITHIN = 5.0
 """Seconds that a caller waits for a connection: for a free one of the pool, and for a new one to be made."""
 STATEMENT_WITHIN = 10.0
