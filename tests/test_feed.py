@@ -69,6 +69,25 @@ async def test_whoever_goes_on_from_next_sees_every_change_exactly_once(service:
     assert [item["seq"] for item in seen] == sorted({item["seq"] for item in seen})
 
 
+async def test_a_long_page_is_read_and_written_in_parts_and_others_are_answered_between_two(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await post(service, *range(10))
+    whole = await page(service)
+    shape, had = feed.shape, []
+    monkeypatch.setattr(feed, "PART", 3)
+    monkeypatch.setattr(feed, "shape", lambda row: (had.append(row), shape(row))[1])
+    long = asyncio.create_task(page(service, limit=10_000))
+    while not had:
+        await asyncio.sleep(0)
+    assert (await service.client.get("/livez")).status_code == 200
+    assert len(had) < len(whole["items"])
+    assert await long == whole
+    for limit in (1, 3, 6, 7):
+        items = whole["items"][:limit]
+        assert await page(service, limit=limit) == {"items": items, "next": items[-1]["seq"]}
+
+
 async def test_an_empty_page_gives_the_same_cursor_back(service: Service) -> None:
     assert await page(service, after=17) == {"items": [], "next": 17}
     await post(service, 1)

@@ -16,7 +16,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Change
-from app.services.connection import Connection, Rows, connect, driver_of, heard, is_lost, read
+from app.services.connection import Connection, Rows, connect, driver_of, heard, is_lost
 from app.services.logs import error_fields
 from app.services.store import CHANNEL
 
@@ -30,6 +30,10 @@ PROBE = 60.0
 """Seconds after which the listening connection is tried: a half-dead one says nothing by itself."""
 AT_ONCE = 500
 """Changes that a stream sends at once."""
+PART = 1_000
+"""Changes of a page that are read at once, and written at once: others are answered between two. Where many asked for
+pages of ten thousand, everybody waited for seconds, `/livez` too.
+"""
 
 _PAGE = text("""
 SELECT seq, number, sender, list, kind, before, after, reason, cause, occurred_at, committed_at
@@ -39,7 +43,15 @@ FROM changes WHERE seq > :after ORDER BY seq LIMIT :limit
 
 async def page(engine: AsyncEngine, after: int, limit: int) -> Rows:
     """The changes behind a cursor in the order of their commits: none will ever come before one that was read."""
-    return await read(engine, _PAGE, {"after": after, "limit": limit})
+    rows: list[Row[Any]] = []
+    async with engine.connect() as db:
+        while len(rows) < limit:
+            part = (await db.execute(_PAGE, {"after": after, "limit": min(limit - len(rows), PART)})).all()
+            rows += part
+            if len(part) < PART:
+                break
+            after = part[-1].seq
+    return rows
 
 
 def shape(row: Row[Any]) -> dict[str, Any]:
