@@ -6,8 +6,9 @@ import asyncio
 import gc
 import json
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from app.services import feed, keys
-from app.services.connection import Busy, Rows, connect
+from app.services.connection import Busy, connect
 from tests.conftest import Service, Start
 from tests.running import CALM
 
@@ -264,10 +265,10 @@ VALUES ('+14155550009', 'number.state', '{}', now(), now()) RETURNING seq
 """
 
 
-async def followed(pages: AsyncIterator[Rows]) -> str:
+async def followed(pages: AsyncIterator[feed.Page]) -> str:
     """The number of the first change that comes."""
     async with asyncio.timeout(30):
-        while not (changes := await anext(pages)):
+        while not (changes := (await anext(pages)).changes):
             pass
     return str(changes[0].number)
 
@@ -276,7 +277,7 @@ async def test_a_lost_notify_costs_a_heartbeat_at_most(service: Service, monkeyp
     monkeypatch.setattr(feed, "HEARTBEAT", 0.05)
     deaf = feed.Feed("", service.app.state.reads)  # it is not run, so nothing ever wakes its streams
     pages = deaf.follow(0)
-    assert list(await anext(pages)) == []
+    assert list((await anext(pages)).changes) == []
     await service.sql(UNHEARD)
     assert await followed(pages) == "+14155550009"
 
@@ -287,12 +288,12 @@ async def test_a_look_that_failed_is_not_taken_for_the_next_one(
     monkeypatch.setattr(feed, "HEARTBEAT", 0.05)
     deaf = feed.Feed("", service.app.state.reads)
     pages = deaf.follow(0)
-    assert list(await anext(pages)) == []
+    assert list((await anext(pages)).changes) == []
     await service.sql(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
-    assert list(await anext(pages)) == []
+    assert list((await anext(pages)).changes) == []
     await service.sql(UNHEARD)
     assert await followed(pages) == "+14155550009"
 
@@ -313,6 +314,60 @@ async def test_streams_at_the_same_place_share_their_queries(service: Service, m
         got = [[(await events.change())[0] for _ in range(2)] for events in (a, b, c)]
     assert got[0] == got[1] == got[2]
     assert asked.count(0) < 3  # at most one for each time they were woken: by the connection, and by the change
+
+
+async def test_streams_at_the_same_place_share_what_is_written(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape, had = feed.shape, []
+    monkeypatch.setattr(feed, "shape", lambda row: (had.append(row), shape(row))[1])
+    async with stream(service) as a, stream(service) as b, stream(service) as c:
+        await asyncio.gather(*(events.next() for events in (a, b, c)))
+        await post(service, 1)
+        got = [[await events.change() for _ in range(2)] for events in (a, b, c)]
+    assert got[0] == got[1] == got[2]
+    assert len(had) < 6
+
+
+async def test_streams_at_other_places_look_one_after_the_other(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred that had all of the feed to catch up with kept everybody waiting for half a minute."""
+    read, looking = feed.page, Counter[str]()
+
+    async def counted(engine: Any, after: int, limit: int) -> Any:
+        looking["now"] += 1
+        looking["most"] = max(looking["most"], looking["now"])
+        try:
+            return await read(engine, after, limit)
+        finally:
+            looking["now"] -= 1
+
+    await post(service, *range(10))
+    whole = [change["seq"] for change in (await page(service))["items"]]
+    monkeypatch.setattr(feed, "page", counted)
+    monkeypatch.setattr(feed, "AT_ONCE", 3)
+    async with AsyncExitStack() as open_:
+        opening = (open_.enter_async_context(stream(service, f"after={seq}")) for seq in whole[:8])
+        streams = await asyncio.gather(*opening)
+        told = [[(await events.change())[0] for _ in whole[place + 1 :]] for place, events in enumerate(streams)]
+    assert told == [whole[place + 1 :] for place in range(8)]
+    assert looking["most"] == 1
+
+
+async def test_a_stream_that_does_not_get_its_turn_is_told_to_come_back_and_one_that_is_open_waits(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "TURN_WITHIN", 0.05)
+    monkeypatch.setattr(feed, "HEARTBEAT", 0.05)
+    async with stream(service) as events:
+        await events.next()
+        async with service.app.state.feed._turn:
+            answer = await service.client.get("/v1/changes", headers={"accept": "text/event-stream"})
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+            await post(service, 1)
+            assert [await events.next() for _ in range(3)] == [": still here"] * 3
+        assert (await events.change())[1]["number"] == "+14155550001"
 
 
 async def test_a_stream_outlives_the_connection_that_listens(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,7 @@ from app.routers.auth import Reads, require
 from app.routers.problems import Problem
 from app.routers.query import KnownQuery
 from app.services import feed
-from app.services.connection import Rows
-from app.services.feed import Feed
+from app.services.feed import Feed, Page
 from app.services.reading import NEWEST
 
 router = APIRouter(tags=["feed"], route_class=KnownQuery)
@@ -77,20 +76,16 @@ async def _stream(request: Request, after: int) -> Response:
     """Our own few lines and not sse-starlette: that one writes every event, and so phone numbers, to its debug log."""
     stream: Feed = request.app.state.feed
     pages = stream.follow(after)
-    first = await anext(pages, ())  # a database that is away is said before the answer has begun
+    first = await anext(pages, None)  # a database that is away is said before the answer has begun
     return StreamingResponse(_events(request, first, pages), media_type=EVENTS, headers=_NOT_BUFFERED)
 
 
-async def _events(request: Request, first: Rows, pages: AsyncIterator[Rows]) -> AsyncIterator[bytes]:
-    yield _written(first)
+async def _events(request: Request, first: Page | None, pages: AsyncIterator[Page]) -> AsyncIterator[bytes]:
+    if first is not None:
+        yield first.events
     async for page in pages:
         try:
             await require(request, "numbers:read")
         except Problem:
             return  # whoever comes back hears why
-        yield _written(page)
-
-
-def _written(page: Rows) -> bytes:
-    """Events; a comment in place of none."""
-    return b"".join(b"id: %d\ndata: %s\n\n" % (row.seq, dumps(feed.shape(row))) for row in page) or b": still here\n\n"
+        yield page.events

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -16,7 +17,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.models.number import Change
-from app.services.connection import Connection, Rows, connect, driver_of, heard, is_lost
+from app.services.connection import Busy, Connection, Rows, connect, driver_of, heard, is_lost
 from app.services.logs import error_fields
 from app.services.store import CHANNEL
 
@@ -30,6 +31,8 @@ PROBE = 60.0
 """Seconds after which the listening connection is tried: a half-dead one says nothing by itself."""
 AT_ONCE = 500
 """Changes that a stream sends at once."""
+TURN_WITHIN = 5.0
+"""Seconds that a stream waits for its turn to look. A new one is then told to come back; others are told later."""
 PART = 1_000
 """Changes of a page that are read at once, and written at once: others are answered between two. Where many asked for
 pages of ten thousand, everybody waited for seconds, `/livez` too.
@@ -72,6 +75,17 @@ def told(change: Change | Row[Any], cause: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What streams at one place share: changes, and their events, written once for all of them."""
+
+    changes: Rows
+    events: bytes
+
+
+_QUIET = Page((), b": still here\n\n")
+
+
 class Feed:
     """Wakes the streams of this process. `reads`: the engine that pages are read with."""
 
@@ -79,7 +93,8 @@ class Feed:
         self._url = url
         self._reads = reads
         self._woken = asyncio.Event()
-        self._pages: dict[int, asyncio.Task[Rows]] = {}
+        self._pages: dict[int, asyncio.Task[Page]] = {}
+        self._turn = asyncio.Lock()
         self._stopped = False
 
     async def run(self) -> None:
@@ -129,37 +144,56 @@ class Feed:
         self._stopped = True
         self.wake()
 
-    async def follow(self, after: int) -> AsyncIterator[Rows]:
+    async def follow(self, after: int) -> AsyncIterator[Page]:
         """Changes behind a cursor as they are committed. An empty page says: nothing new, still here.
 
-        Raises what the database says to the first look; later a lost database is waited for.
+        Raises Busy, or what the database says to the first look; later either is waited for.
         """
         first = True
         while not self._stopped:
             woken = self._woken
             try:
-                changes = await self._read(after)
+                came = await self._read(after)
             except Exception as error:
-                if first or not is_lost(error):
+                if first or not (isinstance(error, Busy) or is_lost(error)):
                     raise
-                changes = ()
-            if changes:
-                after = changes[-1].seq
-            if changes or first:
-                yield changes
+                came = _QUIET
+            if came.changes:
+                after = came.changes[-1].seq
+            if came.changes or first:
+                yield came
             first = False
-            if len(changes) < AT_ONCE and not await _within(woken, HEARTBEAT):
-                yield ()
+            if len(came.changes) < AT_ONCE and not await _within(woken, HEARTBEAT):
+                yield _QUIET
 
-    async def _read(self, after: int) -> Rows:
+    async def _read(self, after: int) -> Page:
         """Shared while it runs, and then forgotten: who looks later must see what came meanwhile, or another error."""
         pages = self._pages
         task = pages.get(after)
         if task is None:
-            task = pages[after] = asyncio.create_task(page(self._reads, after, AT_ONCE))
+            task = pages[after] = asyncio.create_task(self._look(after))
             task.add_done_callback(lambda _: pages.pop(after))
             task.add_done_callback(heard)
         return await asyncio.shield(task)
+
+    async def _look(self, after: int) -> Page:
+        """One after the other, and others are answered between two: a hundred streams that had all of the feed to catch
+        up with kept everybody waiting for half a minute.
+        """
+        try:
+            async with asyncio.timeout(TURN_WITHIN):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise Busy from None
+        try:
+            changes = await page(self._reads, after, AT_ONCE)
+            return Page(changes, b"".join(map(_event, changes))) if changes else _QUIET
+        finally:
+            self._turn.release()
+
+
+def _event(change: Row[Any]) -> bytes:
+    return b"id: %d\ndata: %s\n\n" % (change.seq, orjson.dumps(shape(change), option=orjson.OPT_UTC_Z))
 
 
 async def _within(event: asyncio.Event, seconds: float) -> bool:
