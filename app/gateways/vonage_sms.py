@@ -134,13 +134,18 @@ def _signed(said: Said, callback: Callback, name: str, secret: str, link: Link) 
 
 def signature(said: Said, name: str, secret: str, *, empty: bool) -> str:
     """Names and values by name, `&` and `=` in a value made harmless; in hex."""
-    pairs = [(key, text(said[key]) or "") for key in sorted(said) if key != "sig"]
+    pairs = [(key, _as_signed(said[key])) for key in sorted(said) if key != "sig"]
     signed = "".join(
         f"&{key}={value.replace('&', '_').replace('=', '_')}" for key, value in pairs if value or empty
     ).encode("utf-8", "surrogateescape")
     if hashed := METHODS[name]:
         return hmac.new(secret.encode(), signed, hashed).hexdigest()
     return hashlib.md5(signed + secret.encode(), usedforsecurity=False).hexdigest()  # the vendor's choice, not ours
+
+
+def _as_signed(value: object) -> str:
+    """A text to the letter, blanks too."""
+    return value if isinstance(value, str) else text(value) or ""
 
 
 def sign(callback: Callback, secret: str, _: Link) -> Callback:
