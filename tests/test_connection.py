@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from sqlalchemy import text
 
 from app.services.connection import connect, driver_of, read, transaction
@@ -29,4 +30,19 @@ async def test_the_server_keeps_a_quiet_connection_alive(database_url: str) -> N
     engine = connect(database_url, pool=1)
     [(source,)] = await read(engine, text("SELECT source FROM pg_settings WHERE name = 'tcp_keepalives_idle'"))
     assert source == "session"
+    await engine.dispose()
+
+
+async def test_what_is_in_use_while_its_pool_is_given_up_is_closed_when_its_user_is_done(database_url: str) -> None:
+    """A lost server costs the pool; the connections that others have just then would come back to a pool of nobody's,
+    and hold a session of the server until they are collected.
+    """
+    engine = connect(database_url)
+    async with engine.connect() as db:
+        kept = await driver_of(db)
+        with pytest.raises(ConnectionResetError):
+            async with transaction(engine):
+                raise ConnectionResetError
+        assert await kept.fetchval("SELECT 1") == 1
+    assert kept.is_closed()
     await engine.dispose()

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg import InterfaceError, InternalClientError
-from sqlalchemy import Row, TextClause, event, text
+from sqlalchemy import Dialect, Row, TextClause, event, text
 from sqlalchemy.engine.interfaces import AdaptedConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import InterfaceError as SQLInterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 RETRY_AFTER = 2
 """Seconds after which a caller should come back."""
@@ -142,6 +144,8 @@ def connect(url: str, *, pool: int = POOL_SIZE) -> AsyncEngine:
         },
     )
     event.listen(engine.sync_engine, "checkout", _replace_if_ended)
+    event.listen(engine.sync_engine, "do_connect", partial(_note_pool, engine))
+    event.listen(engine.sync_engine, "checkin", partial(_close_if_outlived, engine))
     event.listen(engine.sync_engine, "handle_error", _drop_if_gone)
     return engine
 
@@ -204,6 +208,18 @@ def _replace_if_ended(kept: AdaptedConnection, *_: object) -> None:
     """
     if kept.driver_connection.is_closed():
         raise DisconnectionError
+
+
+def _note_pool(engine: AsyncEngine, _: Dialect, entry: ConnectionPoolEntry, *__: object) -> None:
+    assert entry.record_info is not None  # noqa: S101 - only what was detached has none
+    entry.record_info.setdefault("pool", engine.pool)
+
+
+def _close_if_outlived(engine: AsyncEngine, _: object, entry: ConnectionPoolEntry) -> None:
+    """What was in use while its pool was given up would come back to nobody, and keep its session of the server."""
+    assert entry.record_info is not None  # noqa: S101 - only what was detached has none
+    if entry.record_info.get("pool") is not engine.pool:
+        entry.invalidate()
 
 
 def _drop_if_gone(context: ExceptionContext) -> None:
