@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from app.services import breaker, quarantine
+from app.services.connection import POOL_SIZE
 from tests.conftest import Service, Start
 
 SENDER, LIST = "12345", "spring"
@@ -45,7 +46,7 @@ async def register(service: Service, carriers: Mapping[str, str], code: str = "5
 
 async def subscribe(service: Service, many: Iterable[str], days: int = 30) -> None:
     call = {"consented_at": (BEGAN - timedelta(days=days)).isoformat(), "source": "web form"}
-    gate = asyncio.Semaphore(50)
+    gate = asyncio.Semaphore(POOL_SIZE)  # who waits longer than 5 s for one of its connections hears 503
 
     async def one(number: str) -> None:
         async with gate:
