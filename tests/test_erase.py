@@ -332,6 +332,33 @@ async def test_whoever_holds_a_waiting_line_of_the_number_and_then_needs_its_loc
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("table", ["messages", "breaker_hits"])
+async def test_several_rows_of_a_number_are_erased_in_the_order_in_which_a_group_of_receipts_takes_them(
+    service: Service, table: str
+) -> None:
+    """Else each would have what the other still needs: here the later one lies first in its table."""
+    sent = {"gateway": "native", "number": WHO, "sender": "12345", "sent_at": "2026-11-01T00:00:00Z"}
+    failed = {"number": WHO, "sender": "12345", "status": "undeliverable"}
+    if table == "messages":
+        for name in ("b", "a"):
+            await service.client.post("/v1/messages", json=[sent | {"message_id": name}])
+        batch, first = [{"message_id": name, "status": "delivered"} for name in ("a", "b")], "message_id = 'a'"
+    else:
+        for code in ("568", "560"):
+            await service.client.post("/v1/receipts/native", json=failed | {"message_id": code, "code": code})
+        batch = [failed | {"message_id": f"again {code}", "code": code} for code in ("560", "568")]
+        first = "strpos(key, '560') > 0"
+    async with service.app.state.engine.begin() as db:
+        await db.execute(text(f"SELECT FROM {table} WHERE {first} FOR UPDATE"))
+        posting = asyncio.create_task(service.client.post("/v1/receipts/native", json=batch))
+        await waiting(service, 1, posting)
+        erasing = asyncio.create_task(service.client.delete(f"/v1/numbers/{WHO}"))
+        await waiting(service, 2, posting, erasing)
+    assert (await posting).status_code == (await erasing).status_code == 200
+    assert (await erasing).json()["erased"][table] == 2
+    assert await columns_that_hold(service, DIGITS) == set()
+
+
 async def test_a_registration_that_comes_behind_the_first_look_and_needs_the_number_ends_in_no_deadlock(
     service: Service,
 ) -> None:

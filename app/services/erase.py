@@ -79,10 +79,26 @@ def tables() -> Iterator[str]:
 
 
 async def _delete(db: Connection, table: str, number: str) -> int:
-    """Delete a number's rows; of receipts that wait for a name, those that hold the number somewhere inside."""
-    holds = "strpos(receipt::text, $1) > 0" if table == "unnamed" else "number = $1"
-    done = await db.execute(f"DELETE FROM {table} WHERE {holds}", number, timeout=WITHIN)  # noqa: S608 - our tables
+    """Delete a number's rows."""
+    done = await db.execute(f"DELETE FROM {table} WHERE number = $1", number, timeout=WITHIN)  # noqa: S608 - our tables
     return touched(done)
+
+
+_IN_TURN = """
+DELETE FROM {table} t USING (SELECT {key} FROM {table} WHERE {holds} ORDER BY {key} FOR UPDATE) AS v
+WHERE {same}
+"""
+
+
+async def _delete_in_turn(db: Connection, table: str, number: str) -> int:
+    """The same, locked by key as others lock them; of receipts that wait for a name, those that hold the number
+    somewhere inside.
+    """
+    key = [column.name for column in metadata.tables[table].primary_key]
+    holds = "strpos(receipt::text, $1) > 0" if table == "unnamed" else "number = $1"
+    same = " AND ".join(f"t.{name} = v.{name}" for name in key)
+    statement = _IN_TURN.format(table=table, key=", ".join(key), holds=holds, same=same)
+    return touched(await db.execute(statement, number, timeout=WITHIN))
 
 
 _ADD_NUMBER = "INSERT INTO numbers (number) VALUES ($1) ON CONFLICT DO NOTHING"
@@ -100,11 +116,11 @@ async def _lock(db: Connection, number: str) -> Counter[str] | None:
     gone = Counter[str]()
     try:
         async with db.transaction():
-            gone.update({table: await _delete(db, table, number) for table in _EARLIER})
+            gone.update({table: await _delete_in_turn(db, table, number) for table in _EARLIER})
             gone["numbers"] = -touched(await db.execute(_ADD_NUMBER, number, timeout=WITHIN))
             await db.execute(_LOCK_NUMBER, number, timeout=WITHIN)
             await db.execute(_WAIT_FOR_NOBODY)
-            gone.update({table: await _delete(db, table, number) for table in _EARLIER})
+            gone.update({table: await _delete_in_turn(db, table, number) for table in _EARLIER})
             await db.execute(_WAIT_AGAIN)
     except LockNotAvailableError:
         return None
