@@ -195,6 +195,29 @@ async def test_an_answer_outlives_a_connection_that_is_lost_while_its_price_is_c
         assert await service.sql("SELECT spent FROM lookup_days") == [(0,)]
 
 
+async def test_an_answer_outlives_a_connection_that_is_lost_while_the_next_provider_is_to_be_paid(start: Start) -> None:
+    go = asyncio.Event()
+    async with (
+        answering(lambda who: Reply(telnyx(who, "T-Mobile"), after=go)) as first,
+        answering(says_as_plivo("T-Mobile USA, Inc.")) as second,
+    ):
+        both = first.settings() | {"plivo": second.settings("plivo")["plivo"], "providers": ["telnyx", "plivo"]}
+        async with start(lookup=both) as service:
+            await receipt(service, "345")
+            await first.asked.wait()
+            async with asyncio.timeout(30), service.app.state.engine.begin() as db:
+                await db.execute(text("SELECT FROM lookup_days FOR UPDATE"))
+                go.set()
+                await waiting(service, 1)
+                await service.sql(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                )
+            await looked_up(service)
+            told = await status(service)
+    assert (told["state"], told["carrier"]["source"]) == ("active", "telnyx")
+    assert (first.calls, second.calls) == ({WHO: 1}, {})
+
+
 @pytest.mark.parametrize("held", ["lookup_answers", "numbers"])
 async def test_an_answer_is_kept_and_its_number_held_for_as_long_as_a_table_is_locked(
     start: Start, monkeypatch: pytest.MonkeyPatch, held: str

@@ -9,12 +9,17 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import phonenumbers
+import structlog
 from phonenumbers import PhoneNumberType
 
 from app.models.lookup import Failed, Failure, Found
+from app.services.connection import is_lost
 from app.services.heard import suffices
+from app.services.logs import error_fields
 from app.services.lookup.ask import STOPPED, Answer, Asker
 from app.services.lookup.budget import NOTHING
+
+log = structlog.get_logger(__name__)
 
 PLAN = "numbering-plan"
 """Who answers for numbers that no provider is paid for."""
@@ -88,7 +93,16 @@ class Panel:
                     told[number].answers.append(Answer(asker.name, said, NOTHING, datetime.now(UTC), ""))
                 told[number].lacks = told[number].lacks or "provider"
             return
-        for number, answer in (await asker.ask(numbers)).items():
+        try:
+            answers = await asker.ask(numbers)
+        except Exception as error:
+            if not is_lost(error) or not any(told[number].answers for number in numbers):
+                raise
+            log.warning("another lookup provider could not be paid, and was not asked", **error_fields(error))
+            for number in numbers:  # what the providers before it said has been paid for
+                told[number].lacks = told[number].lacks or "provider"
+            return
+        for number, answer in answers.items():
             if answer is None:
                 told[number].lacks = "budget"
             else:
