@@ -31,6 +31,8 @@ from app.services.meaning import Meaning
 from app.services.reconcile import Inquirer
 
 ANY_PROVIDER = ("price", "base_url", "per_second", "timeout")
+PLACES_MOST = 9
+"""Between the first digit of a price and its point, on either side: no currency has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ def _price(key: str, value: object) -> Decimal:
         price = Decimal(str(value))
     except InvalidOperation:
         price = Decimal("NaN")
-    if not price.is_finite() or price < 0:
+    if not price.is_finite() or price < 0 or (price and abs(price.adjusted()) > PLACES_MOST):
         raise SettingsError(f'`{key}.price` must be a number of 0 or more, for example "0.0015"')
     return price
 

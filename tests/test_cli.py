@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 from typer.main import get_command
 
 from app.cli import app
+from app.cli.attach import why_not
 from app.cli.waiting import who_decides
 from app.services.migrate import head
 from tests.running import environment, sendable
@@ -75,6 +77,7 @@ WRONG_INPUT = {
     "numbers show +15550003333 --sender 12345 --list ": "--list names none: say which list",
     "held release": "name a number, --code or --reason: all held numbers at once are never meant",
     "held release --code 345": "a code means something only inside its space",
+    "lookup import tests/calm.toml --max-cost 1e30": "--max-cost '1e30' is no amount: write one such as",
     "keys create shop --scope all": "'all' is no scope; there are numbers:read",
     "keys create shop --scope admin --expires never": '"never" is not a duration',
     "keys create shop --scope admin --expires ": '"" is not a duration',
@@ -95,6 +98,14 @@ async def test_wrong_input_ends_with_2_and_one_line(command, line, database):
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith(f"sendable: {line}")
     assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("key", ["rules", "ladders"])
+async def test_a_line_break_in_a_key_of_a_file_is_spelt(tmp_path, key):
+    (tmp_path / "mine.toml").write_text(f'[{key}."a\\nb"]\nalarm = true\n')
+    said = await sendable("policy", "check", str(tmp_path / "mine.toml"))
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert f"[{key}.a\\nb] " in said.err
 
 
 async def test_an_argument_that_is_not_utf_8_ends_with_2_and_one_line(database):
@@ -399,6 +410,12 @@ async def test_what_keeps_us_from_the_database_is_told_in_words(url, line):
         said = await sendable("migrate", database_url=address)
     assert said.code == 1
     assert said.err.splitlines()[-1].startswith(f"sendable: {line}")
+
+
+def test_what_may_not_be_opened_is_told_as_that():
+    """A socket, or certificates: whoever runs the tests may open everything."""
+    says, _ = why_not(PermissionError(errno.EACCES, "Permission denied"))
+    assert says.endswith(" names or ~/.postgresql holds, may not be opened by us")
 
 
 async def test_hosts_of_which_none_takes_writes_are_told_as_such(database):

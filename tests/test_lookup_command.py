@@ -243,6 +243,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "twice": ({"providers": ["demo", "demo"]}, r"names a provider twice"),
     "no table": ({"providers": ["telnyx"], "telnyx": "key"}, r"`lookup.telnyx` must be a table"),
     "a price that is none": ({"providers": ["demo"], "demo": {"price": "cheap"}}, r"`lookup.demo.price` must be"),
+    "a price beyond all money": ({"providers": ["demo"], "demo": {"price": "1e999"}}, r"`lookup.demo.price` must be"),
+    "a price below all money": ({"providers": ["demo"], "demo": {"price": "1e-30"}}, r"`lookup.demo.price` must be"),
     "a negative price": ({"providers": ["demo"], "demo": {"price": "-1"}}, r"`lookup.demo.price` must be"),
     "no pace": ({"providers": ["demo"], "demo": {"per_second": 0}}, r"`lookup.demo.per_second` must be a number"),
     "a pace that is none": ({"providers": ["demo"], "demo": {"per_second": [1]}}, r"`lookup.demo.per_second` must be"),

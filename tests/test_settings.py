@@ -125,6 +125,8 @@ WRONG_FILES = {
     "senders = 12345": "`senders` in {file} must be a table",
     "data_dir = 5": "SENDABLE_DATA_DIR (or `data_dir`) must be a path, in quotes",
     "[lookup]\nbudget_per_day = true": "`lookup.budget_per_day` in {file} must be a sum of money",
+    "[lookup]\nbudget_per_day = '1e999999'": "`lookup.budget_per_day` in {file} must be less than or equal to",
+    "[lookup]\nbudget_per_number = '1e30'": "`lookup.budget_per_number` in {file} must be less than or equal to",
     "port = ": "SENDABLE_CONFIG={file} cannot be read: Invalid value",
 }
 

@@ -20,7 +20,7 @@ from app.cli.erase import erase
 from app.cli.reconcile import reconcile
 from app.cli.replay import replay
 from app.cli.serve import serve
-from app.cli.show import Refused, say
+from app.cli.show import Refused, say, visible
 from app.cli.simulate import apply, simulate
 from app.config import SettingsError
 from app.services import logs
@@ -75,7 +75,7 @@ def main() -> None:
         known = told(error)
         if known is None:
             raise
-        say(f"sendable: {known[0]}")
+        say(f"sendable: {visible(known[0])}")
         sys.exit(known[1])
 
 

@@ -140,8 +140,9 @@ def _of_the_line(root: BaseException) -> tuple[str, str] | None:
         unproven = isinstance(root, ssl.SSLCertVerificationError)
         says = "the database does not prove who it is" if unproven else "no TLS comes about with the database"
         return f"{says} ({root.reason or type(root).__name__})", f"{_MEND_IT}: its sslmode, {_FILES}"
-    if isinstance(root, FileNotFoundError):
-        return f"the socket of the database, or a file that its {_FILES} names, is not there", _START_IT
+    if isinstance(root, FileNotFoundError | PermissionError):
+        why = "may not be opened by us" if isinstance(root, PermissionError) else "is not there"
+        return f"the socket of the database, or a file that its {_FILES} names or ~/.postgresql holds, {why}", _START_IT
     if type(root) is ConnectionError:  # asyncpg's own, of a server that answers otherwise than it was asked
         return "what listens there takes no SSL, or is no PostgreSQL", _MEND_IT
     if isinstance(root, ClientConfigurationError):

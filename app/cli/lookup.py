@@ -21,6 +21,7 @@ from app.config import Settings, read_settings
 from app.lookups import PROVIDERS
 from app.models.duration import duration
 from app.models.phone import e164
+from app.models.settings import SUM_MOST
 from app.services import reading, status
 from app.services.lookup import stops
 from app.services.lookup.outcome import Outcome
@@ -214,7 +215,7 @@ def _money(text: str) -> Decimal:
         most = Decimal(text)
     except InvalidOperation:
         most = Decimal("NaN")
-    if not most.is_finite() or most < 0:
+    if not most.is_finite() or not 0 <= most <= SUM_MOST:
         raise Refused(f'--max-cost {text!r} is no amount: write one such as "20.00"')
     return most
 

@@ -24,6 +24,9 @@ def _with_unit(value: object) -> timedelta:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_with_unit)]
+SUM_MOST = 10**12
+"""In whatever currency: what is left of much more cannot be divided by a price."""
+Sum = Annotated[Decimal, Field(ge=0, le=SUM_MOST)]
 LONGEST_WINDOW = timedelta(days=7)
 
 
@@ -160,8 +163,8 @@ class LookupTable(Table):
     model_config = ConfigDict(extra="allow")
 
     providers: tuple[str, ...] = ()
-    budget_per_day: Decimal | None = Field(None, ge=0)
-    budget_per_number: Decimal | None = Field(None, ge=0)
+    budget_per_day: Sum | None = None
+    budget_per_number: Sum | None = None
     timetable: tuple[Duration, ...] | None = None
 
     @field_validator("timetable")
