@@ -99,6 +99,32 @@ async def test_held_numbers_follow_when_a_provider_is_configured_and_when_it_is_
         assert (await status(service))["waiting_for"] == "no_lookup_provider"
 
 
+async def test_what_waits_for_the_budget_of_a_provider_that_is_taken_away_waits_for_a_provider(start: Start) -> None:
+    async with answering(lambda number: Reply(telnyx(number, "T-Mobile"))) as provider:
+        async with start(lookup=provider.settings() | {"budget_per_day": "0"}) as service:
+            await receipt(service, "345", datetime.now(UTC))
+            await looked_up(service)
+            assert (await status(service))["waiting_for"] == "budget"
+        async with start() as service:
+            assert (await status(service))["waiting_for"] == "no_lookup_provider"
+        async with start(lookup=provider.settings()) as service:
+            await provider.asked.wait()
+            await looked_up(service)
+            assert ((await status(service))["state"], provider.calls) == ("active", {WHO: 1})
+
+
+async def test_nothing_is_asked_about_who_came_back_while_no_provider_was_configured(start: Start) -> None:
+    """Nor does it count as due meanwhile; of who still waits, the place in the timetable is kept."""
+    async with start(lookup={}) as service:
+        for who in (WHO, OTHER):
+            await receipt(service, "345", datetime.now(UTC), who=who)
+        await service.sql("UPDATE lookups SET step = 1")
+    async with start() as service:
+        assert await held.release(service.app.state.engine, Which(WHO), service.app.state.meaning.policy, "test") == 1
+        await upkeep.follow_policy(service.app.state.engine, service.app.state.meaning.policy)
+        assert await service.sql("SELECT number, step FROM lookups") == [(OTHER, 1)]
+
+
 async def test_a_provider_that_is_configured_later_is_asked_once_about_a_block_that_stands(start: Start) -> None:
     """Nothing else would be heard of the number: this sender sends it nothing more."""
     async with start() as service:

@@ -106,7 +106,7 @@ async def tell_lapses(engine: AsyncEngine, policy: Policy, now: datetime) -> int
 _SHOWN_WRONGLY = """
 SELECT number FROM numbers
 WHERE state NOT IN ('active', 'unseen') AND noted_by IS NULL AND number > $1
-  AND (waiting_for = $2 OR ((until IS NOT NULL OR reason = ANY($3::text[])) AND EXISTS (
+  AND (waiting_for = ANY($2::text[]) OR ((until IS NOT NULL OR reason = ANY($3::text[])) AND EXISTS (
     SELECT FROM jsonb_array_elements(steps) AS step
     LEFT JOIN unnest($3::text[], $4::interval[]) AS rule (reason, lapse) ON rule.reason = step ->> 'reason'
     WHERE (step ->> 'until')::timestamptz IS DISTINCT FROM (step -> 'fact' ->> 'at')::timestamptz + rule.lapse))
@@ -120,6 +120,11 @@ WHERE b.reason = ANY($2::text[]) AND number > $1 AND strpos(n.facts::text, '"loo
   AND NOT EXISTS (SELECT FROM lookups l WHERE l.number = n.number)
 ORDER BY number LIMIT $3
 """
+# Of whom a provider that was taken away would be paid for, were it configured again. A block is asked about anew then.
+_OF_NOBODY = """
+(lease_until IS NULL OR lease_until < clock_timestamp())
+AND NOT EXISTS (SELECT FROM numbers n WHERE n.number = lookups.number AND n.state NOT IN ('active', 'unseen'))
+"""
 _BLOCKED_WRONGLY = """
 SELECT DISTINCT b.number FROM sender_blocks b JOIN numbers n USING (number)
 WHERE b.number > $1 AND b.reason = ANY($2::text[]) AND (n.facts #>> '{cleared,port}')::timestamptz >= b.at
@@ -129,15 +134,18 @@ ORDER BY b.number LIMIT $3
 
 async def follow_policy(engine: AsyncEngine, policy: Policy) -> None:
     """Numbers that were shown under another policy: with or without a lookup provider, with other lapses; those of a
-    block that nobody could be asked about; and those blocked for a reason that a port lifts now.
+    block that nobody could be asked about; and those blocked for a reason that a port lifts now. Lookups that nobody
+    makes are forgotten once their numbers are active.
     """
-    waits = "no_lookup_provider" if policy.lookups else "lookup"
+    waits = ["no_lookup_provider"] if policy.lookups else ["lookup", "budget"]
     lapses = {rule.reason: lapse for rule in policy.rules.values() if (lapse := _lapse(rule, policy))}
     asks = [rule.reason for rule in policy.rules.values() if policy.lookups and rule.lookup and _lapses_alone(rule)]
     await _settle_all(engine, policy, _SHOWN_WRONGLY, waits, [*lapses], [*lapses.values()], asks)
     if policy.lookups:
         blocks = [rule.reason for rule in policy.rules.values() if rule.block and rule.lookup]
         await _settle_all(engine, policy, _UNASKED, blocks)
+    else:
+        await _delete(engine, _prune("lookups", _OF_NOBODY))
     lifted = [rule.reason for rule in policy.rules.values() if rule.lifted_by_port]
     await _settle_all(engine, policy, _BLOCKED_WRONGLY, lifted)
 
