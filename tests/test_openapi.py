@@ -243,3 +243,7 @@ async def test_the_page_takes_everything_from_here_whatever_a_proxy_has_before_i
         asset = await service.client.get(path.removeprefix(before))
         assert asset.status_code == 200, path
         assert asset.content
+    (document,) = (urljoin(f"{before}/docs", link) for link in links if link.endswith(".json"))
+    told = (await service.client.get(document.removeprefix(before))).json()
+    assert [urljoin(document, server["url"]) for server in told.pop("servers")] == [f"{before}/"]
+    assert told == (await service.client.get("/openapi.json")).json()

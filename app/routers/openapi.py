@@ -22,6 +22,7 @@ from starlette.routing import Route, compile_path
 from app.gateways import GATEWAYS
 from app.models import api
 from app.models.opt_in import SubscriberLine
+from app.routers import answers
 from app.routers.answers import JSON, NDJSON, each
 from app.routers.auth import NO_KEY, lacking
 from app.routers.messages import SentMessage
@@ -248,7 +249,8 @@ def install(app: FastAPI) -> None:
         return answer(Problem(405, f"this can be asked with {methods}", headers={"Allow": methods}))
 
     app.openapi = document  # type: ignore[method-assign] # FastAPI's own way to extend it
-    app.router.routes += [Route("/docs", _page), *(Route(f"/docs/{name}", _asset) for name in _ASSETS)]
+    app.router.routes += [Route("/docs", _page), Route(f"/{_OF_PAGE}", _its_document)]
+    app.router.routes += [Route(f"/docs/{name}", _asset) for name in _ASSETS]
 
 
 def _methods(paths: Document, asked: str) -> list[str]:
@@ -315,6 +317,7 @@ def _scope(operation: Document) -> str | None:
 # The page ----------------------------------------------------------------------------------------------------------
 
 _ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon.png": "image/png"}
+_OF_PAGE = "docs/openapi.json"
 _FOLDER = files("fastapi_offline") / "static"
 _LOOK = {
     "defaultModelsExpandDepth": 0,
@@ -329,13 +332,20 @@ _LOOK = {
 async def _page(request: Request) -> Response:
     """Everything beside itself: a proxy may have put a prefix before our paths."""
     return get_swagger_ui_html(
-        openapi_url=request.app.openapi_url.removeprefix("/"),
+        openapi_url=_OF_PAGE,
         title=f"{request.app.title} API",
         swagger_js_url="docs/swagger-ui-bundle.js",
         swagger_css_url="docs/swagger-ui.css",
         swagger_favicon_url="docs/favicon.png",
         swagger_ui_parameters=_LOOK,
     )
+
+
+async def _its_document(request: Request) -> Response:
+    """The document, which says besides that what is tried out is asked beside the page. Generators of clients, who may
+    read no such address, have it without.
+    """
+    return answers.answer({**request.app.openapi(), "servers": [{"url": ".."}]})
 
 
 async def _asset(request: Request) -> Response:
