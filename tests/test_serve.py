@@ -16,6 +16,8 @@ import httpx
 import psutil
 import pytest
 
+from app.cli.serve import bound
+from app.config import Settings
 from app.services.embedded.home import locate
 from tests.running import WITHIN, Served, environment, launched, sendable, serving, until
 
@@ -49,6 +51,17 @@ async def test_serve_tells_a_program_in_one_line_of_json_where_it_listens(databa
             assert (await client.get("/livez")).status_code == 200
         assert await served.end(signal.SIGTERM) == 0
     assert served.said == []
+
+
+async def test_a_connection_of_which_nothing_is_taken_ends_with_what_it_was_sent():
+    with bound(Settings(port=0), untaken_most=1) as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()):
+            _, writer = await asyncio.open_connection(sock=listener.accept()[0])
+            writer.write(bytes(32 << 20))
+            with pytest.raises(TimeoutError, match="Connection timed out"):
+                await writer.drain()
+            assert writer.transport.get_write_buffer_size() == 0
 
 
 async def test_the_image_asks_for_its_health_where_it_was_told_to_listen(database_url, tmp_path):

@@ -27,6 +27,10 @@ GRACE = 25
 """Seconds for what is under way when we are told to stop: less than the 30 after which a container is killed."""
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than the 60 for which load balancers mean to use it."""
+UNTAKEN_MOST = 600
+"""Seconds for which a caller may take nothing of what it was sent, which uvicorn keeps for as long as it is there: 50
+pages of the feed were 220 MB.
+"""
 
 
 def serve(
@@ -41,7 +45,7 @@ def serve(
     settings = read_settings(host=host, port=port, auth=auth)
     logs.configure(settings.log_level)
     app = create_app(settings)
-    with _bound(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with bound(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(app, settings, listener, None if quiet else _as_json if json else _try_next))
 
 
@@ -122,11 +126,13 @@ def _stop(server: Server, starting: asyncio.Task[None], number: int) -> None:
         starting.cancel()
 
 
-def _bound(settings: Settings) -> socket.socket:
+def bound(settings: Settings, untaken_most: int = UNTAKEN_MOST) -> socket.socket:
     """Bound before anything starts: a port that is taken is the commonest thing to be told."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # on Linux; connections have it of their listener
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, untaken_most * 1000)
     try:
         listener.bind((settings.host.strip("[]"), settings.port))
     except OSError as error:
