@@ -564,6 +564,29 @@ async def test_an_alarm_that_stands_is_wrong_and_one_that_is_cleared_is_not(serv
     assert wrong(await examined(database_url)) == []
 
 
+async def test_an_alarm_that_a_person_clears_stands_no_more_until_it_is_raised_again(service, database_url):
+    failed = DEACTIVATED | {"code": "331"}
+    for message in ("m1", "m2"):
+        await service.client.post("/v1/receipts/native", json=failed | {"message_id": message})
+    (finding,) = wrong(await examined(database_url))
+    assert finding.mend.endswith("; then run `sendable alarms clear account_error`")
+    (alarm,) = json.loads((await sendable("alarms", "list", "--json", database_url=database_url)).out)
+    assert (alarm["kind"], alarm["key"], alarm["count"]) == ("account_error", "native/openmarket/331", 2)
+    for key, code in (("native/openmarket/9", 1), (alarm["key"], 0)):
+        assert (await sendable("alarms", "clear", "account_error", key, database_url=database_url)).code == code
+    assert wrong(await examined(database_url)) == []
+    await service.client.post("/v1/receipts/native", json=failed | {"message_id": "m3"})
+    (finding,) = wrong(await examined(database_url))
+    assert finding.says.startswith("account_error native/openmarket/331: 1 times since ")
+
+
+@pytest.mark.parametrize("kind", ["quarantine", "lookup_stopped"])
+async def test_an_alarm_whose_cause_stands_is_cleared_by_nobody(kind):
+    said = await sendable("alarms", "clear", kind)
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert said.err.startswith(f"sendable: {kind} stands for as long as what it tells of does: ")
+
+
 MANY = """
 INSERT INTO alarms (kind, key, since, last_at, count)
 SELECT 'unknown_code', 'custom/acme/' || n, now(), now() + make_interval(secs => n), 1 FROM generate_series(1, 1000) n

@@ -13,7 +13,7 @@ import typer
 
 from app.catalogue import CatalogueError
 from app.catalogue.policy import PolicyError
-from app.cli import bring, codes, deactivations, look, lookup, operate, rnd, waiting
+from app.cli import alarms, bring, codes, deactivations, look, lookup, operate, rnd, waiting
 from app.cli.attach import is_refusal, is_unkeepable, why_not
 from app.cli.demo.command import demo
 from app.cli.erase import erase
@@ -39,8 +39,8 @@ look.policy.command()(simulate)
 look.policy.command()(apply)
 for name, group in (
     ("codes", codes.codes), ("policy", look.policy), ("numbers", look.numbers), ("held", waiting.held),
-    ("quarantine", waiting.quarantine),
-    ("unread", waiting.unread), ("lookup", lookup.lookup), ("import", bring.imports), ("rnd", rnd.rnd),
+    ("quarantine", waiting.quarantine), ("unread", waiting.unread), ("alarms", alarms.alarms),
+    ("lookup", lookup.lookup), ("import", bring.imports), ("rnd", rnd.rnd),
     ("fetch", deactivations.fetching),
     ("keys", operate.keys), ("db", operate.db),
 ):  # fmt: skip

@@ -20,11 +20,10 @@ from app.models.catalogue import Code
 from app.models.number import Cause, Verdict
 from app.models.phone import sender_id
 from app.models.policy import Policy, Rule
-from app.services import breaker, partitions, quarantine, reading, register, store
+from app.services import alarms, partitions, quarantine, reading, register, store
 from app.services.apply import apply
 from app.services.connection import Connection, is_lost, touched, transaction
 from app.services.logs import error_fields
-from app.services.lookup import stops
 from app.services.meaning import Meaning
 
 log = structlog.get_logger(__name__)
@@ -224,7 +223,7 @@ async def keep_house(engine: AsyncEngine, settings: Settings, now: datetime) -> 
         await _delete(engine, _prune(table, f"{column} < $1"), oldest)
     await _delete(engine, _prune("import_lines", "import NOT IN (SELECT id FROM imports)"))
     async with transaction(engine) as db:
-        await store.clear_quiet_alarms(db, [breaker.ALARM, stops.ALARM], now, now - QUIET_FOR)
+        await store.clear_quiet_alarms(db, [*alarms.OF_WHAT_STANDS], now, now - QUIET_FOR)
 
 
 async def _delete(engine: AsyncEngine, statement: str, *given: date) -> None:

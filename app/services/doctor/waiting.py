@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.config import Settings
+from app.models.catalogue import REASONS
 from app.services.connection import Rows
 from app.services.doctor import half_done, lookups
 from app.services.doctor.finding import Finding, age
@@ -53,7 +54,10 @@ def _alarms(alarms: Rows) -> Iterator[Finding]:
         if alarm.kind == stops.ALARM:
             continue  # told above
         says = f"{alarm.kind} {alarm.key}: {alarm.count} times since {alarm.since:%Y-%m-%d %H:%M} UTC"
-        yield Finding("wrong", "alarm", says, _MENDS.get(alarm.kind, "look into it"))
+        mend = _MENDS.get(alarm.kind, "look into it")
+        if alarm.kind in REASONS:
+            mend += f"; then run `sendable alarms clear {alarm.kind}`"
+        yield Finding("wrong", "alarm", says, mend)
         more[alarm.kind] = alarm.standing - ALARMS_TOLD
     for kind, many in more.items():
         if many > 0:
