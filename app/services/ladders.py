@@ -173,6 +173,9 @@ def _day(at: datetime) -> date:
     return at.date() if at.tzinfo is UTC else at.astimezone(UTC).date()
 
 
+_UNREACHED = Reach()
+
+
 def _with_ends(number: Number, strikes: list[Fact], before: tuple[int, ...], verdict: Verdict) -> Number:
     """What can be judged no more, for want of the deliveries around it, is settled for good and forgotten."""
     strikes = _telling(strikes)
@@ -183,13 +186,14 @@ def _with_ends(number: Number, strikes: list[Fact], before: tuple[int, ...], ver
             if _day(fact.at) in days and (not full or int(fact.at.timestamp()) >= number.deliveries[0])]  # fmt: skip
     gone = ends(strikes, known, verdict.rungs) if len(kept) < len(strikes) else {}
     came = ends(kept, number.deliveries, verdict.rungs)
-    senders = {
+    struck = {name for name, reach in number.senders.items() if reach.struck}
+    senders = number.senders | {
         name: replace(
-            reach := number.senders.get(name, Reach()), struck=came.get(name), out=_newer(reach.out, gone.get(name))
+            reach := number.senders.get(name, _UNREACHED), struck=came.get(name), out=_newer(reach.out, gone.get(name))
         )
-        for name in number.senders.keys() | gone.keys() | came.keys()
+        for name in struck | gone.keys() | came.keys()
     }
-    told = {name: reach for name, reach in senders.items() if reach != Reach()}  # its end may have been undone
+    told = {name: reach for name, reach in senders.items() if reach != _UNREACHED}  # its end may have been undone
     return replace(number, unknown=tuple(kept), senders=told)
 
 
