@@ -52,6 +52,10 @@ clean: ## forget what was set up; the data in .sendable/ stays
 
 # --- the virtual environment: made once, brought up to date when a lock changes ---
 
+# Its Python may be gone since, or another one (/usr/bin/python3 of a newer system): then it is made anew.
+$(shell [ ! -e $(VENV) ] || $(BIN)/python -c 'import os, sysconfig; os.stat(sysconfig.get_path("purelib"))' 2>/dev/null \
+  || rm -rf $(VENV))
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	  || { echo "Sendable needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing)." \

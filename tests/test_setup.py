@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -58,6 +59,21 @@ def test_the_image_listens_where_its_environment_says():
     assert re.findall(r"^CMD (.*)", text, re.MULTILINE) == ['["serve"]']
     assert read_settings(given).host == "0.0.0.0"  # noqa: S104 - it is compared
     assert read_settings(given | {"SENDABLE_HOST": "127.0.0.1"}).host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("python", ["as it was", "gone", "a newer one"])
+def test_what_was_set_up_with_a_python_that_is_no_more_is_set_up_anew(python: str, tmp_path: Path):
+    """As after an upgrade of the system: `make run` found no module of ours, or could not make what was there."""
+    made = tmp_path / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", made], check=True)
+    if python == "gone":
+        (made / "bin" / "python").unlink()
+        (made / "bin" / "python").symlink_to(tmp_path / "python3")
+    if python == "a newer one":
+        (library,) = (made / "lib").glob("python3.*")
+        library.rename(library.with_name("python3.10"))
+    subprocess.run(["make", "-f", REPOSITORY / "Makefile", "-n", "help"], cwd=tmp_path, check=True)
+    assert made.exists() == (python == "as it was")
 
 
 @pytest.mark.parametrize(("settings", "auth"), [
