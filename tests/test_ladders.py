@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from app.catalogue.policy import PolicyError, load_policy
 from app.models.feed import Event
@@ -284,12 +285,21 @@ def test_a_policy_that_asks_for_more_strikes_brings_no_consent_back(tmp_path: Pa
     assert ended(live(policy, *unknown(policy, 1, 2), held=once, now=EVENT + 9 * DAY)) == NOBODY
 
 
-def test_a_files_record_counts_strikes_as_a_setting_asks(tmp_path: Path) -> None:
+def test_a_files_record_is_one_strike_of_as_many_as_a_setting_asks_for(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text('[ladders.unknown_subscriber]\nstrikes = 3\n[rules.wrong_carrier]\nladder = "unknown_subscriber"\n')
+    path.write_text('[ladders.unknown_subscriber]\nstrikes = 12\n[rules.wrong_carrier]\nladder = "unknown_subscriber"\n')
     policy = load_policy(path, lookups=True)
-    record = Event(NUMBER, "PORT", "wrong_carrier", EVENT + 2 * DAY, EVENT + 2 * DAY, "records")
-    assert ended(subscriber(policy, *unknown(policy, 0, 1), reported(record, policy), now=EVENT + 9 * DAY)) == NOBODY
+    record = reported(Event(NUMBER, "PORT", "wrong_carrier", EVENT + 10 * DAY, EVENT + 10 * DAY, "records"), policy)
+    almost = subscriber(policy, *unknown(policy, *range(10)), record, now=EVENT + 99 * DAY)
+    assert ended(almost) == NOBODY
+    assert ended(live(policy, *unknown(policy, 11), held=almost, now=EVENT + 99 * DAY)) == OURS
+
+
+def test_strikes_of_a_version_that_did_not_keep_how_many_end_consent_have_ended_it_still() -> None:
+    out = struck("unknown_subscriber", 0, 1)
+    kept = replace(out.number, unknown=tuple(replace(one, rungs=None) for one in out.number.unknown))
+    old = replace(out, number=kept, acting=kept)
+    assert ended(live(LOOKUPS, delivered(EVENT + 3 * DAY), held=old, now=EVENT + 9 * DAY)) == OURS
 
 
 def climbing(folder: Path, strikes: int) -> Policy:
