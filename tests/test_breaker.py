@@ -44,7 +44,7 @@ async def register(service: Service, carriers: Mapping[str, str], code: str = "5
     assert (await service.client.post("/v1/messages", json=sent)).status_code == 200
 
 
-async def subscribe(service: Service, many: Iterable[str], days: int = 30) -> None:
+async def subscribe(service: Service, many: Iterable[str], days: float = 30) -> None:
     call = {"consented_at": (BEGAN - timedelta(days=days)).isoformat(), "source": "web form"}
     gate = asyncio.Semaphore(POOL_SIZE)  # who waits longer than 5 s for one of its connections hears 503
 
@@ -495,15 +495,17 @@ async def test_who_fails_beside_a_number_whose_decision_is_still_to_be_carried_o
 
 @pytest.mark.parametrize("first", ["release", "discard"])
 @pytest.mark.parametrize("second", ["release", "discard"])
+@pytest.mark.parametrize("open_already", [True, False])
 async def test_each_failure_follows_the_decision_that_it_waited_for_also_where_the_next_event_comes_first(
-    small: Service, first: str, second: str
+    small: Service, first: str, second: str, *, open_already: bool
 ) -> None:
     """One who failed in both: the second event begins while the decision on the first one is still carried out."""
     everybody = numbers(8)
     await subscribe(small, everybody)
     await post(small, map(failure, everybody[:4]))
     await small.sql("UPDATE quarantines SET decision = :word, decided_at = now(), decided_by = 'somebody'", word=first)
-    await post(small, [failure(one, message_id=f"again-{one}") for one in (everybody[0], *everybody[4:])])
+    again = [failure(one, message_id=f"again-{one}") for one in (*everybody[4:], everybody[0])]
+    await post(small, again, one_by_one=open_already)
     told = await status(small, everybody[0])
     assert (told["state"], told["lists"][0]["consent"]) == ("held", "opted_out" if first == "release" else "opted_in")
     (event,) = await waiting(small)
@@ -737,6 +739,41 @@ async def test_what_was_decided_stays_decided_when_the_register_tells_of_its_mes
     assert (await tally(small), await waiting(small)) == (decided, [])
     of_sender = "SELECT sum(total)::int FROM hourly_counts WHERE outcome = 'sent' AND sender = :sender"
     assert await small.sql(of_sender, sender=SENDER) == [(5 if sender else many,)]
+
+
+async def test_a_hold_that_was_released_learns_of_the_register_whose_message_it_was(small: Service) -> None:
+    """A lookup is still to decide, and ends the consent of that sender."""
+    everybody = numbers(5)
+    await post(small, (failure(one, "345", sender=None) for one in everybody))
+    (event,) = await waiting(small)
+    await small.client.post(f"/v1/quarantine/{event['id']}/release")
+    await register(small, dict.fromkeys(everybody, "T-Mobile"), code="345")
+    whose = "SELECT DISTINCT facts #>> '{conditions,held/carrier_unknown,sender}' FROM numbers"
+    assert await small.sql(whose) == [(SENDER,)]
+
+
+async def test_the_register_tells_more_of_what_came_after_a_decision_than_that_it_was_decided(small: Service) -> None:
+    """Its send date spares a newer opt-in, as ever."""
+    everybody = numbers(5)
+    await subscribe(small, everybody, days=1 / 24)
+    await post(small, (failure(one, message_id=f"first-{one}") for one in everybody))
+    (event,) = await waiting(small)
+    await small.client.post(f"/v1/quarantine/{event['id']}/discard")
+    await post(small, [failure(everybody[0])])
+    assert (await status(small, everybody[0]))["lists"][0]["consent"] == "opted_out"
+    await register(small, {everybody[0]: "T-Mobile"})
+    assert (await status(small, everybody[0]))["lists"][0]["consent"] == "opted_in"
+
+
+async def test_what_had_no_number_while_a_mass_event_went_by_is_no_part_of_it(small: Service) -> None:
+    *event, late = numbers(5)
+    await subscribe(small, [*event, late])
+    await post(small, [failure(late) | {"number": None}, *map(failure, event)])
+    (case,) = await waiting(small)
+    await small.client.post(f"/v1/quarantine/{case['id']}/discard")
+    assert (case["waiting"], await tally(small)) == (4, (0, 5, 0))
+    await register(small, {late: "T-Mobile"})
+    assert await tally(small) == (1, 4, 0)
 
 
 @pytest.mark.parametrize("code", ["345", "3041"])
