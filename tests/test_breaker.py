@@ -707,6 +707,20 @@ async def test_many_processes_trip_it_once_between_them(start: Start) -> None:
         assert [alarm["kind"] for alarm in alarms] == ["quarantine"]
 
 
+async def test_who_fails_at_a_process_that_has_not_counted_the_next_event_waits_for_it_all_the_same(
+    start: Start,
+) -> None:
+    async with start() as one, start() as other:
+        *first, again = numbers(51)
+        await post(one, [failure(again, message_id="before")])
+        await post(other, map(failure, [*first, again]))
+        await one.sql("UPDATE quarantines SET decision = 'discard', decided_at = now(), decided_by = 'somebody'")
+        await post(other, map(failure, numbers(102)[51:]))
+        await post(one, [failure(again, message_id="again")])
+        (event,) = await waiting(one)
+        assert (event["waiting"], (await status(one, again))["state"]) == (52, "held")
+
+
 async def test_what_waits_is_told_in_the_feed_as_what_it_undid(service: Service) -> None:
     everybody = numbers(51)
     await subscribe(service, everybody)
@@ -763,6 +777,18 @@ async def test_the_register_tells_more_of_what_came_after_a_decision_than_that_i
     assert (await status(small, everybody[0]))["lists"][0]["consent"] == "opted_out"
     await register(small, {everybody[0]: "T-Mobile"})
     assert (await status(small, everybody[0]))["lists"][0]["consent"] == "opted_in"
+
+
+async def test_the_register_tells_of_the_first_of_two_events_while_the_second_one_waits(small: Service) -> None:
+    everybody = numbers(10)
+    await subscribe(small, everybody)
+    await post(small, map(failure, everybody[:5]))
+    (event,) = await waiting(small)
+    await small.client.post(f"/v1/quarantine/{event['id']}/discard")
+    await post(small, map(failure, everybody[5:]))
+    assert await tally(small) == (0, 5, 5)
+    await register(small, dict.fromkeys(everybody[:5], "T-Mobile"))
+    assert await tally(small) == (0, 5, 5)
 
 
 async def test_what_had_no_number_while_a_mass_event_went_by_is_no_part_of_it(small: Service) -> None:
