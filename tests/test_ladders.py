@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from functools import reduce
 from itertools import permutations
 from pathlib import Path
@@ -28,6 +28,7 @@ from tests.verdicts import (
     CARRIERS,
     DAY,
     EVENT,
+    EVERYBODY,
     HERE,
     HOUR,
     LOOKUPS,
@@ -49,6 +50,7 @@ from tests.verdicts import (
 )
 
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
+AHEAD = timezone(HOUR)
 
 
 def strikes(reason: str, *days: float, sender: str = HERE) -> list[Verdict]:
@@ -105,6 +107,8 @@ def test_a_day_is_a_utc_day() -> None:
         late = failed("unknown_subscriber", at=MIDNIGHT + apart, message="m1")
         early = failed("unknown_subscriber", at=MIDNIGHT + HOUR, message="m2")
         assert ended(subscriber(LOOKUPS, late, early)) == out
+        elsewhere = failed("unknown_subscriber", at=(MIDNIGHT + apart).astimezone(AHEAD), message="m1")
+        assert ended(subscriber(LOOKUPS, elsewhere, early)) == out
 
 
 def test_more_strikes_of_one_day_or_of_one_message_are_one() -> None:
@@ -228,6 +232,15 @@ def test_a_delivery_clears_the_row(cleared: float) -> None:
         assert state(subscriber(LOOKUPS, *order, now=EVENT + 20 * DAY)) == "active"
 
 
+def test_a_failure_of_the_day_of_a_delivery_counts_if_it_came_after_it_in_whatever_order_they_are_heard_of() -> None:
+    before, *row = strikes("absent_subscriber", -1, 0.1, 2, 4, 6, 8, 10, 14.1)
+    sent = delivered(EVENT)
+    orders = [[before, *row, sent], [sent, before, *row], [before, sent, *row], [*row, sent, before]]
+    numbers = [reduce(merge, order, Number(NUMBER)) for order in orders]
+    assert [one.ladders for one in numbers] == [numbers[0].ladders] * 4
+    assert state(subscriber(LOOKUPS, *orders[0], now=EVENT + 20 * DAY)) == "unreachable"
+
+
 def test_a_delivery_brings_it_back_and_only_a_whole_new_row_takes_it_away_again() -> None:
     held = struck("handset_full", 0, 2, 4, 6, 8, 10, 14)
     held = live(LOOKUPS, delivered(EVENT + 15 * DAY), held=held)
@@ -265,6 +278,36 @@ def test_many_failures_of_one_day_push_out_no_day_before_it(tmp_path: Path) -> N
     two = subscriber(policy, *unknown(policy, *days[:20]), now=EVENT + 9 * DAY)
     assert ended(two) == NOBODY
     assert ended(live(policy, *unknown(policy, days[20]), held=two, now=EVENT + 9 * DAY)) == OURS
+
+
+def of_hour(hour: float, *, sent: float | None = None, sender: str = HERE) -> Verdict:
+    """An unknown subscriber, so many hours into one day; its message was sent then, or earlier."""
+    at, since = (None if one is None else MIDNIGHT + one * HOUR for one in (hour, sent))
+    return failed("unknown_subscriber", at=at, sent=since, sender=sender, message=f"m{hour}")
+
+
+BURSTS = {
+    "the first, which ended consent before a delivery": (
+        [of_hour(-24), of_hour(1), delivered(MIDNIGHT + 6 * HOUR), of_hour(9), of_hour(12)], OURS,
+    ),
+    "the last, with that of the next day": (
+        [of_hour(1), of_hour(2), delivered(MIDNIGHT + 6 * HOUR), of_hour(9, sent=0.5), of_hour(33)], OURS,
+    ),
+    "that of the message which was sent last": (
+        [of_hour(-24), of_hour(1), of_hour(10), of_hour(20, sent=0.5), opted_in(MIDNIGHT + 5 * HOUR)], OURS,
+    ),
+    "one of each sender": (
+        [of_hour(-24), of_hour(1, sender=THERE), of_hour(10), of_hour(20, sender=THERE)], EVERYBODY,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("life", "out"), BURSTS.values(), ids=BURSTS)
+def test_of_the_failures_of_one_day_all_that_tell_more_than_the_others_are_kept(
+    life: list[Verdict], out: frozenset[tuple[str, str]]
+) -> None:
+    for order in permutations(life):
+        assert ended(subscriber(LOOKUPS, *order, now=EVENT + 9 * DAY)) == out
 
 
 @pytest.mark.parametrize("many", [8, 30])
@@ -396,6 +439,15 @@ def test_what_counted_on_a_ladder_counts_there_when_its_reason_climbs_no_more(tm
     week = [7 * day / 3 for day in range(7)]
     assert state_at(struck("absent_subscriber", 0), policy, EVENT + DAY) == "active"
     assert state_at(struck("absent_subscriber", *week), policy, EVENT + 30 * DAY) == "unreachable"
+
+
+def test_what_an_owner_called_unreachable_stays_so_whatever_climbs_on_other_days(tmp_path: Path) -> None:
+    """Also when the rule is taken back: it had come to no ladder."""
+    path = tmp_path / "mine.toml"
+    path.write_text('[rules.network_error]\nstate = "unreachable"\n')
+    own = failed("network_error", load_policy(path))
+    held = subscriber(LOOKUPS, own, *strikes("absent_subscriber", 1), now=EVENT + 2 * DAY)
+    assert (state(held), held.shown.steps[0].reason) == ("unreachable", "network_error")
 
 
 def test_taking_a_reason_from_a_ladder_makes_nobody_unreachable(tmp_path: Path) -> None:
