@@ -736,15 +736,16 @@ async def test_what_waits_is_told_in_the_feed_as_what_it_undid(service: Service)
 
 
 @pytest.mark.parametrize("many", [1, 5])
-@pytest.mark.parametrize("sender", [SENDER, None], ids=["its sender known", "without a sender"])
+@pytest.mark.parametrize(("sender", "carrier"), [(SENDER, "T-Mobile"), (None, "T-Mobile"), (None, None)], ids=[
+    "its sender and carrier known", "without a sender", "without a sender and a carrier"])  # fmt: skip
 @pytest.mark.parametrize("decision", ["release", "discard"])
 async def test_what_was_decided_stays_decided_when_the_register_tells_of_its_messages_afterwards(
-    small: Service, decision: str, sender: str | None, many: int
+    small: Service, decision: str, sender: str | None, carrier: str | None, many: int
 ) -> None:
-    """It is heard again then, with the name of its sender or the date of its sending."""
+    """It is heard again then, with the name of its sender, its carrier or the date of its sending."""
     everybody = numbers(5)
     await subscribe(small, everybody)
-    await post(small, (failure(one, "3041", sender=sender) for one in everybody))
+    await post(small, (failure(one, "3041", sender=sender, carrier=carrier) for one in everybody))
     (event,) = await waiting(small)
     await small.client.post(f"/v1/quarantine/{event['id']}/{decision}")
     decided = await tally(small)

@@ -37,6 +37,7 @@ from tests.verdicts import (
     OURS,
     STORED,
     THERE,
+    condition,
     delivered,
     ended,
     failed,
@@ -270,6 +271,9 @@ def test_the_ladders_do_not_add_up() -> None:
         LOOKUPS, *strikes("unknown", 0, 1, 2, 3), *strikes("absent_subscriber", 4, 5), now=EVENT + 9 * DAY
     )
     assert (state(held), held.shown.lookup) == ("active", None)
+    both = [*strikes("unknown", 0, 1, 2, 3, 4), *strikes("absent_subscriber", 4.1)]
+    held = subscriber(LOOKUPS, *both, now=EVENT + 9 * DAY)
+    assert (state(held), held.shown.steps[0].reason) == ("unreachable", "unknown")
 
 
 def test_many_failures_of_one_day_push_out_no_day_before_it(tmp_path: Path) -> None:
@@ -428,9 +432,24 @@ def test_what_an_owner_calls_unreachable_is_forgotten_with_a_delivery_in_whateve
     own, soft = failed("network_error", load_policy(path)), failed("absent_subscriber", at=EVENT + HOUR, message="m2")
     numbers = [reduce(merge, order, Number(NUMBER)) for order in permutations([own, soft, delivered(EVENT + 2 * HOUR)])]
     assert numbers == [numbers[0]] * 6
+    assert numbers[0].conditions == {}
+    assert state(subscriber(LOOKUPS, own, delivered(EVENT))) == "unreachable", "it was sent no later"
 
 
-@pytest.mark.parametrize("rule", ['ladder = "unknown_subscriber"', 'state = "held"'])
+def test_what_a_lookup_called_unreachable_is_lifted_by_a_delivery_and_not_forgotten() -> None:
+    """As in every version: else a replay would tell of deliveries without effect."""
+    for order in permutations([condition("unreachable", EVENT), delivered(EVENT + HOUR)]):
+        held = subscriber(LOOKUPS, *order, now=EVENT + DAY)
+        assert (state(held), held.number.conditions.keys()) == ("active", {"unreachable/carrier_unknown"})
+
+
+def test_what_a_lookup_called_unreachable_is_so_whatever_fails_that_day() -> None:
+    held = subscriber(LOOKUPS, condition("unreachable", EVENT), *strikes("absent_subscriber", 0), now=EVENT + DAY)
+    assert (state(held), held.shown.steps[0].reason) == ("unreachable", "carrier_unknown")
+
+
+@pytest.mark.parametrize("rule", [
+    'ladder = "unknown_subscriber"', 'state = "held"', 'state = "held"\nladder = "no_detail"'])  # fmt: skip
 def test_what_counted_on_a_ladder_counts_there_when_its_reason_climbs_no_more(tmp_path: Path, rule: str) -> None:
     """A single failure has made no number unreachable, and does not when an owner changes the rule of its reason."""
     path = tmp_path / "mine.toml"
@@ -438,7 +457,9 @@ def test_what_counted_on_a_ladder_counts_there_when_its_reason_climbs_no_more(tm
     policy = load_policy(path, lookups=True)
     week = [7 * day / 3 for day in range(7)]
     assert state_at(struck("absent_subscriber", 0), policy, EVENT + DAY) == "active"
-    assert state_at(struck("absent_subscriber", *week), policy, EVENT + 30 * DAY) == "unreachable"
+    beside = [*strikes("absent_subscriber", *week), *strikes("unknown", week[-1])]
+    for held in (struck("absent_subscriber", *week), subscriber(LOOKUPS, *beside, now=EVENT + 20 * DAY)):
+        assert state_at(held, policy, EVENT + 30 * DAY) == "unreachable"
 
 
 def test_what_an_owner_called_unreachable_stays_so_whatever_climbs_on_other_days(tmp_path: Path) -> None:
