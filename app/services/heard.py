@@ -109,10 +109,9 @@ def _is_one(stored: Carrier, new: Carrier, carriers: Carriers) -> bool | None:
     if _in_table(stored, carriers) or _in_table(new, carriers):
         return False
     codes = [(one.mcc, int(one.mnc)) for one in (stored, new) if one.mcc and one.mnc]
-    named = all(one.name_raw for one in (stored, new))
-    if len(codes) == 2 and (codes[0] == codes[1] or not named):  # noqa: PLR2004 - of both
+    if len(codes) == 2:  # noqa: PLR2004 - of both
         return codes[0] == codes[1]
-    return False if named else None
+    return False if all(one.name_raw for one in (stored, new)) else None
 
 
 def _in_table(carrier: Carrier, carriers: Carriers) -> str | None:
