@@ -57,7 +57,7 @@ Day = Annotated[
              }}})  # fmt: skip
 async def take(
     request: Request,
-    feed: Annotated[str, Path(description="The feed that wrote the file", examples=[*FEEDS])],
+    feed: Annotated[str, Path(description="The feed that wrote the file", examples=sorted(FEEDS, key="twilio".__ne__))],
     date: Day = None,
     name: Annotated[str | None, Query(description="The file's name, which may tell carrier and day", max_length=256,
                                       examples=["att-deacts_20261120.zip"])] = None,

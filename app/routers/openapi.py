@@ -127,8 +127,8 @@ NUMBER_STATUS = {
     "security": [{"key": ["numbers:read"]}],
     "parameters": [
         _text("number", "path", "E.164; a national number is read with the default region", api.NUMBER),
-        _text("sender", "query", "Short code, phone number or name", "12345"),
-        _text("list", "query", "A list of this sender", "spring"),
+        _text("sender", "query", "Short code, phone number or name", "12345") | {"example": "12345"},
+        _text("list", "query", "A list of this sender", "spring") | {"example": "spring"},
         _text(
             "as_of",
             "query",
@@ -265,8 +265,11 @@ def _document(app: FastAPI) -> Document:
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, tags=TAGS,
     )  # fmt: skip
-    paths = document["paths"]
-    paths.setdefault("/v1/numbers/{number}", {})["get"] = deepcopy(NUMBER_STATUS)
+    number = "/v1/numbers/{number}"  # the main question stands first
+    paths = document["paths"] = {
+        number: {"get": deepcopy(NUMBER_STATUS), **document["paths"].pop(number)},
+        **document["paths"],
+    }
     for path, account in (("/v1/receipts/{gateway}", False), ("/v1/receipts/{gateway}/{account}", True)):
         paths[path] = {method: _callback(method, account=account) for method in ("get", "post")}
         paths[path]["options"] = _consent(account=account)
@@ -279,6 +282,8 @@ def _document(app: FastAPI) -> Document:
         [(m, "serialization") for m in _BY_HAND], ref_template=SCHEMAS.format(model="{model}")
     )
     document["components"]["schemas"] |= found["$defs"]
+    if app.state.settings.auth == "off":  # else the page shows a button for a key
+        del document["components"]["securitySchemes"]
     for unused in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(unused, None)
     _mend_bounds(document)
@@ -292,12 +297,16 @@ def _mend_bounds(part: object) -> None:
     if isinstance(part, dict):
         if part.get("type") == "integer" and part.get("maximum", 0) >= NEWEST:
             part |= {"minimum": int(part["minimum"]), "maximum": NEWEST, "format": "int64"}
+            if part.get("default", 0) >= NEWEST:  # JavaScript, and so the page, would send one more
+                del part["default"]
         part = [*part.values()]
     for inner in part if isinstance(part, list) else ():
         _mend_bounds(inner)
 
 
 def _complete(path: str, operation: Document) -> None:
+    for parameter in (one for one in operation.get("parameters", ()) if one.get("required")):
+        parameter.setdefault("example", parameter["schema"]["examples"][0])  # the page fills in that, and no other
     responses = operation["responses"]
     declared = {int(status) for status in responses if int(status) >= HTTPStatus.BAD_REQUEST}
     for status in sorted(declared | set(_errors(path, operation))):
