@@ -55,7 +55,11 @@ FILES_AT_ONCE = 2
 """Deactivation files; each has a connection to its end, and needs a second one now and then. Of eight at once none got
 one, and nobody else either.
 """
-DESCRIPTION = "May I text this number now, from this sender, through which carrier, and if not, why not?"
+DESCRIPTION = """May I text this number now, from this sender, through which carrier, and if not, why not?
+
+Gateways post to `/v1/receipts/…`; all other calls are for your own services. Numbers are E.164 in every answer, times
+RFC 3339 in UTC. An error is `application/problem+json`, and its `detail` says how to mend it. `next` leads to the next page.
+"""
 
 _NO_TRACES: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 """FastAPI's own would carry paths, and so phone numbers; asking whether they are wanted costs 5 % of a status query."""

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from app.models import api
 from app.models.number import OptIn, Scope
 from app.models.opt_in import InQuery, Moment, OptInCall, Place
-from app.routers.answers import ListName, PhoneNumber, Sender, answer, list_of, number_of, sender_of
+from app.routers.answers import JSON, ListName, PhoneNumber, Sender, answer, list_of, number_of, sender_of
 from app.routers.auth import scope
 from app.routers.body import SmallBody
 from app.routers.problems import Problem
@@ -40,7 +40,8 @@ async def opt_in(request: Request, sender: Sender, list: ListName, number: Phone
     return _answer(who, stands)
 
 
-@router.delete(PATH, operation_id="optOut", summary="Opt a number out", response_model=api.Subscribed)
+@router.delete(PATH, operation_id="optOut", summary="Opt a number out", response_model=api.Subscribed,
+               responses={200: {"content": {JSON: {"example": api.LEFT}}}})  # fmt: skip
 async def opt_out(request: Request, sender: Sender, list: ListName, number: PhoneNumber,  # noqa: A002, PLR0917
                   scope: Annotated[Scope | None, Query(description="As the settings say unless given")] = None,
                   reason: Annotated[str, Query(pattern="^[a-z][a-z0-9_]{0,63}$")] = "unsubscribed",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.models.api.fields import When
+from app.models.api.fields import WHEN, When, shown
 from app.models.number import State
 
 
@@ -25,12 +25,19 @@ class Rule(BaseModel):
 class Code(BaseModel):
     """What one vendor's code means, and what we do about it. A code means something only inside its space."""
 
-    space: str = Field(examples=["openmarket"])
-    code: str = Field(examples=["3041"])
+    model_config = shown({
+        "space": "twilio", "code": "21610", "meaning": "Recipient has sent STOP to this sender or messaging service",
+        "level": "number", "permanence": "permanent", "reason": "opted_out",
+        "rule": {"block": True, "consent": "sender", "revocation": True}, "confidence": "verified",
+        "source": "twilio.com docs/api/errors dictionary (GitHub men232/twilio-error-codes, 2023-05 snapshot)",
+    })  # fmt: skip
+
+    space: str
+    code: str
     meaning: str
     level: Literal["message", "number", "carrier", "network", "account"]
     permanence: Literal["permanent", "temporary", "unknown"]
-    reason: str = Field(examples=["deactivated"])
+    reason: str
     rule: Rule
     confidence: Literal["verified", "unverified"]
     source: str
@@ -45,14 +52,17 @@ class Codes(BaseModel):
 class UnknownWord(BaseModel):
     """A code or a status word that no table knows."""
 
-    gateway: str = Field(examples=["kannel"])
+    model_config = shown({
+        "gateway": "native", "account": None, "kind": "code", "space": "openmarket", "word": "9999",
+        "status": "undeliverable", "message_id": "0d8f1c2e", "first_at": WHEN, "last_at": WHEN, "count": 1,
+    })  # fmt: skip
+
+    gateway: str
     account: str | None
     kind: Literal["code", "status"]
-    space: str | None = Field(
-        description="The code's space; null where the settings name none", examples=["openmarket"]
-    )
-    word: str = Field(description="As it came", examples=["9999"])
-    status: str = Field(description="What the last one was taken for", examples=["undeliverable"])
+    space: str | None = Field(description="The code's space; null where the settings name none")
+    word: str = Field(description="As it came")
+    status: str = Field(description="What the last one was taken for")
     message_id: str | None = Field(description="The id of one message that had it")
     first_at: When
     last_at: When

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from app.models.api.fields import Long, NextPlace, Number, When
+from app.models.api.fields import NUMBER, WHEN, Long, NextPlace, Number, When, shown
 from app.models.number import ChangeKind
 
 CAUSE = {
-    "kind": "receipt", "gateway": "openmarket", "code_space": "openmarket", "code": "3041", "message_id": "0d8f1c2e",
+    "kind": "receipt", "gateway": "native", "code_space": "openmarket", "code": "3041", "message_id": "0d8f1c2e",
 }  # fmt: skip
 
 
@@ -23,18 +23,22 @@ class Change(BaseModel):
     is `list.opted_in` from `opted_in`.
     """
 
-    seq: Long = Field(description="Its place in the feed: commit order", examples=[4711])
+    model_config = shown({
+        "seq": 4711, "number": NUMBER, "sender": "12345", "list": "spring", "kind": "list.opted_out",
+        "from": "opted_in", "to": "opted_out", "reason": "deactivated", "cause": CAUSE,
+        "occurred_at": WHEN, "committed_at": WHEN,
+    })  # fmt: skip
+
+    seq: Long = Field(description="Its place in the feed: commit order")
     number: Number
-    sender: str | None = Field(None, examples=["12345"])
-    list: str | None = Field(None, examples=["spring"])
+    sender: str | None = Field(None, description="Left out where it is about the number alone")
+    list: str | None = Field(None, description="Left out where it is about no list")
     kind: ChangeKind
-    from_: str | None = Field(alias="from", examples=["active"])
-    to: str | None = Field(examples=["deactivated"])
-    reason: str | None = Field(description="Where the breaker takes an opt-out back: the reason of that opt-out",
-                               examples=["deactivated"])  # fmt: skip
+    from_: str | None = Field(alias="from")
+    to: str | None
+    reason: str | None = Field(description="Where the breaker takes an opt-out back: the reason of that opt-out")
     cause: dict[str, Any] = Field(description="What it rests on: `kind` is receipt, register, lookup, file, call, "
-                                              "person, lapse or policy; the rest names it",
-                                  examples=[CAUSE])  # fmt: skip
+                                              "person, lapse or policy; the rest names it")  # fmt: skip
     occurred_at: When
     committed_at: When
 

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.models.api.fields import Next, Number, Reason, Sender, When
+from app.models.api.fields import NUMBER, WHEN, Next, Number, Reason, Sender, When, shown
 from app.models.number import Consent, State
+
+_JOINED = {
+    "number": NUMBER, "sender": "12345", "list": "spring", "consent": "opted_in", "at": WHEN, "reason": None,
+    "was_blocked": False,
+}  # fmt: skip
+LEFT = _JOINED | {"consent": "opted_out", "reason": "unsubscribed"}
 
 
 class Subscribed(BaseModel):
     """Consent on one list as it now stands."""
 
+    model_config = shown(_JOINED)
+
     number: Number
     sender: Sender
-    list: str = Field(examples=["spring"])
+    list: str
     consent: Consent
     at: When = Field(description="Of the opt-out that stands, else of the opt-in")
-    reason: str | None = Field(description="Of the opt-out that stands", examples=["unsubscribed"])
+    reason: str | None = Field(description="Of the opt-out that stands")
     was_blocked: bool = Field(description="Whether this opt-in has lifted the sender's block")
 
 
 class Subscriber(BaseModel):
     """One number on a list: what the person wants, and whether a message may be sent now."""
+
+    model_config = shown({
+        "number": NUMBER, "consent": "opted_in", "state": "held", "sendable": False, "reason": "carrier_unknown",
+        "at": WHEN,
+    })  # fmt: skip
 
     number: Number
     consent: Consent
@@ -60,8 +73,13 @@ class Imported(BaseModel):
 class ListSize(BaseModel):
     """A list, counted at this instant."""
 
+    model_config = shown({
+        "sender": "12345", "list": "spring", "subscribers": 1, "sendable": 0, "suspended": 0, "held": 1,
+        "opted_out": 0,
+    })  # fmt: skip
+
     sender: Sender
-    list: str = Field(examples=["spring"])
+    list: str
     subscribers: int = Field(description="Opted in: the suspended, held and blocked too")
     sendable: int = Field(description="Subscribers who may be texted now: those of the view `published.sendable`")
     suspended: int = Field(description="Subscribers whose number is suspended: they come back by themselves")

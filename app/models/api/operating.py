@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from app.models.api.fields import Long, Next, NextPlace, Number, Sender, When
+from app.models.api.fields import NUMBER, WHEN, Long, Next, NextPlace, Number, Sender, When, shown
 from app.models.number import Waiting
 
 
@@ -25,8 +25,13 @@ class Ready(BaseModel):
 class Alarm(BaseModel):
     """What a person should look at."""
 
-    kind: str = Field(examples=["unknown_code"])
-    key: str = Field(description="What it is about", examples=["openmarket/openmarket/9999"])
+    model_config = shown({
+        "kind": "unknown_code", "key": "native/openmarket/9999", "since": WHEN, "last_at": WHEN, "count": 1,
+        "cleared": None,
+    })  # fmt: skip
+
+    kind: str
+    key: str = Field(description="What it is about")
     since: When
     last_at: When
     count: int
@@ -42,14 +47,19 @@ class Alarms(BaseModel):
 class HeldNumber(BaseModel):
     """A number that waits, and for what."""
 
+    model_config = shown({
+        "number": NUMBER, "reason": "carrier_unknown", "waiting_for": "no_lookup_provider", "until": None,
+        "since": WHEN, "gateway": "native", "code_space": "openmarket", "code": "345",
+    })  # fmt: skip
+
     number: Number
-    reason: str | None = Field(examples=["carrier_unknown"])
+    reason: str | None
     waiting_for: Waiting | None
     until: When | None
     since: When | None
     gateway: str | None
-    code_space: str | None = Field(examples=["openmarket"])
-    code: str | None = Field(examples=["345"])
+    code_space: str | None
+    code: str | None
 
 
 class HeldPage(BaseModel):
@@ -62,19 +72,25 @@ class HeldPage(BaseModel):
 class Decided(BaseModel):
     """How many numbers a person's decision let go."""
 
-    numbers: int
+    numbers: int = Field(examples=[1])
 
 
 class Quarantine(BaseModel):
     """A mass event. `seen`: distinct numbers when it was noticed, of `allowed` ones; `waiting`: how many wait now."""
 
+    model_config = shown({
+        "id": 1, "gateway": "native", "code_space": "openmarket", "code": "561",
+        "reason": "content_blocked_for_subscriber", "sender": "12345", "carrier": "T-Mobile", "opened_at": WHEN,
+        "seen": 51, "allowed": 50, "waiting": 51, "decision": None, "decided_at": None, "decided_by": None,
+    })  # fmt: skip
+
     id: Long
-    gateway: str = Field(examples=["openmarket"])
-    code_space: str = Field(examples=["openmarket"])
-    code: str = Field(examples=["561"])
-    reason: str = Field(examples=["content_blocked_for_subscriber"])
-    sender: str = Field(examples=["12345"])
-    carrier: str = Field(examples=["T-Mobile"])
+    gateway: str
+    code_space: str
+    code: str
+    reason: str
+    sender: str
+    carrier: str
     opened_at: When
     seen: int
     allowed: int
@@ -91,23 +107,20 @@ class QuarantinePage(BaseModel):
     next: NextPlace
 
 
-_DAY = datetime(2026, 11, 20, tzinfo=UTC).date()
-
-
 class BrokenLine(BaseModel):
     """A line of a deactivation file that is no record, and why. It repeats nothing that the line holds."""
 
-    line: int = Field(examples=[7])
-    error: str = Field(examples=["not a possible phone number"])
+    line: int
+    error: str
 
 
 class AffectedList(BaseModel):
     """How many subscribers of a list a deactivation file takes."""
 
     sender: Sender
-    list: str = Field(examples=["spring"])
-    subscribers: int = Field(examples=[900])
-    affected: int = Field(examples=[4])
+    list: str
+    subscribers: int
+    affected: int
 
 
 class DeactivationOutcome(BaseModel):
@@ -117,8 +130,15 @@ class DeactivationOutcome(BaseModel):
     `cut`: it ended before it should have.
     """
 
-    feed: str = Field(examples=["twilio"])
-    day: date | None = Field(examples=[_DAY])
+    model_config = shown({
+        "feed": "twilio", "day": "2026-11-20", "records": 2, "broken": 1,
+        "errors": [{"line": 3, "error": "not a possible phone number"}], "held": 1, "remembered": 1, "changes": 2,
+        "opted_out": 1, "lists": [{"sender": "12345", "list": "spring", "subscribers": 1, "affected": 1}],
+        "cut": False, "already": False, "dry_run": False,
+    })  # fmt: skip
+
+    feed: str
+    day: date | None
     records: int
     broken: int
     errors: list[BrokenLine] = Field(description="The first hundred broken lines")

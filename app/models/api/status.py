@@ -23,7 +23,7 @@ class Carrier(BaseModel):
     line_type: str | None = Field(examples=["mobile"])
     ported: bool | None
     ported_at: When | None
-    source: str = Field(description="Who told: a gateway, `register`, or a lookup provider", examples=["openmarket"])
+    source: str = Field(description="Who told: a gateway, `register`, or a lookup provider", examples=["telnyx"])
     as_of: When
 
 
@@ -88,7 +88,7 @@ class NumberStatus(BaseModel):
         "until": None,
         "carrier": {
             "name": "T-Mobile", "name_raw": "T-Mobile USA, Inc.", "mcc": "310", "mnc": "260", "line_type": "mobile",
-            "ported": True, "ported_at": None, "source": "openmarket", "as_of": WHEN,
+            "ported": True, "ported_at": None, "source": "telnyx", "as_of": WHEN,
         },
         "sender": {"sender": "12345", "blocked": False, "sendable": False, "reason": "deactivated"},
         "lists": [{
