@@ -58,7 +58,8 @@ one, and nobody else either.
 DESCRIPTION = """May I text this number now, from this sender, through which carrier, and if not, why not?
 
 Gateways post to `/v1/receipts/…`; all other calls are for your own services. Numbers are E.164 in every answer, times
-RFC 3339 in UTC. An error is `application/problem+json`, and its `detail` says how to mend it. `next` leads to the next page.
+RFC 3339 in UTC. An error is `application/problem+json`, and its `detail` says how to mend it. Each answer has an
+`X-Request-Id`, which the log has too.
 """
 
 _NO_TRACES: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}

@@ -23,7 +23,9 @@ from app.config import _FROM_ENVIRONMENT, Settings, read_settings
 from app.gateways import GATEWAYS
 from app.models.duration import duration
 from app.models.settings import FeedsTable, LinkTable, LookupTable, PolicyTable, RndTable, SenderTable
+from app.services.doctor.waiting import _MENDS
 from app.services.keys import SCOPES
+from app.services.lookup import stops
 from app.services.simulate import Item, Line, Simulated
 from app.wiring import parts_of
 from tests.conftest import Service
@@ -186,6 +188,13 @@ async def test_the_readme_names_every_published_view_and_the_columns_of_number_s
 def test_every_scope_of_a_key_is_told(page: Path) -> None:
     said = " ".join(page.read_text().split()).partition("copes: ")[2].partition("which implies all")[0]
     assert {*re.findall(r"`([a-z:]+)`", said)} == SCOPES.keys()
+
+
+def test_every_kind_of_alarm_is_told_and_has_a_mend() -> None:
+    part = (ROOT / "docs" / "operating.md").read_text().partition("## Alarms")[2].partition("\n## ")[0]
+    told = {kind for row in re.findall(r"^\| (`.*?) \|", part, re.MULTILINE) for kind in re.findall(r"`(\w+)`", row)}
+    assert told == {*_MENDS, stops.ALARM}
+    assert told > {reason for reason, rule in load_policy().rules.items() if rule.alarm}
 
 
 def test_the_page_about_the_policy_tells_every_figure_of_a_simulation() -> None:

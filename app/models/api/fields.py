@@ -13,7 +13,7 @@ WHEN = "2026-11-21T18:42:07.120000Z"
 Number = Annotated[str, Field(description="E.164", examples=[NUMBER])]
 Sender = Annotated[str, Field(description="Short code, phone number (E.164) or name", examples=["12345"])]
 WHY_NOT = (
-    "Why not; null when it may be texted. A reason of the policy, what an opt-out by call gave as its own, `erased`, or "
+    "Why not; null when it may be texted. A reason of the policy, one that an opt-out by call gave, `erased`, or "
     "`no_consent`: nobody has agreed to the list that was asked for"
 )
 Reason = Annotated[str | None, Field(description=WHY_NOT, examples=["deactivated"])]
