@@ -72,6 +72,7 @@ WRONG_INPUT = {
     "codes --space nobody": "'nobody' is no code space; there are ",
     "policy check nowhere.toml": "nowhere.toml: cannot be read as a policy file",
     "numbers show 12": "not a possible phone number",
+    "numbers history 12": "not a possible phone number",
     "numbers show +15550003333 --list spring": "--list asks for a list of a sender: name it with --sender",
     "numbers show +15550003333 --sender ": "not a sender: give a short code",
     "numbers show +15550003333 --sender 12345 --list ": "--list names none: say which list",
@@ -233,6 +234,21 @@ async def test_a_number_is_shown_as_the_api_answers_it(service, database):
     assert shown == api
     table = await sendable("numbers", "show", NUMBER, **database)
     assert "no: number, carrier_unknown" in table.out
+
+
+async def test_a_numbers_history_is_shown_as_the_api_answers_it(service, database):
+    people = f"/v1/senders/12345/lists/spring/subscribers/{NUMBER}"
+    await service.client.put(people, json={"consented_at": "2025-03-01T15:00:00Z", "source": "web form"})
+    await service.client.post("/v1/receipts/native", json=HELD)
+    api = (await service.client.get(f"/v1/numbers/{NUMBER}/history")).json()
+    assert await answered("numbers", "history", "555-000-3333", **database) == api
+    table = await sendable("numbers", "history", NUMBER, **database)
+    assert [line.split()[2] for line in table.out.splitlines()[1:]] == [row["kind"] for row in api["items"]]
+    assert re.search(r"number\.state +active +held +carrier_unknown +receipt native 345 ", table.out)
+    assert re.search(r"list\.opted_in +12345/spring +opted_in +call web form", table.out)
+    newest = await sendable("numbers", "history", NUMBER, "--limit", "1", **database)
+    assert len(newest.out.splitlines()) == 2
+    assert newest.err == "these are the newest 1: --limit shows more\n"
 
 
 @pytest.mark.parametrize("output", ["PYTHONIOENCODING=ascii", ">&-"])

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -18,6 +19,8 @@ from app.config import Settings, read_settings
 from app.models.duration import written
 from app.models.phone import e164, sender_id
 from app.models.policy import Breaker, Ladder, Policy, Rule
+from app.services import history
+from app.services.reading import NEWEST
 from app.services.status import Asked, read_many, told
 from app.wiring import meaning_of
 
@@ -102,10 +105,12 @@ def _rows(changes: dict[str, dict[str, list[Any]]]) -> Iterable[tuple[Any, ...]]
 
 # Numbers -----------------------------------------------------------------------------------------------------------
 
+Number = Annotated[str, typer.Argument(help="E.164, or a national number of SENDABLE_REGION.")]
+
 
 @numbers.command("show")
 def show_number(
-    number: Annotated[str, typer.Argument(help="E.164, or a national number of SENDABLE_REGION.")],
+    number: Number,
     sender: Annotated[str | None, typer.Option(help="Ask for this sender.")] = None,
     list_: Annotated[str | None, typer.Option("--list", help="Ask for this list of the sender.")] = None,
     *,
@@ -141,3 +146,30 @@ def _print_number(found: dict[str, Any]) -> None:
     ])  # fmt: skip
     if found["lists"]:
         as_table(("sender", "list", "consent", "sendable", "reason", "at"), found["lists"])
+
+
+@numbers.command("history")
+def show_history(
+    number: Number,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many changes at most.")] = 100,
+    *,
+    json: Json = False,
+) -> None:
+    """How did it come to be so? Every change, newest first, and the receipt, lookup, file or call behind it."""
+    with refusing():
+        wanted = e164(number, read_settings().region)
+    page = with_database(lambda engine, _: history.page(engine, wanted, NEWEST, limit))
+    if json:
+        as_json(page)
+        return
+    as_table(("at", "what", "of", "from", "to", "reason", "by"), map(_change, page["items"]))
+    if page["next"]:
+        say(f"these are the newest {limit}: --limit shows more")
+
+
+def _change(told: dict[str, Any]) -> tuple[Any, ...]:
+    cause = orjson.loads(orjson.dumps(told["cause"]))  # as the database holds it
+    by = (cause.get(key) for key in ("kind", "source", "gateway", "code", "message_id"))
+    of = filter(None, (told.get("sender"), told.get("list")))
+    where, why = "/".join(of), " ".join(filter(None, by))
+    return told["occurred_at"], told["kind"], where, told["from"], told["to"], told["reason"], why

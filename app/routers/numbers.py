@@ -26,9 +26,10 @@ from app.routers.answers import (
 )
 from app.routers.auth import Admin, Reads, require
 from app.routers.query import KnownQuery, refuse_others
-from app.services import feed, reading, rnd, status
+from app.services import history, status
 from app.services.as_of import as_of
 from app.services.erase import erase
+from app.services.reading import NEWEST
 
 router = APIRouter(tags=["numbers"], route_class=KnownQuery)
 
@@ -74,17 +75,13 @@ async def statuses(request: Request, content_type: Annotated[str, Header(include
 
 @router.get("/v1/numbers/{number}/history", operation_id="numberHistory", summary="How did it come to be so?",
             response_model=api.HistoryPage)  # fmt: skip
-async def history(request: Request, number: PhoneNumber, after: AfterId = reading.NEWEST, limit: Limit = 100,
-                  _: Reads = None) -> Response:  # fmt: skip
+async def number_history(request: Request, number: PhoneNumber, after: AfterId = NEWEST, limit: Limit = 100,
+                         _: Reads = None) -> Response:  # fmt: skip
     """Every change with its cause, newest first: why, since when, by which receipt, lookup, file or call. With the
     first page, `checks`: what the Reassigned Numbers Database was asked about the number, and what it said.
     """
     state = request.app.state
-    who = number_of(state.settings.region, number)
-    rows = await reading.history(state.reads, who, after, limit + 1)
-    items = [feed.shape(row) for row in rows[:limit]]
-    checks = [row._asdict() for row in await rnd.history(state.reads, who)] if after == reading.NEWEST else []
-    return answer({"items": items, "next": items[-1]["seq"] if len(rows) > limit else None, "checks": checks})
+    return answer(await history.page(state.reads, number_of(state.settings.region, number), after, limit))
 
 
 @router.delete("/v1/numbers/{number}", operation_id="eraseNumber", summary="Erase everything of a number",
