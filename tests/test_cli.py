@@ -205,6 +205,30 @@ async def test_codes_say_what_a_code_means_and_what_follows():
     assert "deactivated" in table.out
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("", {"3041": "deactivated, opts out: everyone", "345": "held, waits for a provider or a person",
+              "341": "held for 1d, raises an alarm", "573": "blocks the sender, opts out: sender",
+              "592": "blocks the sender"}),
+        ("[lookup]\n", {"3041": "deactivated, asks a lookup, opts out: everyone if no carrier was named when sending",
+                        "345": "held, asks a lookup", "341": "held, asks a lookup, raises an alarm",
+                        "592": "blocks the sender, asks a lookup"}),
+        ('[lookup]\n[policy]\nmode = "strict"\nrevocation_scope = "all"\n', {
+            "345": "held, opts out: sender, asks a lookup", "573": "blocks the sender, opts out: everyone"}),
+    ],
+)  # fmt: skip
+async def test_what_follows_from_a_code_is_said_as_these_settings_have_it(tmp_path, settings, told):
+    (tmp_path / "own.toml").write_text(settings)
+    config = {"config": str(tmp_path / "own.toml")}
+    shown = {code["code"]: code["does"] for code in await answered("codes", "--space", "openmarket", **config)}
+    assert {code: shown[code] for code in told} == told
+    table = (await sendable("policy", "show", **config)).out
+    assert re.search(rf"carrier_unknown +{re.escape(told['345'])} *$", table, re.MULTILINE)
+    assert re.search(r"absent_subscriber +a strike on the ladder soft *$", table, re.MULTILINE)
+    assert re.search(r"suspended +suspended for 30d *$", table, re.MULTILINE)
+
+
 async def test_the_policy_in_force_is_shown_with_the_override_on_top(tmp_path):
     file = tmp_path / "policy.toml"
     file.write_text("mode = 'strict'\n[rules.suspended]\nlapse = '7d'\n")

@@ -22,6 +22,7 @@ from app.models.catalogue import Catalogue, Code
 from app.models.duration import written
 from app.models.policy import Policy, Rule
 from app.services import reading
+from app.services.decide import consent_of
 from app.wiring import meaning_of
 
 
@@ -71,17 +72,22 @@ def _codes(catalogue: Catalogue, code: str | None, space: str | None) -> list[Co
 
 
 def _code(code: Code, rules: Policy) -> dict[str, Any]:
-    return asdict(code) | {"does": does(rules.rule(code.reason))}
+    return asdict(code) | {"does": does(rules.rule(code.reason), rules)}
 
 
-def does(rule: Rule) -> str:
-    """A rule in a few words."""
+def does(rule: Rule, rules: Policy) -> str:
+    """A rule in a few words: what it does in this mode, and with or without a lookup provider."""
+    consent, lapse = consent_of(rule, rules), rules.lapse(rule)
+    unrouted = rule.unrouted_consent if rule.unrouted_consent != consent else None
     parts = [
-        rule.state and (f"{rule.state} for {written(rule.lapse)}" if rule.lapse else rule.state),
+        rule.state and (f"{rule.state} for {written(lapse)}" if lapse else rule.state),
         rule.ends and f"ends {rule.ends}",
         rule.block and "blocks the sender",
-        rule.consent != "keep" and f"opts out: {rule.consent}",
-        rule.lookup and "asks a lookup",
+        consent != "keep" and f"opts out: {consent}",
+        rule.lookup and rules.lookups and consent != "everyone" and "asks a lookup",
+        rule.lookup and not (rules.lookups or lapse) and rule.state == "held" and "waits for a provider or a person",
+        unrouted and f"opts out: {unrouted} if no carrier was named when sending",
+        rule.ladder and f"a strike on the ladder {rule.ladder}",
         rule.alarm and "raises an alarm",
     ]
     return ", ".join(part for part in parts if part) or "is counted"

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.catalogue.policy import load_policy
 from app.cli.attach import with_database
+from app.cli.codes import does
 from app.cli.show import Json, Refused, as_json, as_table, refusing, say
 from app.config import Settings, read_settings
 from app.models.duration import written
@@ -44,9 +45,7 @@ def show_policy(*, json: Json = False) -> None:
         return
     say(f"mode {rules.mode}; {'a' if rules.lookups else 'no'} lookup provider is configured")
     _say_reach(rules)
-    columns = ("reason", "state", "lapse", "block", "consent", "strict_consent", "lookup", "alarm")
-    told = ({"reason": reason} | _rule(rule) for reason, rule in sorted(rules.rules.items()))
-    as_table(columns, told)
+    as_table(("reason", "does"), ((reason, does(rule, rules)) for reason, rule in sorted(rules.rules.items())))
     for name, ladder in rules.ladders.items():
         say(f"ladder {name}: {_told(ladder)}")
     say(f"breaker: {_told(rules.breaker)}")

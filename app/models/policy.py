@@ -97,5 +97,9 @@ class Policy:
     def revoked(self, sender: str | None) -> Scope | None:
         return self.sender_revocations.get(sender or "", self.revocation)
 
+    def lapse(self, rule: Rule) -> timedelta | None:
+        """How long its state lasts at most."""
+        return (None if self.lookups else rule.alone_lapse) or rule.lapse
+
     def strict(self, sender: str | None) -> bool:
         return self.sender_modes.get(sender or "", self.mode) == "strict"

@@ -79,7 +79,7 @@ def decide(receipt: Receipt, reason: str | None, arrived: datetime, policy: Poli
     rule = policy.rule(reason)
     if receipt.malformed and rule.malformed_spares:
         return seen
-    return _failed(seen, Fact(at, sent, reason, cause), rule, _consent(rule, policy, seen.sender, known))
+    return _failed(seen, Fact(at, sent, reason, cause), rule, consent_of(rule, policy, seen.sender, known))
 
 
 def _rungs(policy: Policy) -> int:
@@ -140,7 +140,7 @@ def _out(fact: Fact) -> Fact:
     return replace(fact, guard=min(fact.guard, fact.at), lookup=False, sender=None)
 
 
-def _consent(rule: Rule, policy: Policy, sender: str | None, known: Registered | None) -> Ends:
+def consent_of(rule: Rule, policy: Policy, sender: str | None = None, known: Registered | None = None) -> Ends:
     """Whose lists end at once. Strict mode changes only this column. A receipt names no list: a revocation of one list
     reaches the sender's, as without a setting.
     """

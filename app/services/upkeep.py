@@ -137,7 +137,7 @@ async def follow_policy(engine: AsyncEngine, policy: Policy) -> None:
     makes are forgotten once their numbers are active.
     """
     waits = ["no_lookup_provider"] if policy.lookups else ["lookup", "budget"]
-    lapses = {rule.reason: lapse for rule in policy.rules.values() if (lapse := _lapse(rule, policy))}
+    lapses = {rule.reason: lapse for rule in policy.rules.values() if (lapse := policy.lapse(rule))}
     asks = [rule.reason for rule in policy.rules.values() if policy.lookups and rule.lookup and _lapses_alone(rule)]
     await _settle_all(engine, policy, _SHOWN_WRONGLY, waits, [*lapses], [*lapses.values()], asks)
     if policy.lookups:
@@ -159,10 +159,6 @@ async def _settle_all(engine: AsyncEngine, policy: Policy, which: str, *given: o
                 return
             await _settle_again(db, numbers, policy, Cause("policy"), datetime.now(UTC))
         after = numbers[-1]
-
-
-def _lapse(rule: Rule, policy: Policy) -> timedelta | None:
-    return (None if policy.lookups else rule.alone_lapse) or rule.lapse
 
 
 def _lapses_alone(rule: Rule) -> bool:

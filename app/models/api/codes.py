@@ -11,7 +11,10 @@ from app.models.number import State
 
 
 class Rule(BaseModel):
-    """What a reason does in the policy in force. Keys at their default are left out; without any it is only counted."""
+    """What a reason does in the policy in force. Keys at their default are left out; without any it is only counted.
+    Instead of `lapse` and `consent` hold `alone_lapse` and `alone_consent` without a lookup provider, `strict_consent`
+    in strict mode, `unrouted_consent` where the register names no carrier. `ladder`: what counts when it comes again.
+    """
 
     model_config = ConfigDict(extra="allow")
 
