@@ -274,6 +274,9 @@ def test_the_receipt_routes_are_documented_for_every_gateway(document: Document)
             assert set(gateway["schema"]["enum"]) >= {"openmarket", "native", "twilio", "infobip", "kannel", "jasmin"}
             assert {"200", "403", "404", "503"} <= operation["responses"].keys()
             assert "Sendable-Unread" in operation["responses"]["200"]["headers"]
+            assert ("X-Sendable-Token", False) in {
+                (one["name"], one.get("required")) for one in operation["parameters"]
+            }
             assert not operation["security"]
         assert "413" in document["paths"][path]["post"]["responses"]
         asks = document["paths"][path]["options"]

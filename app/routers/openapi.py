@@ -181,6 +181,7 @@ def _callback(method: str, *, account: bool) -> Document:
             "name": "fields", "in": "query", "style": "form", "explode": True, "schema": fields, "example": _KANNEL,
             "description": "The receipt, for gateways that call by GET",
         })  # fmt: skip
+    parameters.append(_text("X-Sendable-Token", "header", "The secret of a gateway that signs nothing, such as native"))
     committed = "Committed: the body is what this vendor expects; of `custom` the status is, too, as its settings say"
     taken = {"description": committed, "headers": _UNREAD,
              "content": {"text/plain": {"schema": {"type": "string"}}, JSON: {"schema": {}}}}  # fmt: skip
