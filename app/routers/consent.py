@@ -27,7 +27,9 @@ PATH = "/v1/senders/{sender:path}/lists/{list:path}/subscribers/{number}"
             responses={409: {"description": "A newer opt-out stands, and the list stands as opted out"}})  # fmt: skip
 async def opt_in(request: Request, sender: Sender, list: ListName, number: PhoneNumber, call: OptInCall,  # noqa: A002
                  _: Annotated[None, Security(scope("consent:write"))] = None) -> Response:  # fmt: skip
-    """Only the person's own, newer opt-in brings consent back; it also lifts this sender's block (`was_blocked`)."""
+    """Only the person's own, newer opt-in brings consent back; it also lifts this sender's block (`was_blocked`).
+    A 409 tells what stands: `consent`, `reason`, `at`.
+    """
     who = _who(request, sender, list, number)
     if call.consented_at > datetime.now(UTC) + AHEAD:
         raise Problem(422, "consented_at lies more than 5 minutes ahead: give the moment at which the person agreed")

@@ -70,7 +70,8 @@ async def take(
 ) -> Response:  # fmt: skip
     """Plain, gzip or zip, of any length: numbers become unsendable at once; consent ends by the lookups, or, without a
     provider, by the file. A broken line is told and skipped. The same file again changes nothing, and one that was
-    interrupted goes on when it is sent again. Two are taken in at a time; others wait for their turn.
+    interrupted goes on when it is sent again. Two are taken in at a time; others wait for their turn. A 409 that asks
+    for `yes=true` has `lists`, as the answer has.
     """
     state = request.app.state
     order_of = _described(_feed(feed), date, name, columns, state.settings.region)

@@ -75,6 +75,8 @@ _FIXES = {
 }
 """Examples of what an error says, where it says more than PROBLEMS does."""
 
+_ITS_OWN = {401, 409}
+"""Each call has these for a reason of its own, which its description says."""
 _BY_FASTAPI = 422
 """It documents its own, of another shape."""
 
@@ -311,7 +313,7 @@ def _complete(path: str, operation: Document) -> None:
     declared = {int(status) for status in responses if int(status) >= HTTPStatus.BAD_REQUEST}
     for status in sorted(declared | set(_errors(path, operation))):
         said = responses.get(str(status), {}).get("description") if status != _BY_FASTAPI else None
-        responses[str(status)] = _problem(status, said, said if status == HTTPStatus.UNAUTHORIZED else None)
+        responses[str(status)] = _problem(status, said, said if status in _ITS_OWN else None)
     if name := _scope(operation):
         lacks = _problem(403, f"The key lacks the scope `{name}`, which this call needs", lacking(name))
         responses["403"] = lacks | {"headers": _CHALLENGE}
