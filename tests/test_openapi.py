@@ -27,7 +27,7 @@ from tests.running import serving
 
 HOME = Path(__file__).parents[1]
 FIRST_KEY = "a-first-key-of-at-least-24-characters"
-NO_API = re.compile(r"/docs(/.*)?|/openapi.json")
+NO_API = re.compile(r"/|/docs(/.*)?|/openapi.json")
 JSON = "application/json"
 Document = dict[str, Any]
 FILLED = {"number": "+15555551234", "sender": "12345", "list": "spring", "provider": "telnyx", "feed": "generic",
@@ -331,6 +331,12 @@ async def test_a_parameter_that_no_call_has_is_refused_and_nothing_is_done(servi
             assert answer.json()["detail"].endswith(f"there are {', '.join(named)}" if named else "it takes none")
     told = (await service.client.get(number, params={"sender": "12345", "list": "spring"})).json()
     assert told["decision"]["sendable"] is True
+
+
+@pytest.mark.parametrize("address", ["http://test", "http://test/"])
+async def test_whoever_opens_the_address_of_the_service_finds_the_page(service: Service, address: str) -> None:
+    page = await service.client.get(address, follow_redirects=True)
+    assert (page.status_code, page.url.path) == (200, "/docs")
 
 
 @pytest.mark.parametrize("before", ["", "/sms"])

@@ -16,7 +16,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import Route, compile_path
 
 from app.gateways import GATEWAYS
@@ -251,8 +251,12 @@ def install(app: FastAPI) -> None:
         return answer(Problem(405, f"this can be asked with {methods}", headers={"Allow": methods}))
 
     app.openapi = document  # type: ignore[method-assign] # FastAPI's own way to extend it
-    app.router.routes += [Route("/docs", _page), Route(f"/{_OF_PAGE}", _its_document)]
-    app.router.routes += [Route(f"/docs/{name}", _asset) for name in _ASSETS]
+    app.router.routes += [
+        Route("/", _home),
+        Route("/docs", _page),
+        Route(f"/{_OF_PAGE}", _its_document),
+        *(Route(f"/docs/{name}", _asset) for name in _ASSETS),
+    ]
 
 
 def _methods(paths: Document, asked: str) -> list[str]:
@@ -338,6 +342,11 @@ _LOOK = {
     "persistAuthorization": True,
     "tryItOutEnabled": True,
 }
+
+
+async def _home(_: Request) -> Response:
+    """Whoever opens the address that the start prints finds what there is."""
+    return RedirectResponse("docs")
 
 
 async def _page(request: Request) -> Response:
