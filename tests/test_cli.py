@@ -208,14 +208,16 @@ async def test_codes_say_what_a_code_means_and_what_follows():
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ("", {"3041": "deactivated, opts out: everyone", "345": "held, waits for a provider or a person",
-              "341": "held for 1d, raises an alarm", "573": "blocks the sender, opts out: sender",
+        ("", {"3041": "deactivated, opts out of every sender's lists", "345": "held, waits for a provider or a person",
+              "341": "held for 1d, raises an alarm", "573": "blocks the sender, opts out of the sender's lists",
               "592": "blocks the sender"}),
-        ("[lookup]\n", {"3041": "deactivated, asks a lookup, opts out: everyone if no carrier was named when sending",
-                        "345": "held, asks a lookup", "341": "held, asks a lookup, raises an alarm",
-                        "592": "blocks the sender, asks a lookup"}),
+        ("[lookup]\n", {
+            "3041": "deactivated, asks a lookup, opts out of every sender's lists if no carrier was named when sending",
+            "345": "held, asks a lookup", "341": "held, asks a lookup, raises an alarm",
+            "592": "blocks the sender, asks a lookup"}),
         ('[lookup]\n[policy]\nmode = "strict"\nrevocation_scope = "all"\n', {
-            "345": "held, opts out: sender, asks a lookup", "573": "blocks the sender, opts out: everyone"}),
+            "345": "held, opts out of the sender's lists, asks a lookup",
+            "573": "blocks the sender, opts out of every sender's lists"}),
     ],
 )  # fmt: skip
 async def test_what_follows_from_a_code_is_said_as_these_settings_have_it(tmp_path, settings, told):

@@ -75,6 +75,9 @@ def _code(code: Code, rules: Policy) -> dict[str, Any]:
     return asdict(code) | {"does": does(rules.rule(code.reason), rules)}
 
 
+_OPTS_OUT = {"keep": "", "sender": "opts out of the sender's lists", "everyone": "opts out of every sender's lists"}
+
+
 def does(rule: Rule, rules: Policy) -> str:
     """A rule in a few words: what it does in this mode, and with or without a lookup provider."""
     consent, lapse = consent_of(rule, rules), rules.lapse(rule)
@@ -83,10 +86,10 @@ def does(rule: Rule, rules: Policy) -> str:
         rule.state and (f"{rule.state} for {written(lapse)}" if lapse else rule.state),
         rule.ends and f"ends {rule.ends}",
         rule.block and "blocks the sender",
-        consent != "keep" and f"opts out: {consent}",
+        _OPTS_OUT[consent],
         rule.lookup and rules.lookups and consent != "everyone" and "asks a lookup",
         rule.lookup and not (rules.lookups or lapse) and rule.state == "held" and "waits for a provider or a person",
-        unrouted and f"opts out: {unrouted} if no carrier was named when sending",
+        unrouted and f"{_OPTS_OUT[unrouted]} if no carrier was named when sending",
         rule.ladder and f"a strike on the ladder {rule.ladder}",
         rule.alarm and "raises an alarm",
     ]
