@@ -226,7 +226,7 @@ async def test_an_answer_is_kept_and_its_number_held_for_as_long_as_a_table_is_l
     monkeypatch.setattr(commit, "AGAIN_WITHIN", 0.0)
     monkeypatch.setattr(commit, "AGAIN_AFTER", 0.0)
     monkeypatch.setattr(commit, "COMMIT_WITHIN", 0.1)
-    monkeypatch.setattr(Panel, "lease", 0.5)
+    monkeypatch.setattr(Panel, "lease", 4.0)
     lease = "SELECT lease_until > now() + interval '5 seconds' FROM lookups"
     async with (
         answering(lambda who: Reply(telnyx(who, "T-Mobile", ported="Y", on=today()))) as provider,
