@@ -144,7 +144,10 @@ def test_which_other_network_explains_a_death(answer: Found, carrier: Carrier | 
     ("+447400123456", "234", "GB", False), ("+447400123456", "310", "GB", False), ("+447400123456", None, "US", True),
     ("+17872345678", None, "US", False), ("+17872345678", "330", "US", False), ("+17872345678", None, "CA", True),
     ("+16712345678", "310", "US", False), ("+12125550142", None, "PR", False), ("+18092345678", None, "US", True),
-    ("+358181234567", None, "FI", False),
+    ("+358181234567", None, "FI", False), ("+4779123456", None, "NO", False), ("+13402345678", None, "US", False),
+    ("+16702345678", None, "US", False), ("+16842345678", None, "US", False), ("+61891621234", None, "AU", False),
+    ("+61891641234", None, "AU", False),
+    *(("+12125550142", str(mcc), "US", False) for mcc in (*range(311, 317), 332, 534, 535, 544)),
     ("nothing", None, "US", False), ("nothing", "302", "US", True),
 ])  # fmt: skip
 def test_whose_country_a_number_is_of(number: str, mcc: str | None, home: str, *, abroad: bool) -> None:

@@ -334,8 +334,9 @@ def test_a_policy_that_asks_for_more_strikes_brings_no_consent_back(tmp_path: Pa
 
 def test_a_files_record_is_one_strike_of_as_many_as_a_setting_asks_for(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    ladder = '[ladders.unknown_subscriber]\nstrikes = 12\n[rules.wrong_carrier]\nladder = "unknown_subscriber"\n'
-    path.write_text(ladder)
+    path.write_text(
+        '[ladders.unknown_subscriber]\nstrikes = 12\n[rules.wrong_carrier]\nladder = "unknown_subscriber"\n'
+    )
     policy = load_policy(path, lookups=True)
     record = reported(Event(NUMBER, "PORT", "wrong_carrier", EVENT + 10 * DAY, EVENT + 10 * DAY, "records"), policy)
     almost = subscriber(policy, *unknown(policy, *range(10)), record, now=EVENT + 99 * DAY)

@@ -27,6 +27,8 @@ from app.models.phone import e164, sender_id
     ("04915 132846098", "DE", "+494915132846098"), ("491", "DE", "+49491"), ("0151 32846098", "DE", "+4915132846098"),
     ("4941123456", "DE", "+494941123456"), ("5511987654321", "BR", "+5511987654321"),
     ("+5215512345678", "US", "+525512345678"), ("5215512345678", "MX", "+525512345678"),  # the 1 went in 2019
+    ("+521551234567", "US", "+521551234567"),  # which is none of those
+    ("p:+15555551234", "US", "+15555551234"), ("1-800-FLOWERS", "US", "+18003569377"),  # as Facebook writes, and people
     ("+44 00 373765555", "US", "+44373765555"),  # nothing that is answered reads as another number
     ("\u202a+1 555 555\u20111234\u202c", "US", "+15555551234"), ("+٤٤٧٤٠٠١٢٣٤٥٦", "US", "+447400123456"),
 ])  # fmt: skip
@@ -35,7 +37,7 @@ def test_a_number_is_written_in_one_form(text: str, region: str, number: str) ->
 
 
 @pytest.mark.parametrize("text", ["", "12345", "+121255501", "+121255501999", "Bank", "+15555551234 ext. 5",
-                                  "+5215512345678 x5", "+4915132846O9", "+49 151 3284609\u041e",
+                                  "+5215512345678 x5", "+4915132846O9", "+4915132846O9O", "+49 151 3284609\u041e",
                                   "+" + "9" * 17, "+٢٥٥٥٥٥٥١٢٣٤٥٦٧٨٩"])  # fmt: skip
 def test_what_can_be_no_number_is_refused_in_words_that_do_not_repeat_it(text: str) -> None:
     with pytest.raises(ValueError, match=r"give it as E\.164") as refused:
@@ -49,6 +51,7 @@ def test_what_can_be_no_number_is_refused_in_words_that_do_not_repeat_it(text: s
 @pytest.mark.parametrize(("text", "sender"), [
     ("123", "123"), ("12345", "12345"), (" 12345 ", "12345"), ("00012345", "00012345"),  # a short code, as it is
     ("15555551234", "+15555551234"), ("+1 (555) 555-1234", "+15555551234"), ("5555551234", "+15555551234"),
+    ("+123", "123"),
     ("123456789", "123456789"), ("+123456789", "123456789"),  # nine digits: no short code, and no number either
     ("Acme BANK", "acme bank"), ("STRASSE", "straße".casefold()), ("12", "12"), ("١٢٣٤٥", "١٢٣٤٥"),
     ("x" * 64, "x" * 64), ("+12345", "12345"), ("%", "%"), ("B\u00e4r", "b\u00e4r"), ("Ba\u0308r", "b\u00e4r"),
