@@ -40,6 +40,8 @@ ANYWHERE = GATEWAYS.keys() - {"custom", "kannel", "native", "smpp"}
 """Who always writes international numbers. With the others it is for the customer to say, or they may be national."""
 DANISH = "4512345678"
 """Of ten digits, as an American one."""
+PLUSSED = {"aws-eum", "telnyx", "twilio"}
+"""Who write the plus of a sender themselves, where it is a number."""
 
 
 # -- what it says ------------------------------------------------------------------------------------------------------
@@ -59,15 +61,16 @@ def test_international_numbers_are_the_same_whatever_our_own_country(case: Case)
 @pytest.mark.parametrize("name", sorted(ANYWHERE - {"jasmin", "messagebird"}))  # which name no sender
 def test_a_sender_of_another_country_is_none_of_ours_though_its_plus_is_left_out(name: str, region: str) -> None:
     told = [case for case in CASES if case.gateway.name == name and case.link.sender is None]
-    case, sender = next((case, one.sender.removeprefix("+")) for case in told for one in case.receipts if one.sender)
-    written = re.compile(re.escape(sender), re.IGNORECASE)
-    called = replace(
-        case.callback,
-        query=written.sub(DANISH, case.callback.query),
-        body=written.sub(DANISH, case.callback.body.decode()).encode(),
-    )
-    found = read(case.gateway, called, dataclasses.replace(case.link, region=region))
-    assert f"+{DANISH}" in {one.sender for one in found if isinstance(one, Receipt)}
+    cases = [(case, one.sender.removeprefix("+")) for case in told for one in case.receipts if one.sender]
+    for case, sender in cases[: 1 if name in PLUSSED else None]:
+        written = re.compile(re.escape(sender), re.IGNORECASE)
+        called = replace(
+            case.callback,
+            query=written.sub(DANISH, case.callback.query),
+            body=written.sub(DANISH, case.callback.body.decode()).encode(),
+        )
+        found = read(case.gateway, called, dataclasses.replace(case.link, region=region))
+        assert f"+{DANISH}" in {one.sender for one in found if isinstance(one, Receipt)}, case.name
 
 
 @each_text

@@ -77,6 +77,8 @@ def test_vonage_is_asked_for_many_and_answers_for_those_it_knows() -> None:
     assert (one.message_id, one.status, one.number, one.sender) == ("0A01", Status.UNDELIVERABLE, NUMBER, "12345")
     assert (one.code_space, one.code, one.mcc, one.mnc) == ("vonage_dlr", "9", "310", "260")
     assert one.occurred_at == datetime(2026, 1, 1, 10, 0, 5, tzinfo=UTC)
+    (danish,) = said(GATEWAYS["vonage-sms"], {"records": [RECORD | {"from": "4512345678"}]}, *asked)
+    assert danish.sender == "+4512345678"
 
 
 @pytest.mark.parametrize(
