@@ -39,7 +39,7 @@ from app.wiring import url_of
 ROOT = os.geteuid() == 0
 REPOSITORY = Path(__file__).parents[1]
 OWNER = """
-import asyncio, sys, asyncpg
+import asyncio, signal, sys, asyncpg
 from pathlib import Path
 from app.services.database import serving
 
@@ -55,6 +55,7 @@ async def main():
             print("answered", await session.fetchval("SELECT 1"), flush=True)
             await session.close()
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a script starts with &
 asyncio.run(main())
 """
 """A process that owns or joins a server until its standard input ends, and still needs it while it goes."""
