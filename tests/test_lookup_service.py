@@ -343,6 +343,23 @@ async def test_a_caller_is_answered_though_its_number_was_erased_and_is_looked_u
         await looked_up(service)
 
 
+async def test_an_answer_counts_though_what_asked_for_it_has_ended_meanwhile(start: Start) -> None:
+    """It is paid for: the carrier is known by it, and whoever called meanwhile hears of it."""
+    go = asyncio.Event()
+    port = lambda number: Reply(telnyx(number, "T-Mobile USA", ported="Y"), after=go)  # noqa: E731
+    async with answering(port) as provider, start(lookup=provider.settings()) as service:
+        await receipt(service, "345", message="m1")
+        await provider.asked.wait()
+        calling = asyncio.create_task(service.client.post(f"/v1/numbers/{WHO}/lookup"))
+        await receipt(service, "4", message="m2", status="delivered")
+        assert (await status(service))["state"] == "active"
+        go.set()
+        told = (await calling).json()
+        assert (told["outcome"], told["carrier"]["name"]) == ("ok", "T-Mobile")
+        assert [change["kind"] for change in told["changes"]] == ["number.carrier"]
+        assert (provider.calls, await service.sql("SELECT 1 FROM lookups")) == ({WHO: 1}, [])
+
+
 async def test_without_a_provider_a_lookup_by_call_is_refused(start: Start) -> None:
     for settings in ({}, {"lookup": {}}):
         async with start(**settings) as service:

@@ -246,7 +246,11 @@ ON CONFLICT (number) DO NOTHING
 _ASK_ANEW = """
 UPDATE lookups SET step = 0, tries = 0, due_at = $2, waiting_for = NULL WHERE number = ANY($1::text[])
 """
-_DROP_LOOKUPS = "DELETE FROM lookups WHERE number = ANY($1::text[])"
+# One that is under way stays until its answer has come: that is paid for, and a call may wait for it.
+_DROP_LOOKUPS = """
+DELETE FROM lookups
+WHERE number = ANY($1::text[]) AND (lease_until IS NULL OR lease_until < clock_timestamp())
+"""
 
 
 async def save_lookups(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held], now: datetime,
