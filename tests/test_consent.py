@@ -60,6 +60,15 @@ async def test_an_opt_out_reaches_as_far_as_its_scope(service: Service, scope: s
     assert {key for key, consent in (await lists(service)).items() if consent == "opted_in"} == left
 
 
+@pytest.mark.parametrize("reason", ["by phone", "STOP", "user-request", "", "x" * 65])
+async def test_a_reason_that_is_no_word_is_refused_with_how_to_write_it(service: Service, reason: str) -> None:
+    await opt_in(service)
+    answer = await opt_out(service, reason=reason)
+    detail = "write it as `stop_keyword` is: a small letter, then up to 63 of these, digits and _"
+    assert (answer.status_code, answer.json()["errors"]) == (422, [{"parameter": "reason", "detail": detail}])
+    assert (await lists(service))["12345", "spring"] == "opted_in"
+
+
 async def test_only_a_newer_opt_in_brings_consent_back(service: Service) -> None:
     await opt_in(service, at=ago(days=3))
     await opt_out(service, at=ago(days=2), reason="stop_keyword")

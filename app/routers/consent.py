@@ -46,7 +46,8 @@ async def opt_in(request: Request, sender: Sender, list: ListName, number: Phone
                responses={200: {"content": {JSON: {"example": api.LEFT}}}})  # fmt: skip
 async def opt_out(request: Request, sender: Sender, list: ListName, number: PhoneNumber,  # noqa: A002, PLR0917
                   scope: Annotated[Scope | None, Query(description="As the settings say unless given")] = None,
-                  reason: Annotated[str, Query(pattern="^[a-z][a-z0-9_]{0,63}$")] = "unsubscribed",
+                  reason: Annotated[str, Query(pattern="^[a-z][a-z0-9_]{0,63}$", description="In one word of your own",
+                                               examples=["stop_keyword"])] = "unsubscribed",
                   at: Annotated[Moment | None, InQuery] = None,
                   _: Annotated[None, Security(scope("consent:write"))] = None) -> Response:  # fmt: skip
     """Of this list, of all lists of the sender, or of everything. It is remembered where no list exists yet.
