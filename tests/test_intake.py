@@ -451,7 +451,26 @@ async def test_a_receipt_without_a_carrier_counts_under_the_numbers_own_once_its
     assert await service.sql(rows) == [("not_sms_capable", "", ""), ("opted_out", "12345", "AT&T")]
 
 
-async def test_a_part_of_how_many_nobody_tells_speaks_of_the_whole_message(service: Service) -> None:
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_a_message_has_failed_when_one_part_has_though_nobody_tells_how_many_there_are(
+    service: Service, order: tuple[int, int]
+) -> None:
+    failed = receipt(message_id="long", code="629", occurred_at=ago(minutes=6), segment=1)
+    reached = receipt(message_id="long", status="delivered", code=None, occurred_at=ago(minutes=5), segment=2)
+    for place in order:
+        await post(service, (failed, reached)[place])
+    assert (await status(service))["state"] == "not_sms_capable"
+
+
+async def test_a_later_part_of_how_many_nobody_tells_delivers_with_all_before_it(service: Service) -> None:
+    await post(service, receipt(message_id="first", code="629", occurred_at=ago(minutes=30)))
+    for segment, state in ((3, "not_sms_capable"), (2, "not_sms_capable"), (1, "active")):
+        part = receipt(message_id="long", status="delivered", code=None, occurred_at=ago(minutes=5), segment=segment)
+        await post(service, part)
+        assert (await status(service))["state"] == state
+
+
+async def test_a_first_part_of_how_many_nobody_tells_speaks_of_the_whole_message(service: Service) -> None:
     await post(service, receipt(message_id="first", code="629", occurred_at=ago(minutes=30)))
     whole = receipt(message_id="long", status="delivered", code=None, occurred_at=ago(minutes=5), segment=1)
     await post(service, whole)

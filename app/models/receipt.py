@@ -103,8 +103,10 @@ class Receipt(Struct, frozen=True, gc=False, omit_defaults=True):
 
     @property
     def is_part(self) -> bool:
-        """Whether it speaks of one of several parts: its message is delivered only when all of them are."""
-        return self.segment is not None and (self.segments or 1) > 1
+        """Whether it speaks of one of several parts of a message: that is delivered only when all of them are; where
+        nobody tells how many there are, all up to this one.
+        """
+        return self.segment is not None and (self.segments or self.segment) > 1 and self.message_id is not None
 
 
 @dataclass(frozen=True, slots=True)

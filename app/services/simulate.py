@@ -173,11 +173,11 @@ class _Life:
 
     def whole(self, arrival: Arrival) -> bool:
         receipt = arrival.receipt
-        if receipt.segment is None or not receipt.is_part:
+        if receipt.segment is None:
             return True
         parts = self.parts.setdefault(store.id_of(receipt), set())
         parts.add(receipt.segment)
-        return len(parts) >= (receipt.segments or 1)
+        return not receipt.is_part or len(parts) >= (receipt.segments or receipt.segment)
 
     def answered(self, at: datetime, said: Said) -> list[Verdict]:
         """A provider's answer decides where this policy has asked; the last of the timetable decides in the end."""

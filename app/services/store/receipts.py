@@ -103,8 +103,8 @@ _WHOLE = """
 SELECT r.gateway, r.account, r.message_id
 FROM receipts r JOIN unnest($1::text[], $2::text[], $3::text[]) AS wanted (gateway, account, message_id)
     USING (gateway, account, message_id)
-WHERE r.segments > 1 AND r.status = 'delivered' AND r.received_at > $4
-GROUP BY 1, 2, 3 HAVING count(DISTINCT r.segment) >= max(r.segments)
+WHERE r.segment IS NOT NULL AND r.status = 'delivered' AND r.received_at > $4
+GROUP BY 1, 2, 3 HAVING count(DISTINCT r.segment) >= coalesce(max(r.segments), max(r.segment))
 """
 
 
