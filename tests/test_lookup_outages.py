@@ -193,6 +193,7 @@ async def test_an_answer_outlives_a_connection_that_is_lost_while_its_price_is_c
         await looked_up(service)
         assert provider.calls == {WHO: 1, other: 1}
         assert await service.sql("SELECT spent FROM lookup_days") == [(0,)]
+        assert await service.sql("SELECT number, spent FROM lookup_spend ORDER BY 1") == [(other, 0), (WHO, 0)]
 
 
 async def test_an_answer_outlives_a_connection_that_is_lost_while_the_next_provider_is_to_be_paid(start: Start) -> None:

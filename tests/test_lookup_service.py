@@ -501,6 +501,20 @@ async def test_a_late_answer_overwrites_nothing(start: Start) -> None:
             assert (step, leased) == (3, True)
 
 
+async def test_a_late_answer_takes_nothing_away_of_a_number_that_only_a_file_has_spoken_of(start: Start) -> None:
+    go = asyncio.Event()
+    async with answering(lambda n: Reply(telnyx(n, "Verizon Wireless"), after=go)) as provider:
+        async with start(lookup=provider.settings()) as service:
+            told = await service.client.post("/v1/deactivations/twilio", content=WHO, params={"date": "2026-11-01"})
+            assert told.json()["remembered"] == 1
+            asking = asyncio.create_task(service.client.post(f"/v1/numbers/{WHO}/lookup"))
+            await provider.asked.wait()
+            await service.sql("UPDATE lookups SET token = gen_random_uuid()")
+            go.set()
+            assert (await asking).status_code == 200
+            assert (await status(service))["state"] == "deactivated"
+
+
 # A stop -------------------------------------------------------------------------------------------------------------
 
 
