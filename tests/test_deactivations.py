@@ -111,6 +111,9 @@ async def test_what_lapses_by_an_owners_rule_lapses_for_numbers_that_nobody_hold
         await post(service, f"{WHO}\n{OTHER}\n", date=DAY)
         untils = [(await status(service, who))["until"] for who in (OTHER, WHO)]
         assert untils == ["2036-11-17T23:59:59.999999Z"] * 2
+    async with start(policy_file=mine, lookup={}) as service:
+        told = await post(service, "+15555550177\n", date=DAY)
+        assert told["remembered"] == (key == "alone_lapse"), "which says nothing where there is a provider"
 
 
 async def test_a_remembered_number_that_was_handed_over_says_so_also_when_somebody_speaks_of_it(

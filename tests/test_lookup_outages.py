@@ -165,6 +165,7 @@ async def test_an_answer_that_was_paid_for_outlives_a_lost_connection(start: Sta
     ):
         await receipt(service, "3041")
         await provider.asked.wait()
+        asking = asyncio.create_task(service.client.post(f"/v1/numbers/{WHO}/lookup"))
         async with asyncio.timeout(30), service.app.state.engine.begin() as db:
             await db.execute(text("SELECT FROM numbers FOR UPDATE"))
             go.set()
@@ -172,6 +173,7 @@ async def test_an_answer_that_was_paid_for_outlives_a_lost_connection(start: Sta
             await service.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
         await looked_up(service)
         assert ((await status(service))["state"], provider.calls) == ("active", {WHO: 1})
+        assert (await asking).status_code == 200
 
 
 async def test_an_answer_outlives_a_connection_that_is_lost_while_its_price_is_corrected(start: Start) -> None:
