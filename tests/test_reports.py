@@ -6,7 +6,7 @@ import asyncio
 import importlib.util
 import random
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from app.services import reports
+from app.services.store import hour_of
 from tests.conftest import Service, Start
 
 SPRING = "/v1/senders/12345/lists/spring/subscribers"
@@ -37,6 +38,16 @@ async def receipt(service: Service, place: int, code: str | None, **said: Any) -
 
 
 # Lists -------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_happens_counts_in_its_utc_hour_whatever_zone_it_is_told_in(service: Service) -> None:
+    await opt_in(service, 1)
+    await receipt(service, 1, "603", occurred_at="2026-11-02T00:15:00+05:30")
+    counted = await service.sql("SELECT DISTINCT hour FROM hourly_counts")
+    assert counted == [(datetime(2026, 11, 1, 18, tzinfo=UTC),)]
+    assert await service.sql("SELECT count(*) FROM hourly_counts WHERE outcome = 'list.opted_out'") == [(1,)]
+    ahead = timezone(timedelta(hours=5, minutes=30))
+    assert hour_of(datetime(2026, 11, 2, 0, 15, tzinfo=ahead)) == datetime(2026, 11, 1, 18, tzinfo=UTC)
 
 
 async def test_a_list_counts_its_subscribers_and_who_of_them_may_be_texted(start: Start) -> None:
