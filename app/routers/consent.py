@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Security
+from pydantic import AfterValidator
 from starlette.responses import Response
 
 from app.models import api
 from app.models.number import OptIn, Scope
-from app.models.opt_in import InQuery, Moment, OptInCall, Place
+from app.models.opt_in import InQuery, Moment, OptInCall, Place, clean
 from app.routers.answers import JSON, ListName, PhoneNumber, Sender, answer, list_of, number_of, sender_of
 from app.routers.auth import scope
 from app.routers.body import SmallBody
@@ -46,8 +47,8 @@ async def opt_in(request: Request, sender: Sender, list: ListName, number: Phone
                responses={200: {"content": {JSON: {"example": api.LEFT}}}})  # fmt: skip
 async def opt_out(request: Request, sender: Sender, list: ListName, number: PhoneNumber,  # noqa: A002, PLR0917
                   scope: Annotated[Scope | None, Query(description="As the settings say unless given")] = None,
-                  reason: Annotated[str, Query(pattern="^[a-z][a-z0-9_]{0,63}$", description="In one word of your own",
-                                               examples=["stop_keyword"])] = "unsubscribed",
+                  reason: Annotated[str, Query(min_length=1, max_length=64, description="In your own words",
+                                               examples=["stop_keyword"]), AfterValidator(clean)] = "unsubscribed",
                   at: Annotated[Moment | None, InQuery] = None,
                   _: Annotated[None, Security(scope("consent:write"))] = None) -> Response:  # fmt: skip
     """Of this list, of all lists of the sender, or of everything. It is remembered where no list exists yet.

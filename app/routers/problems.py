@@ -100,8 +100,6 @@ def _place(error: Mapping[str, Any]) -> dict[str, Any]:
     detail = error["msg"].removeprefix("Value error, ")
     if path == ["after"]:
         detail = "not a place in these pages: send the `next` of the page before as it came"
-    elif where == "query" and path == ["reason"]:
-        detail = "write it as `stop_keyword` is: a small letter, then up to 63 of these, digits and _"
     elif r"\x00" in error.get("ctx", {}).get("pattern", ""):
         detail = "must not be empty, nor hold NUL characters"
     elif not path and error["type"] in NO_OBJECT:
