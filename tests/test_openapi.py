@@ -288,7 +288,17 @@ def test_the_receipt_routes_are_documented_for_every_gateway(document: Document)
 def test_with_auth_off_no_key_is_asked_for() -> None:
     open_to_all = create_app(Settings(auth="off")).openapi()
     assert not any(operation.get("security") for _, operation in operations(open_to_all))
-    assert "securitySchemes" not in open_to_all["components"]
+
+
+@pytest.mark.parametrize("auth", ["off", "on"])
+async def test_the_page_has_a_button_for_a_key_where_one_is_asked_for(start: Start, auth: str) -> None:
+    """The document tells how a key is shown in any case."""
+    async with start(auth=auth) as service:
+        of_page, whole = [
+            (await service.client.get(path)).json()["components"] for path in ("/docs/openapi.json", "/openapi.json")
+        ]
+    assert ("securitySchemes" in of_page, "securitySchemes" in whole) == (auth == "on", True)
+    assert of_page["schemas"] == whole["schemas"]
 
 
 # The edge ----------------------------------------------------------------------------------------------------------
@@ -357,4 +367,6 @@ async def test_the_page_takes_everything_from_here_whatever_a_proxy_has_before_i
     (document,) = (urljoin(f"{before}/docs", link) for link in links if link.endswith(".json"))
     told = (await service.client.get(document.removeprefix(before))).json()
     assert [urljoin(document, server["url"]) for server in told.pop("servers")] == [f"{before}/"]
-    assert told == (await service.client.get("/openapi.json")).json()
+    whole = (await service.client.get("/openapi.json")).json()
+    del whole["components"]["securitySchemes"]  # no key is asked for here
+    assert told == whole

@@ -288,8 +288,6 @@ def _document(app: FastAPI) -> Document:
         [(m, "serialization") for m in _BY_HAND], ref_template=SCHEMAS.format(model="{model}")
     )
     document["components"]["schemas"] |= found["$defs"]
-    if app.state.settings.auth == "off":  # else the page shows a button for a key
-        del document["components"]["securitySchemes"]
     for unused in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(unused, None)
     _mend_bounds(document)
@@ -362,10 +360,14 @@ async def _page(request: Request) -> Response:
 
 
 async def _its_document(request: Request) -> Response:
-    """The document, which says besides that what is tried out is asked beside the page. Generators of clients, who may
-    read no such address, have it without.
+    """The document, which says besides that what is tried out is asked beside the page, and tells of no keys where
+    nobody needs one: the page would show a button for them. Generators of clients, who may read no such address, have
+    the whole of it.
     """
-    return answers.answer({**request.app.openapi(), "servers": [{"url": ".."}]})
+    told = {**request.app.openapi(), "servers": [{"url": ".."}]}
+    if request.app.state.settings.auth == "off":
+        told["components"] = {name: part for name, part in told["components"].items() if name != "securitySchemes"}
+    return answers.answer(told)
 
 
 async def _asset(request: Request) -> Response:
