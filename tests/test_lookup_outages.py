@@ -176,6 +176,15 @@ async def test_an_answer_that_was_paid_for_outlives_a_lost_connection(start: Sta
         assert (await asking).status_code == 200
 
 
+async def lose_whoever_pays(service: Service, go: asyncio.Event) -> None:
+    """Let a provider answer, and end the connection that what follows is reserved or corrected on."""
+    async with asyncio.timeout(30), service.app.state.engine.begin() as db:
+        await db.execute(text("SELECT FROM lookup_days FOR UPDATE"))
+        go.set()
+        await waiting(service, 1)
+        await service.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+
+
 async def test_an_answer_outlives_a_connection_that_is_lost_while_its_price_is_corrected(start: Start) -> None:
     """What was not billed is given back with the next correction."""
     go, other = asyncio.Event(), "+15555550109"
@@ -183,11 +192,7 @@ async def test_an_answer_outlives_a_connection_that_is_lost_while_its_price_is_c
     async with answering(lambda _: refusal) as provider, start(lookup=provider.settings()) as service:
         await receipt(service, "3041")
         await provider.asked.wait()
-        async with asyncio.timeout(30), service.app.state.engine.begin() as db:
-            await db.execute(text("SELECT FROM lookup_days FOR UPDATE"))
-            go.set()
-            await waiting(service, 1)
-            await service.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        await lose_whoever_pays(service, go)
         await looked_up(service)
         assert provider.calls == {WHO: 1}
         assert await service.sql("SELECT outcome, price FROM lookup_answers") == [("forbidden", 0)]
@@ -208,13 +213,7 @@ async def test_an_answer_outlives_a_connection_that_is_lost_while_the_next_provi
         async with start(lookup=both) as service:
             await receipt(service, "345")
             await first.asked.wait()
-            async with asyncio.timeout(30), service.app.state.engine.begin() as db:
-                await db.execute(text("SELECT FROM lookup_days FOR UPDATE"))
-                go.set()
-                await waiting(service, 1)
-                await service.sql(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-                )
+            await lose_whoever_pays(service, go)
             await looked_up(service)
             told = await status(service)
     assert (told["state"], told["carrier"]["source"]) == ("active", "telnyx")
