@@ -102,6 +102,10 @@ class Reach(Struct, frozen=True, gc=False, omit_defaults=True):
     struck: Fact | None = None
 
 
+UNREACHED = Reach()
+"""That of a sender of which nothing is known."""
+
+
 class Aside(Struct, frozen=True, gc=False, omit_defaults=True):
     """What came lately and may still be undone: verdicts of one key of the breaker, oldest first. They act as if they
     were merged, until `case` names the quarantine in which they wait for a person.

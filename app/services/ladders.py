@@ -12,7 +12,7 @@ from itertools import groupby
 
 from msgspec.structs import replace
 
-from app.models.number import Cause, Fact, LadderName, Number, Reach, Strike, Verdict
+from app.models.number import UNREACHED, Cause, Fact, LadderName, Number, Strike, Verdict
 from app.models.policy import Ladder, Policy
 
 TO_UNREACHABLE = frozenset({"soft", "no_detail"})
@@ -173,9 +173,6 @@ def _day(at: datetime) -> date:
     return at.date() if at.tzinfo is UTC else at.astimezone(UTC).date()
 
 
-_UNREACHED = Reach()
-
-
 def _with_ends(number: Number, strikes: list[Fact], before: tuple[int, ...], verdict: Verdict) -> Number:
     """What can be judged no more, for want of the deliveries around it, is settled for good and forgotten."""
     strikes = _telling(strikes)
@@ -189,11 +186,11 @@ def _with_ends(number: Number, strikes: list[Fact], before: tuple[int, ...], ver
     struck = {name for name, reach in number.senders.items() if reach.struck}
     senders = number.senders | {
         name: replace(
-            reach := number.senders.get(name, _UNREACHED), struck=came.get(name), out=_newer(reach.out, gone.get(name))
+            reach := number.senders.get(name, UNREACHED), struck=came.get(name), out=_newer(reach.out, gone.get(name))
         )
         for name in struck | gone.keys() | came.keys()
     }
-    told = {name: reach for name, reach in senders.items() if reach != _UNREACHED}  # its end may have been undone
+    told = {name: reach for name, reach in senders.items() if reach != UNREACHED}  # its end may have been undone
     return replace(number, unknown=tuple(kept), senders=told)
 
 

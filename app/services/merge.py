@@ -11,6 +11,7 @@ from itertools import groupby
 from msgspec.structs import replace
 
 from app.models.number import (
+    UNREACHED,
     Carrier,
     Cause,
     Fact,
@@ -145,7 +146,7 @@ def merge_list(held: Subscription, verdict: Verdict) -> Subscription:
 def _reached(senders: dict[str, Reach], verdict: Verdict) -> dict[str, Reach]:
     if not verdict.sender or not (verdict.block or verdict.out or verdict.delivered or verdict.opted_in):
         return senders
-    old = senders.get(verdict.sender, _UNREACHED)
+    old = senders.get(verdict.sender, UNREACHED)
     blocks = old.blocks
     if verdict.block:
         blocks = blocks | {verdict.block.reason: newest(blocks.get(verdict.block.reason), verdict.block)}
@@ -157,9 +158,6 @@ def _reached(senders: dict[str, Reach], verdict: Verdict) -> dict[str, Reach]:
         old.struck,
     )
     return senders if new == old else senders | {verdict.sender: new}
-
-
-_UNREACHED = Reach()
 
 
 def _struck(strikes: dict[str, tuple[datetime, ...]], verdict: Verdict) -> dict[str, tuple[datetime, ...]]:
