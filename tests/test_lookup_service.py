@@ -18,7 +18,7 @@ from app.services.lookup.budget import Budget
 from app.wiring import plan_of
 from tests.conftest import Service, Start
 from tests.locks import waiting
-from tests.lookup_steps import WHO, looked_up, opt_in, receipt, served_by
+from tests.lookup_steps import LONG_AGO, WHO, looked_up, opt_in, receipt, served_by
 from tests.number_steps import status
 from tests.provider import Provider, Reply, answering, says, says_as_plivo, telnyx, today
 
@@ -454,7 +454,7 @@ async def test_another_provider_is_asked_where_the_first_has_named_no_carrier_be
         async with start(lookup=both | {"providers": ["telnyx", "plivo"]}) as service:
             await served_by(service)
             for message in ("m1", "m2"):
-                await receipt(service, "345", message=message)
+                await receipt(service, "345", message=message, sent_at=LONG_AGO)
                 await looked_up(service)
                 assert (await status(service))["state"] == "active"
                 await service.sql(NO_CARRIER, hours=20)

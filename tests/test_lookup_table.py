@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from tests import lookup_steps
 from tests.conftest import Service, Start
-from tests.lookup_steps import WHO, looked_up, opt_in, served_by
+from tests.lookup_steps import LONG_AGO, WHO, looked_up, opt_in, served_by
 from tests.provider import Provider, Reply, answering
 from tests.running import CALM
 
@@ -164,6 +164,20 @@ async def test_the_same_code_again_within_seven_days_is_out_of_reach_and_never_a
             alarms = await service.sql("SELECT kind FROM alarms")
             assert alarms == ([("same_code_again",)] if state == "unreachable" else [])
             assert provider.calls == {WHO: 2}
+
+
+@pytest.mark.parametrize(("more", "state"), [({}, "unreachable"), ({"sent_at": LONG_AGO}, "active")])
+async def test_the_same_code_counts_at_once_unless_its_message_was_on_its_way(
+    start: Start, more: dict[str, str], state: str
+) -> None:
+    async with answering(lambda _: answers(**SAME)) as provider:
+        async with start(lookup=settings(provider)) as service:
+            await given(service, HELD, ATT)
+            await looked_up(service)
+            await receipt(service, HELD, "m2", **more)
+            await looked_up(service)
+            assert await shown(service) == ACTIVE._replace(state=state)
+            assert provider.calls == {WHO: 1}
 
 
 @pytest.mark.parametrize("step", [1, 4])

@@ -216,7 +216,7 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.mark.parametrize(("later", "sent", "becomes"), [
     (30 * MINUTE, -MINUTE, "active"),  # it was on its way when the lookup was made
-    (30 * MINUTE, 30 * MINUTE, "active"),  # when it was sent is not told
+    (MINUTE, MINUTE, "unreachable"),  # when it was sent is not told, so when it failed
     (30 * MINUTE, 29 * MINUTE, "unreachable"), (2 * HOUR, 2 * HOUR, "unreachable"), (2 * HOUR, HOUR, "unreachable"),
     (6 * DAY, 6 * DAY - MINUTE, "unreachable"), (8 * DAY, 8 * DAY - MINUTE, "active"),
 ])  # fmt: skip

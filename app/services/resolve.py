@@ -22,19 +22,22 @@ from app.services.heard import AROUND, NOT_MOBILE, Kind, Said, carrier_of, forei
 from app.services.shown import DEAD, Question, known_carrier, questions
 
 AGAIN = timedelta(days=7)
+"""How long after an answer that found nothing wrong the same code means that a number is out of reach."""
 BURST = timedelta(hours=1)
-"""Receipts of messages that were on their way when a lookup found nothing wrong are not "the same code again". Which
-ones were, their send times tell; where none is known, so long after the answer none is on its way any more."""
+"""So long a message may have been on its way that failed, where nobody tells when it was sent."""
 FILED = timedelta(days=2)
 """Carriers' files tell of a port as an end, a day or two later."""
 
 
 class Moment(NamedTuple):
-    """When the answer came, whether the timetable ends with it, and which country (ISO) is not foreign."""
+    """When the answer came, whether the timetable ends with it, which country (ISO) is not foreign, and whether it is
+    an earlier one, used again.
+    """
 
     at: datetime
     last: bool = False
     home: str = "US"
+    used_again: bool = False
 
 
 @dataclass(slots=True)
@@ -161,19 +164,17 @@ def _held(follows: _Follows, question: Question, kind: Kind, found: Found | None
 
 
 def _same(follows: _Follows, question: Question, number: Number, cause: Cause) -> None:
-    """Nothing has changed. If the same code said otherwise already, and soon after came again, it is out of reach."""
+    """Nothing has changed. If the same code said otherwise already, and comes again of a message that was sent since
+    the answer, it is out of reach. An earlier answer has found nothing out about what was asked after it.
+    """
     fact = question.fact
     key = f"same/{fact.cause.code_space or ''}/{fact.cause.code or fact.reason}"
     before = number.cleared.get(key)
-    if before and before + AGAIN >= fact.at and _sent_after(fact, before):
+    if before and before < fact.guard and fact.at <= before + AGAIN:
         follows.conditions[f"unreachable/{fact.reason}"] = Fact(fact.at, fact.guard, fact.reason, cause)
         follows.alarms.append(("same_code_again", _code(fact)))
-    follows.clear(key)
-
-
-def _sent_after(fact: Fact, answered: datetime) -> bool:
-    """Whether the message was sent after the answer. A guard that is the event time itself is no send time."""
-    return answered < fact.guard < fact.at or answered + BURST < fact.at
+    if not follows.moment.used_again:
+        follows.clear(key)
 
 
 def _dead(follows: _Follows, question: Question, kind: Kind, found: Found | None, stored: Carrier | None,

@@ -113,7 +113,8 @@ def settle(one: Done, number: Number, meaning: Meaning, plan: Plan, now: datetim
     else:
         last = not one.claim.forced and one.claim.step >= len(plan.timetable) - 1
         others = [s for s in said if s is not chosen]
-        decided = resolve(number, chosen, Moment(now, last, plan.home), meaning.policy, meaning.carriers, others)
+        moment = Moment(now, last, plan.home, one.from_kept)
+        decided = resolve(number, chosen, moment, meaning.policy, meaning.carriers, others)
         settled.verdicts, settled.alarms = decided.verdicts, decided.alarms
     stored = known_carrier(number, meaning.policy)
     settled.keep = [(a, kept_until(a, kind_of(a.said, stored, meaning.carriers))) for a in fresh]
