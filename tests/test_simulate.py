@@ -125,6 +125,22 @@ async def test_the_policy_in_force_makes_of_the_past_what_it_has_made_of_it(
     assert sendable_ == {row[:2]: row[2] for row in may}
 
 
+async def test_a_message_of_which_a_part_is_missing_is_not_delivered_in_a_simulation_either(
+    service: Service, database_url: str, mine: Path
+) -> None:
+    """The last part came first, and nobody tells how many there are."""
+    await opt_in(service, FIRST)
+    await hear(service, FIRST, "345")
+    for segment in (3, 2):
+        await hear(service, FIRST, None, status="delivered", message_id="m", segment=segment)
+    assert (await service.client.get(f"/v1/numbers/{FIRST}")).json()["state"] == "held"
+    mine.write_text("")
+    assert rows(await simulated(database_url, mine)) == {("held", "carrier_unknown", None, None): (0, 0, 1)}
+    await hear(service, FIRST, None, status="delivered", message_id="m", segment=1)
+    assert (await service.client.get(f"/v1/numbers/{FIRST}")).json()["state"] == "active"
+    assert ("sendable", None, "12345", "spring") in rows(await simulated(database_url, mine))
+
+
 async def test_who_left_before_the_time_is_not_opted_out_in_it_again(
     service: Service, database_url: str, mine: Path
 ) -> None:

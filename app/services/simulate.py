@@ -177,7 +177,7 @@ class _Life:
             return True
         parts = self.parts.setdefault(store.id_of(receipt), set())
         parts.add(receipt.segment)
-        return not receipt.is_part or len(parts) >= (receipt.segments or receipt.segment)
+        return not receipt.is_part or len(parts) >= (receipt.segments or max(parts))
 
     def answered(self, at: datetime, said: Said) -> list[Verdict]:
         """A provider's answer decides where this policy has asked; the last of the timetable decides in the end."""
