@@ -37,9 +37,11 @@ from app.services.lookup import ask
 from app.services.lookup import service as making
 from app.services.migrate import upgrade
 from app.wiring import meaning_of
+from tests.running import environment
 
 pytest.register_assert_rewrite("tests.gateway_cases", "tests.deactivation_steps")  # they check: tell what differs
 
+OTHER_SERVER = os.environ.get("SENDABLE_TEST_DATABASE_URL")
 SHARED = Path("/dev/shm")
 ROOM = 3 << 30
 """Bytes that a server of tests may come to."""
@@ -56,6 +58,17 @@ def _data_dir() -> Iterator[Path]:
     yield folder
     shutil.rmtree(locate(folder).path, ignore_errors=True)
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def any_machine() -> Iterator[None]:
+    """What this one says to other programs is not said to ours, and files are made as they are elsewhere."""
+    mask = os.umask(0o022)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ.keys() - environment().keys():
+            patch.delenv(name)
+        yield
+    os.umask(mask)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -93,8 +106,8 @@ def _roomy_memory() -> Path | None:
 
 @pytest.fixture(scope="session")
 async def server(server_dir: Path) -> AsyncIterator[str]:
-    if elsewhere := os.environ.get("SENDABLE_TEST_DATABASE_URL"):
-        yield elsewhere
+    if OTHER_SERVER:
+        yield OTHER_SERVER
         return
     async with serving(server_dir) as url:
         yield url

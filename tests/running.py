@@ -35,13 +35,19 @@ async def until(true: Callable[[], object]) -> None:
             await asyncio.sleep(0.02)
 
 
+# Settings of ours and of PostgreSQL's clients, ways around loopback, and what makes Python say more or a full disk look
+# harmless. GITHUB_ACTIONS puts colours into what is no terminal, as FORCE_COLOR does.
+_OF_THE_MACHINE = re.compile(
+    r"SENDABLE_|PG|PYTHON(?!PATH$|HASHSEED$)|\w+_PROXY$|\w+_COLORS?$|TTY_|COLUMNS$|LINES$|GITHUB_ACTIONS$",
+    re.IGNORECASE,
+)
+
+
 def environment(**given: str) -> dict[str, str]:
-    """Ours without any of its settings, then those given: `database_url=…` is SENDABLE_DATABASE_URL. Nor with Python's
-    own, which let a disk that is full look harmless.
+    """Ours without what this machine says to other programs, then what is given: `database_url=…` is
+    SENDABLE_DATABASE_URL.
     """
-    clean = {
-        name: value for name, value in os.environ.items() if not name.startswith(("SENDABLE_", "PYTHONUNBUFFERED"))
-    }
+    clean = {name: value for name, value in os.environ.items() if not _OF_THE_MACHINE.match(name)}
     return clean | {f"SENDABLE_{name.upper()}": str(value) for name, value in given.items()}
 
 
