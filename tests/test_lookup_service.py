@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from app.config import Settings
+from app.services.connection import transaction
 from app.services.lookup import service as making
 from app.services.lookup.budget import Budget
 from app.wiring import plan_of
@@ -311,13 +312,25 @@ async def test_the_budget_counts_in_one_currency_and_as_the_settings_say(
 # By call ------------------------------------------------------------------------------------------------------------
 
 
+ARRIVALS = """
+CREATE SEQUENCE arrived;
+CREATE FUNCTION arrives() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('arrived'); RETURN NEW; END $$;
+CREATE TRIGGER arrives BEFORE INSERT ON lookups FOR EACH ROW EXECUTE FUNCTION arrives();
+"""
+"""Counts who wants a lookup, also where there is one: a sequence tells others before anything is committed."""
+
+
 async def test_callers_join_the_call_in_flight(start: Start) -> None:
     go = asyncio.Event()
     async with answering(lambda number: Reply(telnyx(number, "T-Mobile USA", ported="Y"), after=go)) as provider:
         async with start(lookup=provider.settings()) as one, start(lookup=provider.settings()) as two:
+            async with transaction(one.app.state.engine) as db:
+                await db.execute(ARRIVALS)
             calls = [asyncio.create_task(s.client.post(f"/v1/numbers/{WHO}/lookup")) for s in (one, two) * 10]
-            await provider.asked.wait()
-            await asyncio.sleep(0.3)
+            async with asyncio.timeout(60):
+                while await one.sql("SELECT last_value FROM arrived") != [(20,)]:
+                    await asyncio.sleep(0.02)
+                await provider.asked.wait()
             go.set()
             told = [(await call).json() for call in calls]
             assert {(t["outcome"], t["provider"], t["carrier"]["name"]) for t in told} == {("ok", "telnyx", "T-Mobile")}
