@@ -229,11 +229,12 @@ async def test_calls_that_changed_nothing_count_under_the_other_policy(
     service: Service, database_url: str, mine: Path
 ) -> None:
     """Both had been opted out by a failure; one was imported after it, the other left all lists of the sender."""
-    await hear(service, FIRST, "560", occurred_at="2026-11-01T00:00:00Z")
+    lately = (datetime.now(UTC) - timedelta(days=9)).isoformat()
+    await hear(service, FIRST, "560", occurred_at=lately)
     await service.client.put(f"/v1/senders/12345/lists/spring/subscribers/{FIRST}",
                              json={"consented_at": OLD_ENOUGH, "source": "form"})  # fmt: skip
     await opt_in(service, SECOND)
-    await hear(service, SECOND, "560", occurred_at="2026-11-01T00:00:00Z")
+    await hear(service, SECOND, "560", occurred_at=lately)
     left = f"/v1/senders/12345/lists/spring/subscribers/{SECOND}"
     assert (await service.client.delete(left, params={"scope": "sender"})).status_code == 200
     mine.write_text('[rules.carrier_blocked_subscriber]\nconsent = "keep"\nblock = false\n')
