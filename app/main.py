@@ -88,7 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
         messages, numbers, lookups, deactivations, consent, subscribers, held, quarantine, feed, reading, codes,
         reports, unread, operating,
     ):  # fmt: skip
-        app.include_router(router.router)
+        app.router.routes += router.router.routes
     openapi.install(app)
     return app
 
