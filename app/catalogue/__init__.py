@@ -70,8 +70,9 @@ def spaces() -> list[str]:
     return sorted(path.stem for path in (FOLDER / "codes").glob("*.csv"))
 
 
+@cache
 def carriers(folder: Path = FOLDER) -> Carriers:
-    """`carriers.csv` of the folder. Raises CatalogueError for the first line that cannot be used."""
+    """`carriers.csv` of the folder, read once. Raises CatalogueError for the first line that cannot be used."""
     return Carriers(tuple(_brand(where, row) for where, row in _rows(folder / "carriers.csv", CARRIERS)))
 
 
