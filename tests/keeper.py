@@ -90,15 +90,17 @@ def telesign(files: Files) -> Callable[[Request], Reply]:
 
 
 def infobip(files: Files) -> Callable[[Request], Reply]:
-    """A page a record."""
+    """A page a report, a page a record."""
 
     def says(request: Request) -> Reply:
         if request.headers.get("authorization") != "App k":
             return Reply(b"", 401)
         if request.path.endswith("/network-reports"):
-            reports = [{"reportId": f"r-{day}", "networkName": "AT&T Mobility", "dateFrom": f"{day}T00:00:00.000+0000"}
-                       for day in files]  # fmt: skip
-            return Reply(json.dumps({"results": reports}).encode())
+            reports = [{"reportId": f"r-{day}", "networkName": "AT&T Mobility", "dateFrom": f"{day}T00:00:00Z"}
+                       for day in files if day == request.query.get("dateFrom", day)]  # fmt: skip
+            page = int(request.query.get("page", 0))
+            paging = {"page": page, "totalPages": len(reports)}
+            return Reply(json.dumps({"results": reports[page : page + 1], "paging": paging}).encode())
         day, page = request.path.split("/")[-2].removeprefix("r-"), int(request.query["page"])
         numbers = files[day].split()
         record = {"destination": numbers[page], "type": "DEACTIVATION", "date": f"{day}T10:00:00.000+0000"}

@@ -12,7 +12,7 @@ import orjson
 from app.feeds._fetch import refused
 from app.feeds._fields import CANNOT_READ, Unreadable, kind_of, moment, why
 from app.models.feed import Ask, Deactivated, Download, Feed, Layout, Listing, RowReader, Source, Wanted, Write
-from app.models.http import Call, HttpAnswer, Options, address
+from app.models.http import Call, Options, address
 
 BASE = "https://api.infobip.com"
 PATH = "/number-activation-state/1/network-reports"
@@ -96,37 +96,55 @@ def _at(value: object) -> date | datetime | None:
 
 
 def listing(day: date, options: Options) -> Listing:
-    answer = yield Ask(_call(options, PATH))
-    refused(answer)
-    wanted = []
-    for report in _reports(answer):
-        if str(report.get("dateFrom") or report.get("generatedDate"))[:10] == day.isoformat():
-            name = str(report.get("networkName") or "")
-            wanted.append(Wanted(str(report["reportId"]), day, carrier=name or None))
+    """The list is in pages too, and goes back two months: it is asked for the day alone."""
+    wanted: list[Wanted] = []
+    for page in range(PAGES):
+        answer = yield Ask(_call(options, PATH, (("dateFrom", day.isoformat()), *_part(page))))
+        refused(answer)
+        said = orjson.loads(answer.body)
+        reports = _reports(said)
+        wanted += [_wanted(report, day) for report in reports if _day_of(report) == day.isoformat()]
+        if not reports or _is_last(said, page):
+            break
     return sorted(wanted, key=lambda one: one.key)
 
 
-def _reports(answer: HttpAnswer) -> list[Mapping[str, Any]]:
-    said = orjson.loads(answer.body)
+def _reports(said: Any) -> list[Mapping[str, Any]]:  # noqa: ANN401 - whatever came
     found = said if isinstance(said, list) else next((said[n] for n in ("results", "reports") if n in said), None)
     if not isinstance(found, list):
         raise Unreadable("no list of reports")
     return found
 
 
+def _day_of(report: Mapping[str, Any]) -> str:
+    return str(report.get("dateFrom") or report.get("generatedDate"))[:10]
+
+
+def _wanted(report: Mapping[str, Any], day: date) -> Wanted:
+    return Wanted(str(report["reportId"]), day, carrier=str(report.get("networkName") or "") or None)
+
+
 def download(wanted: Wanted, options: Options) -> Download:
     """Page after page, each on a line of its own, until one is empty or the last one is told."""
     for page in range(PAGES):
         path = f"{PATH}/{quote(wanted.key, safe='')}/records"
-        answer = yield Ask(_call(options, path, (("page", str(page)), ("size", "1000"))))
+        answer = yield Ask(_call(options, path, _part(page)))
         refused(answer)
         said = orjson.loads(answer.body)
         if not _records(said):
             return
         yield Write(orjson.dumps(said) + b"\n")
-        paging = said.get("paging") if isinstance(said, dict) else None
-        if not isinstance(paging, dict) or page + 1 >= int(paging.get("totalPages", 0)):
+        if _is_last(said, page):
             return
+
+
+def _part(page: int) -> tuple[tuple[str, str], ...]:
+    return ("page", str(page)), ("size", "1000")
+
+
+def _is_last(said: object, page: int) -> bool:
+    paging = said.get("paging") if isinstance(said, dict) else None
+    return not isinstance(paging, dict) or page + 1 >= int(paging.get("totalPages", 0))
 
 
 def _call(options: Options, path: str, params: Sequence[tuple[str, str]] = ()) -> Call:
