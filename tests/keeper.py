@@ -77,13 +77,19 @@ def vonage(files: Files) -> Callable[[Request], Reply]:
     return says
 
 
-def telesign(files: Files) -> Callable[[Request], Reply]:
+def telesign(att: Files, verizon: Files | None = None) -> Callable[[Request], Reply]:
+    """A file a carrier and day."""
+
     def says(request: Request) -> Reply:
         if request.user != "id":
             return Reply(b"", 401)
-        names = {f"att-deacts_{day.replace('-', '')}.zip": text for day, text in files.items()}
+        names = {
+            f"{carrier}-deacts_{day.replace('-', '')}.zip": text
+            for carrier, files in (("att", att), ("verizon", verizon or {}))
+            for day, text in files.items()
+        }
         if request.path == "/files":
-            return Reply(json.dumps({"status": {"code": 2200}, "files": [*names]}).encode())
+            return Reply(json.dumps({"list_of_files": [*names], "code": 2200}).encode())
         return Reply(zipped(names[request.path.rpartition("/")[2]]))
 
     return says

@@ -259,6 +259,21 @@ async def test_a_feed_that_has_nothing_of_any_day_is_an_alarm_until_it_has(servi
             files["2026-11-19"] = f"{WHO}\n"
             assert told(await fetch.fetch(TODAY)) == [("2026-11-19", 1)]
             assert await alarms(service) == []
+        lost = True
+        async with fetcher(service, kept.url, feed, days=1) as fetch:
+            assert [one.error for one in await fetch.fetch(TODAY + timedelta(days=2))] == [one.error]
+
+
+@pytest.mark.parametrize("feed", ["telesign", "infobip"])
+async def test_a_feed_that_lists_no_file_of_any_day_is_an_alarm_until_it_does(service: Service, feed: str) -> None:
+    files = {"2026-10-01": f"{OTHER}\n"}
+    async with keeping(SAYS[feed](files)) as kept, fetcher(service, kept.url, feed) as fetch:
+        [one] = await fetch.fetch(TODAY)
+        assert (one.key, "nothing" in str(one.error)) == (None, True)
+        assert await alarms(service) == [("feed_failed", feed)]
+        files["2026-11-19"] = f"{WHO}\n"
+        assert told(await fetch.fetch(TODAY)) == [("2026-11-19", 1)]
+        assert await alarms(service) == []
 
 
 async def test_a_file_that_was_cut_where_it_is_kept_is_fetched_again(service: Service) -> None:
@@ -317,6 +332,21 @@ async def test_a_day_that_waits_for_a_person_is_not_left_behind_by_those_after_i
             assert told(await fetch.fetch(TODAY)) == [("2026-11-02", None)]
             assert await alarms(service) == [("feed_guard", "twilio")]
         async with fetcher(service, kept.url, sure=True) as fetch:
+            assert told(await fetch.fetch(TODAY)) == [("2026-11-02", 9)]
+            assert await alarms(service) == []
+
+
+async def test_a_file_that_waits_for_a_person_is_not_left_behind_by_another_of_its_day(service: Service) -> None:
+    for place in range(9):
+        await opt_in(service, f"+1555556{place:04}")
+    body = "".join(f"+1555556{place:04}\n" for place in range(9))
+    carriers = {"att": {"2026-11-02": f"{WHO}\n", "2026-11-20": f"{OTHER}\n"}, "verizon": {"2026-11-02": body}}
+    async with keeping(keeper.telesign(**carriers)) as kept:
+        async with fetcher(service, kept.url, "telesign") as fetch:
+            assert told(await fetch.fetch(date(2026, 11, 3))) == [("2026-11-02", 1), ("2026-11-02", None)]
+            assert told(await fetch.fetch(TODAY)) == [("2026-11-02", None), ("2026-11-20", 1)]
+            assert await alarms(service) == [("feed_guard", "telesign")]
+        async with fetcher(service, kept.url, "telesign", sure=True) as fetch:
             assert told(await fetch.fetch(TODAY)) == [("2026-11-02", 9)]
             assert await alarms(service) == []
 

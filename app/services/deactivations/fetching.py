@@ -32,7 +32,7 @@ DAYS = 7
 """How many days back are looked at; further back the missing ones alone."""
 LOCK = 7_316_005
 FAILED, STOPPED = "feed_failed", "feed_guard"
-NOTHING = "there is nothing for any of the days asked for: look at the feed's `base_url` and at the account"
+NOTHING = "there is nothing of any of the last days: look at the feed's `base_url` and at the account"
 CUT = "the file ended before it should have: what there is of it counts, and it is fetched again"
 FAULT = "a fault of Sendable: the log says where; it is tried again, and the others are fetched"
 MAKE_ROOM = "make room in the folder of temporary files, or name another by TMPDIR"
@@ -114,17 +114,19 @@ class Fetcher:
     async def _feed(self, db: Connection, one: Subscription, today: date, tell: Tell) -> list[Fetched]:
         """A feed's days in order. Whatever is wrong is told, raises an alarm, and is tried again the next time."""
         told: list[Fetched] = []
-        days, absent = await _days(db, one, today), list[date]()
+        back, absent = int(one.options.get("days", DAYS)), set[date]()
+        days = await _days(db, one, today, back)
         for day in days:
             found = await self._day(db, one, day, tell)
             if found is None:
-                absent.append(day)
+                absent.add(day)
                 continue
             told += found
             if any(fetched.error and fetched.outcome is None and fetched.key is None for fetched in found):
                 break
-        if absent == days and absent and (today - absent[0]).days > 1:  # yesterday's alone may not be ready
-            told.append(Fetched(one.feed.name, absent[0], None, error=NOTHING))
+        last = days[-max(back, 2) :]
+        if absent.issuperset(last) and len(last) > 1:  # yesterday's alone may not be ready
+            told.append(Fetched(one.feed.name, last[0], None, error=NOTHING))
         await self._alarm(one.feed.name, told)
         return told
 
@@ -140,7 +142,7 @@ class Fetcher:
         known = await _known(db, name, [each.key for each in wanted])
         got = [await self._one(one, each, tell) for each in wanted if each.key not in known]
         there = [fetched for fetched in got if fetched]
-        return there if there or known or not wanted else None
+        return there if there or known else None
 
     async def _one(self, one: Subscription, wanted: Wanted, tell: Tell) -> Fetched | None:
         """One file. None: it is not there yet, or not any more."""
@@ -206,18 +208,16 @@ def _layout(wanted: Wanted) -> Layout:
     return Layout(carrier=wanted.carrier or (known.carrier if known else None))
 
 
-_TAKEN = "SELECT DISTINCT day FROM feed_files WHERE feed = $1 AND fetched IS NOT NULL AND finished_at IS NOT NULL"
+_FIRST = "SELECT min(day) FROM feed_files WHERE feed = $1 AND fetched IS NOT NULL AND finished_at IS NOT NULL"
 
 
-async def _days(db: Connection, one: Subscription, today: date) -> list[date]:
-    """The last days up to yesterday, and before them those since the first one taken in that are missing: nobody looked
-    then, or they wait for a person.
+async def _days(db: Connection, one: Subscription, today: date, back: int) -> list[date]:
+    """The last days up to yesterday, and before them those since the first one of which a file was taken in: nobody
+    looked then, or one of their files waits for a person.
     """
-    taken = {row["day"] for row in await db.fetch(_TAKEN, one.feed.name)}
-    back = int(one.options.get("days", DAYS))
-    first = min(taken, default=today)
+    first = await db.fetchval(_FIRST, one.feed.name) or today
     days = (today - timedelta(days=ago) for ago in range(one.source.kept, 0, -1))
-    return [day for day in days if (today - day).days <= back or (day > first and day not in taken)]
+    return [day for day in days if (today - day).days <= back or day >= first]
 
 
 _KNOWN = """
