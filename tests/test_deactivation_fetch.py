@@ -87,11 +87,11 @@ async def test_missed_days_are_caught_up_in_order_and_none_is_taken_in_twice(ser
 
 
 async def test_after_a_long_time_away_all_that_is_kept_is_caught_up(service: Service) -> None:
-    files = {"2026-11-01": f"{WHO}\n"}
+    files = {"2026-08-01": f"{WHO}\n"}
     async with keeping(keeper.twilio(files)) as kept, fetcher(service, kept.url) as fetch:
-        assert told(await fetch.fetch(date(2026, 11, 2))) == [("2026-11-01", 1)]
-        files |= {"2026-11-05": f"{OTHER}\n", "2026-11-20": f"{THIRD}\n"}
-        assert told(await fetch.fetch(TODAY)) == [("2026-11-05", 1), ("2026-11-20", 1)]
+        assert told(await fetch.fetch(date(2026, 8, 2))) == [("2026-08-01", 1)]
+        files |= {"2026-08-05": f"{OTHER}\n", "2026-11-20": f"{THIRD}\n"}
+        assert told(await fetch.fetch(TODAY)) == [("2026-08-05", 1), ("2026-11-20", 1)]
 
 
 async def test_the_credentials_go_to_the_feed_and_not_where_it_leads(service: Service) -> None:
@@ -434,7 +434,7 @@ WRONG = {
     "no setting": ({"twilio": KEYS["twilio"] | {"colour": "red"}}, "`feeds.twilio.colour` is no setting"),
     "no address": ({"twilio": KEYS["twilio"] | {"base_url": "h"}}, "`feeds.twilio.base_url` must be an absolute URL"),
     "a key that no header carries": ({"infobip": {"api_key": "…"}}, "`feeds.infobip.api_key` cannot stand in"),
-    "days": ({"twilio": KEYS["twilio"] | {"days": 99}}, "`feeds.twilio.days` must be a whole number from 1 to 30"),
+    "days": ({"twilio": KEYS["twilio"] | {"days": 999}}, "`feeds.twilio.days` must be a whole number from 1 to 365"),
 }
 
 

@@ -13,6 +13,8 @@ from app.models.feed import Ask, Download, Feed, Listing, NotYet, Save, Source, 
 from app.models.http import Call, HttpAnswer, Options, address
 
 BASE = "https://messaging.twilio.com"
+KEPT = 365
+"""Twilio has every day since 2020-08-27: a year of them is more than anybody is away."""
 TOO_OLD, NOT_READY = "30113", "30114"
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -60,5 +62,5 @@ feed = Feed(
     name="twilio",
     docs="https://www.twilio.com/docs/messaging/api/deactivations-resource",
     reader=numbers,
-    source=Source(BASE, ("account_sid", "auth_token"), kept=30, listing=listing, download=download),
+    source=Source(BASE, ("account_sid", "auth_token"), kept=KEPT, listing=listing, download=download),
 )
