@@ -42,20 +42,22 @@ def build(numbers: Sequence[str], options: Options) -> Call:
 
 
 def found(said: Said, number: str) -> Found:
+    """Where nobody knows of a port, the original network may be the one that was left."""
     about(number, said.get("msisdn"))
     _check(said)
-    ported = flag(said.get("is_ported"))
-    original = name(said.get("original_network_name"))
-    carrier = name(said.get("ported_network_name")) if ported else original
+    ported, codes = flag(said.get("is_ported")), network(said.get("mcc"), said.get("mnc"))
+    original, new = name(said.get("original_network_name")), name(said.get("ported_network_name"))
+    carrier = {True: new, False: original, None: None}[ported]
     return Found(
         number=number,
         carrier=carrier,
         original_carrier=original,
         ported=ported,
-        **network(said.get("mcc"), said.get("mnc")),
+        **codes,
         lrn=_inside(_LRN, said.get("extra")),
         spid=_inside(_SPID, carrier),
         request_id=text(said.get("id")),
+        partial=ported is None and not codes,
         raw=said,
     )
 

@@ -46,19 +46,23 @@ def read(answer: HttpAnswer, numbers: Sequence[str], _: Options) -> Mapping[str,
 
 
 def found(said: Said, number: str) -> Found:
-    """Of a ported number `mccMnc` is that of the old network, so it is not told."""
-    ported = flag(said.get("ported"))
+    """Of a ported number `mccMnc` is that of the old network, so it is not told. Where nothing is said of a port it is
+    told if a network has answered; and the original network may be the one that was left.
+    """
+    ported, answered = flag(said.get("ported")), part(said, "status").get("groupId") == DELIVERED
     if not ported:
         _check(part(said, "status"), part(said, "error"))
-    serving = part(said, "portedNetwork" if ported else "originalNetwork")
+    original, new = (name(part(said, key).get("networkName")) for key in ("originalNetwork", "portedNetwork"))
+    codes = joined(said.get("mccMnc") if ported is False or (ported is None and answered) else None)
     return Found(
         number=number,
-        carrier=name(serving.get("networkName")),
-        original_carrier=name(part(said, "originalNetwork").get("networkName")),
+        carrier={True: new, False: original, None: None}[ported],
+        original_carrier=original,
         ported=ported,
-        **joined(None if ported else said.get("mccMnc")),
-        active=True if part(said, "status").get("groupId") == DELIVERED else None,
+        **codes,
+        active=True if answered else None,
         request_id=text(said.get("messageId")),
+        partial=ported is None and not codes,
         raw=said,
     )
 
