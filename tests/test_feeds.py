@@ -102,10 +102,12 @@ def test_a_file_is_unpacked_by_what_it_is_and_not_by_what_it_is_called() -> None
     expected = TEXT.splitlines()
     assert lines_of(TEXT.encode()) == expected
     assert lines_of(b"\xef\xbb\xbf" + TEXT.encode()) == expected
+    for utf_16 in ("utf-16-le", "utf-16-be"):
+        assert [line for line in lines_of(f"\ufeff{TEXT}".encode(utf_16)) if line] == expected
     assert lines_of(TEXT.replace("\n", "\r\n").encode()) == expected
     assert lines_of(gzip.compress(TEXT.encode())) == expected
     assert [
-        line for line in lines_of(bytes_of({"zip": {"a.txt": TEXT[:9_000], "b.txt": TEXT[9_000:]}})) if line
+        line for line in lines_of(bytes_of({"zip": {"a.txt": TEXT[:9_000], "b.txt": f"\ufeff{TEXT[9_000:]}"}})) if line
     ] == expected
 
 

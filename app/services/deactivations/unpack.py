@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ PART = 1 << 16
 LINE_MOST = 1 << 20
 """Bytes of one line: a page of records may be one. A longer one is not kept."""
 _LEFT_OUT = {ord("\r"): None, 0: None}
+_MARK = re.compile(rb"\A(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)")
 _ZIPS, _GZIP = (b"PK\x03\x04", b"PK\x05\x06"), b"\x1f\x8b"
 """A zip begins with its first member, or, when it has none, with its end."""
 
@@ -48,14 +50,12 @@ class Unpacked:
             yield rest.decode("utf-8", "replace").translate(_LEFT_OUT)
 
     def _parts(self) -> Iterator[bytes]:
-        """The first bytes say what it is, whatever its name claims. A byte order mark is left out."""
+        """The first bytes say what it is, whatever its name claims."""
         self._file.seek(0)
         head = self._file.read(4)
         self._file.seek(0)
         parts = self._members() if head in _ZIPS else self._inflated() if head[:2] == _GZIP else _read(self._file)
-        first = next(parts, b"")
-        yield first.removeprefix(b"\xef\xbb\xbf")
-        yield from parts
+        yield from _unmarked(parts)
 
     def _inflated(self) -> Iterator[bytes]:
         """Whatever there is of it, up to where it is cut. Several may stand one behind the other. One that is broken
@@ -88,12 +88,18 @@ class Unpacked:
         for name in names:
             try:
                 with archive.open(name) as member:
-                    yield from _read(member)
+                    yield from _unmarked(_read(member))
             except (RuntimeError, NotImplementedError) as error:
                 raise NotAFile("the zip is encrypted, or packed in a way that is not read: unpack it first") from error
             except (zipfile.BadZipFile, EOFError, zlib.error) as error:
                 raise NotAFile("the zip is cut or broken: get the file again") from error
             yield b"\n"
+
+
+def _unmarked(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Without a byte order mark, that of UTF-16 as well: its NULs are left out of each line."""
+    yield _MARK.sub(b"", next(parts, b""))
+    yield from parts
 
 
 def _inflate(inflate: zlib._Decompress, part: bytes) -> bytes:
