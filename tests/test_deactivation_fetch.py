@@ -6,6 +6,7 @@ import asyncio
 import errno
 import gzip
 import io
+import json
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -349,6 +350,18 @@ async def test_a_file_that_waits_for_a_person_is_not_left_behind_by_another_of_i
         async with fetcher(service, kept.url, "telesign", sure=True) as fetch:
             assert told(await fetch.fetch(TODAY)) == [("2026-11-02", 9)]
             assert await alarms(service) == []
+
+
+async def test_reports_of_a_day_with_nothing_in_them_are_fetched_once_each(service: Service) -> None:
+    reports = [{"reportId": name, "networkName": name, "dateFrom": "2026-11-20"} for name in ("att", "verizon")]
+
+    def says(request: Request) -> Reply:
+        listed = request.path.endswith("/network-reports") and request.query["dateFrom"] == "2026-11-20"
+        return Reply(json.dumps({"results": reports if listed else []}).encode())
+
+    async with keeping(says) as kept, fetcher(service, kept.url, "infobip") as fetch:
+        assert told(await fetch.fetch(TODAY)) == [("2026-11-20", 0), ("2026-11-20", 0)]
+        assert told(await fetch.fetch(TODAY)) == []
 
 
 async def test_one_process_at_a_time_fetches(service: Service) -> None:

@@ -148,11 +148,13 @@ async def _own_connection(engine: AsyncEngine) -> AsyncIterator[Connection]:
 
 
 def _given(order: Order) -> Given:
-    """The same bytes, read in the same way, are the same file."""
+    """The same bytes, read in the same way, are the same file; where there are none, what it is fetched as."""
     digest = sha256(repr(sorted(order.layout.columns.items())).encode())
     order.file.seek(0)
     while part := order.file.read(1 << 20):
         digest.update(part)
+    if order.fetched and not order.file.tell():
+        digest.update(order.fetched.encode())
     return Given(order.feed.name, digest.digest(), order.day, order.layout.carrier, order.name)
 
 
