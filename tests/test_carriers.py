@@ -42,6 +42,11 @@ HEAD = "alias_pattern,canonical_carrier,kind,parent,mcc,mnc,successor,since,conf
         ("Virgin Mobile", "Virgin Mobile"),
         ("Cricket Wireless - ATT - SVR", "Cricket Wireless"),
         ("Metro by T-Mobile", "Metro by T-Mobile"),
+        ("Metro by T Mobile", "Metro by T-Mobile"),
+        ("T MOBILE USA INC", "T-Mobile"),
+        ("C-Spire", "C Spire"),
+        ("cellular-south", "C Spire"),
+        ("us-cellular", "US Cellular"),
     ],
 )
 def test_a_carrier_is_known_by_the_texts_that_vendors_write(raw: str, name: str) -> None:
