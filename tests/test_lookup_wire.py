@@ -163,11 +163,12 @@ async def test_the_waits_between_tries_are_spread_over_the_whole_of_a_growing_sp
         assert cap * 9 / 10 < max(waits) <= cap + 1e-6
 
 
+@pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("asked", [2, 10])
 async def test_what_a_provider_asks_us_to_wait_is_waited_at_least_and_not_by_all_at_once(
-    asked: int, transport: Transport
+    asked: int, status: int, transport: Transport
 ) -> None:
-    replies = iter([Reply(b"{}", 429, {"retry-after": str(asked)})])
+    replies = iter([Reply(b"{}", status, {"retry-after": str(asked)})])
     async with answering(lambda number: next(replies, well(number))) as provider:
         slept = Slept()
         assert isinstance((await answer_of(asker(provider, transport, slept))).said, Found)
@@ -175,20 +176,30 @@ async def test_what_a_provider_asks_us_to_wait_is_waited_at_least_and_not_by_all
         assert provider.calls.total() == 2
 
 
+@pytest.mark.parametrize(("status", "error"), [(429, "rate_limited"), (503, "provider_error")])
 async def test_a_provider_that_asks_for_an_hour_is_left_alone_for_a_minute_and_holds_nobody_up(
-    transport: Transport,
+    status: int, error: str, transport: Transport
 ) -> None:
-    async with answering(lambda _: Reply(b"{}", 429, {"retry-after": "3600"})) as provider:
+    async with answering(lambda _: Reply(b"{}", status, {"retry-after": "3600"})) as provider:
         slept = Slept()
         one = asker(provider, transport, slept)
         for number in (WHO, OTHER):
             said = (await answer_of(one, number)).said
             assert isinstance(said, Failed)
-            assert said.error == "rate_limited"
+            assert said.error == (error if number == WHO else "rate_limited")
         assert max(slept.seconds) < 1
         assert provider.calls == {WHO: 1}
         assert 55 < one.pace.rests() <= 60
         assert (one.ready(), one.room) == (False, 0)
+
+
+async def test_the_end_of_a_rate_limit_is_nothing_to_wait_for_after_a_fault(transport: Transport) -> None:
+    """Telnyx names it in every answer."""
+    replies = iter([Reply(b"", 500, {"x-ratelimit-reset": "60"})])
+    async with answering(lambda number: next(replies, well(number))) as provider:
+        one = asker(provider, transport, Slept())
+        assert isinstance((await answer_of(one)).said, Found)
+        assert one.pace.rests() == 0
 
 
 async def test_whose_turn_would_come_too_late_is_not_asked_for_and_that_is_no_fault_of_the_provider(

@@ -62,7 +62,7 @@ def refusal(answer: HttpAnswer, meaning: Meaning) -> Refused:
     told = meaning(answer.status, _loose(answer.body))
     error = told[0] if told else _usual(answer.status)
     detail = f"HTTP {answer.status}" + (f", {label(told[1])}" if told else "")
-    return Refused(error, detail, wait(answer.headers))
+    return Refused(error, detail, wait(answer.headers, limited=error == "rate_limited"))
 
 
 def _usual(status: int) -> Failure:
@@ -102,11 +102,11 @@ def objects(value: object) -> list[Said]:
     return [one for one in value if isinstance(one, dict)]
 
 
-def wait(headers: Mapping[str, str]) -> float | None:
+def wait(headers: Mapping[str, str], *, limited: bool = True) -> float | None:
     """Seconds that the provider asks us to wait: `Retry-After` (seconds, or a time against its own clock), else the
-    reset of its rate limit. Not capped; None where nothing sensible is said.
+    reset of its rate limit where that was reached. Not capped; None where nothing sensible is said.
     """
-    for name in ("retry-after", "x-ratelimit-reset", "ratelimit-reset"):
+    for name in ("retry-after", "x-ratelimit-reset", "ratelimit-reset") if limited else ("retry-after",):
         found = _seconds(headers.get(name, ""), _clock(headers))
         if found is not None:
             return found

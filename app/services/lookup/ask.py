@@ -171,12 +171,13 @@ class Asker:
         await self._budget.settle({number: cost - price for number, cost in costs.items()}, day)
 
     def _before_the_next(self, said: Mapping[str, Found | Failed], attempt: _Attempt) -> float | None:
-        waits = [a.retry_after or 0.0 for a in said.values() if isinstance(a, Failed) and a.error == "rate_limited"]
-        if waits:
-            self.pace.rest(min(max(waits), RESTS_MOST))
-        if not attempt.again or self.breaker.stopped or (waits and max(waits) > WAITS_MOST):
+        waits = [a.retry_after or 0.0 for a in said.values() if isinstance(a, Failed) and a.error in RETRIED]
+        asked = max(waits, default=0.0)
+        if asked:
+            self.pace.rest(min(asked, RESTS_MOST))
+        if not attempt.again or self.breaker.stopped or asked > WAITS_MOST:
             return None
-        return max(waits, default=0.0) + 1e-9  # no wait at all would ask for no other call
+        return asked + 1e-9  # no wait at all would ask for no other call
 
     def _answer(self, number: str, attempt: _Attempt) -> Answer | None:
         if number not in attempt.said and number in attempt.refused:
