@@ -35,11 +35,13 @@ def build(numbers: Sequence[str], options: Options) -> Call:
 
 
 def meaning(status: int, said: Said) -> tuple[Failure, object] | None:
-    """A 403 is about the country (Canada needs a licence) or our account; a 404 only counts in Sinch's own shape."""
-    title = text(said.get("title")) or ""
-    if status == 403 and ("country" in title.lower() or "canad" in title.lower()):  # noqa: PLR2004
+    """A 403 is about the country (Canada needs a licence) or our account. A 404 counts if it says "Number not found":
+    one of a path that they do not know has the same shape.
+    """
+    title = (text(said.get("title")) or "").lower()
+    if status == 403 and ("country" in title or "canad" in title):  # noqa: PLR2004
         return "forbidden", "country"
-    if status == 404 and title and said.get("status") == status:  # noqa: PLR2004
+    if status == 404 and "number" in title and said.get("status") == status:  # noqa: PLR2004
         return "not_found", status
     return None
 
