@@ -19,7 +19,7 @@ PACKAGES = "line_type_intelligence"
 # twilio.com/docs/api/errors: of the account, then of the package
 CODES: dict[str, Failure] = {
     "20003": "auth",
-    "20404": "invalid_number",
+    "20404": "bad_request",  # a path that it does not know: v2 says of a wrong number that it is none, under 200
     "20429": "rate_limited",
     "60600": "no_coverage",
     "60601": "forbidden",  # Canada, until the account is approved
