@@ -116,8 +116,8 @@ def network(mcc: object, mnc: object) -> Codes:
 
 
 def joined(code: object) -> Codes:
-    """As `network`, of both codes in one text: "310090"."""
-    both = code if isinstance(code, str) else ""
+    """As `network`, of both codes in one: "310090". A number has lost no zero: no country's code begins with one."""
+    both = str(code) if isinstance(code, str | int) else ""
     return network(both[:3], both[3:])
 
 
