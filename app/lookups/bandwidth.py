@@ -40,15 +40,19 @@ def read(answer: HttpAnswer, numbers: Sequence[str], _: Options) -> Mapping[str,
 
 
 def found(said: Said, number: str) -> Found:
-    """A carrier's deactivation alone is not `active` False: it may have been a port. The latest delivery status is."""
+    """A carrier's deactivation alone is not `active` False: it may have been a port. The latest delivery status is, and
+    where no carrier has told of a day, it counts from when it began.
+    """
     voice, messaging = name(said.get("voiceProvider")), name(said.get("messagingProvider"))
+    active = LIVE.get(str(said.get("latestMessageDeliveryStatus")))
+    since = said.get("initialMessageDeliveryStatusDate") if active is False else None
     return Found(
         number=number,
         carrier=messaging or voice,
         voice_carrier=voice,
         line_type=line_type(said.get("lineType")),
-        active=LIVE.get(str(said.get("latestMessageDeliveryStatus"))),
-        deactivated_at=day(said.get("deactivationDate")),  # no zone is named
+        active=active,
+        deactivated_at=day(said.get("deactivationDate")) or day(since),  # no zone is named
         partial=not (messaging or voice),  # as all Canadian ones are
         raw=said,
     )
