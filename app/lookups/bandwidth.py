@@ -40,11 +40,14 @@ def read(answer: HttpAnswer, numbers: Sequence[str], _: Options) -> Mapping[str,
 
 
 def found(said: Said, number: str) -> Found:
-    """A carrier's deactivation alone is not `active` False: it may have been a port. The latest delivery status is, and
-    where no carrier has told of a day, it counts from when it began.
+    """A carrier's deactivation alone is not `active` False: it may have been a port. The latest delivery status is; but
+    that is the last message's, and may be older than the port where that carrier is not the present one. Where no
+    carrier has told of a day, it counts from when it began.
     """
     voice, messaging = name(said.get("voiceProvider")), name(said.get("messagingProvider"))
     active = LIVE.get(str(said.get("latestMessageDeliveryStatus")))
+    if active is False and _was_left(name(said.get("deactivationReporter")), messaging or voice):
+        active = None
     since = said.get("initialMessageDeliveryStatusDate") if active is False else None
     return Found(
         number=number,
@@ -56,6 +59,12 @@ def found(said: Said, number: str) -> Found:
         partial=not (messaging or voice),  # as all Canadian ones are
         raw=said,
     )
+
+
+def _was_left(reporter: str | None, present: str | None) -> bool:
+    """Whether a carrier that told of a deactivation is not the one that serves the number: "att" is "AT&T"."""
+    ours, theirs = ("".join(filter(str.isalnum, carrier or "")).lower() for carrier in (present, reporter))
+    return bool(ours and theirs) and theirs not in ours
 
 
 def _failures(body: Said, missing: Sequence[str]) -> Iterator[tuple[str, Failed]]:
