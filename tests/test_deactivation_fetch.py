@@ -297,6 +297,21 @@ async def test_a_file_that_was_cut_where_it_is_kept_is_fetched_again(service: Se
         assert (await fetch.fetch(TODAY), await alarms(service)) == ([], [])
 
 
+@pytest.mark.parametrize(("lines", "wrong", "says"), [
+    (900, 150, "150 of 1,050 lines cannot be read (line 901: "), (900, 9, None), (15_000, 120, None),
+])  # fmt: skip
+async def test_a_file_that_is_read_in_part_alone_is_an_alarm_until_the_next_look(
+    service: Service, lines: int, wrong: int, says: str | None
+) -> None:
+    """As where one of several tables in a zip writes its days in another way."""
+    text = "".join(f"+1555{n:07}\n" for n in range(5_550_000, 5_550_000 + lines)) + "no number\n" * wrong
+    async with keeping(keeper.vonage({"2026-11-20": text})) as kept, fetcher(service, kept.url, "vonage") as fetch:
+        [one] = await fetch.fetch(TODAY)
+        assert (told([one]), (one.error or "")[: len(says or "")]) == ([("2026-11-20", lines)], says or "")
+        assert await alarms(service) == ([("feed_failed", "vonage")] if says else [])
+        assert (await fetch.fetch(TODAY), await alarms(service)) == ([], [])
+
+
 async def test_one_feed_in_trouble_does_not_keep_the_others_from_theirs(service: Service) -> None:
     async with keeping(lambda _: Reply(b"", 401)) as bad, keeping(keeper.vonage({"2026-11-20": f"{WHO}\n"})) as good:
         async with fetcher(service, bad.url) as first, fetcher(service, good.url, "vonage") as second:

@@ -18,7 +18,7 @@ from app.models.feed import Ask, Download, Feed, Layout, Listing, NotYet, Refuse
 from app.models.http import Options
 from app.services import store
 from app.services.connection import Connection, driver_of, is_lost, transaction
-from app.services.deactivations.importing import Guard, Order, Outcome, Tell, TooMuch, UnderWay, no_one, take_in
+from app.services.deactivations.importing import MANY, Guard, Order, Outcome, Tell, TooMuch, UnderWay, no_one, take_in
 from app.services.deactivations.transport import Transport, Unreached
 from app.services.deactivations.unpack import NotAFile
 from app.services.logs import error_fields
@@ -30,6 +30,8 @@ EVERY = 3_600.0
 """Seconds between two looks of the service: a file that was not ready is there an hour later."""
 DAYS = 7
 """How many days back are looked at; further back the missing ones alone."""
+MOST_UNREAD = 0.01
+"""Above this share of lines, if they are many, somebody is told that they cannot be read."""
 LOCK = 7_316_005
 FAILED, STOPPED = "feed_failed", "feed_guard"
 NOTHING = "there is nothing of any of the last days: look at the feed's `base_url` and at the account"
@@ -151,7 +153,7 @@ class Fetcher:
             with await self._saved(one, wanted) as file:
                 order = Order(one.feed, file, wanted.day, _layout(wanted), wanted.name, wanted.key, sure=self.sure)
                 outcome = await take_in(self.engine, self.meaning, order, self.guard, tell)
-                return Fetched(name, wanted.day, wanted.key, outcome, CUT if outcome.cut else None)
+                return Fetched(name, wanted.day, wanted.key, outcome, _lacks(outcome))
         except (NotYet, TooOld):
             return None
         except TooMuch as error:
@@ -200,6 +202,17 @@ class Fetcher:
         async with transaction(self.engine) as db:
             await store.clear_alarms(db, [*({FAILED, STOPPED} - kinds)], now, [feed])
             await store.alarm(db, {(kind, feed): 1 for kind in sorted(kinds)}, now)
+
+
+def _lacks(outcome: Outcome) -> str | None:
+    """What there is of a file that was not taken in, where nobody but the alarm would tell it."""
+    if outcome.cut:
+        return CUT
+    lines = outcome.records + outcome.broken
+    if outcome.broken < MANY or outcome.broken <= MOST_UNREAD * lines:
+        return None
+    first = outcome.errors[0]
+    return f"{outcome.broken:,} of {lines:,} lines cannot be read (line {first['line']}: {first['error']})"
 
 
 def _layout(wanted: Wanted) -> Layout:
