@@ -244,6 +244,18 @@ async def test_a_feed_that_does_not_answer_as_it_should_is_an_alarm_until_it_doe
             assert await alarms(service) == []
 
 
+async def test_a_link_that_is_good_no_more_is_no_wrong_key(service: Service) -> None:
+    """Twilio's are for two minutes, and a download that breaks off is begun anew for longer."""
+    good = keeper.twilio({"2026-11-20": f"{WHO}\n"})
+
+    def says(request: Request) -> Reply:
+        return Reply(b"<Error/>", 403) if request.path.startswith("/file/") else good(request)
+
+    async with keeping(says) as kept, fetcher(service, kept.url) as fetch:
+        [one] = await fetch.fetch(TODAY)
+        assert one.error == "HTTP 403: the link to the file is good no more, another one is asked for at the next look"
+
+
 @pytest.mark.parametrize("feed", ["twilio", "vonage", "telesign", "infobip"])
 async def test_a_feed_that_has_nothing_of_any_day_is_an_alarm_until_it_has(service: Service, feed: str) -> None:
     """As behind a wrong address; of yesterday alone it may just not be ready."""

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.feeds import FEEDS, known_by, read
+from app.feeds import FEEDS, known_by, read, refused
 from app.models.feed import Ask, Deactivated, Feed, Layout, NotYet, Refused, Save, Source, TooOld, Wanted, Write
 from app.models.http import HttpAnswer
 from app.services.deactivations.unpack import NotAFile, Unpacked
@@ -209,6 +209,11 @@ def play(steps: Any, told: list[dict[str, Any]]) -> Any:
             assert "save" in now
         else:
             answer = HttpAnswer(now["status"], now.get("headers", {}), now["body"].encode())
+
+
+def test_an_answer_that_is_too_long_is_told_as_that() -> None:
+    with pytest.raises(Refused, match="longer than an answer may be"):
+        refused(HttpAnswer(200, {}, b"[", cut=True))
 
 
 def test_what_is_saved_from_elsewhere_carries_no_credentials() -> None:

@@ -71,7 +71,7 @@ class Transport:
                 answer = await self._send(call)
                 try:
                     if answer.status_code != httpx.codes.OK:
-                        refused(await _whole(answer))
+                        refused(await _whole(answer), keyed="authorization" in answer.request.headers)
                     async for part in answer.aiter_bytes():
                         file.write(part)
                 except httpx.RequestError as error:
