@@ -14,12 +14,13 @@ from app.models.http import Call, Options, address
 from app.models.lookup import Failure, Found, Provider
 
 BASE = "https://lookups.twilio.com"
+NUMBERS = "/PhoneNumbers/"
 PACKAGES = "line_type_intelligence"
 
 # twilio.com/docs/api/errors: of the account, then of the package
 CODES: dict[str, Failure] = {
     "20003": "auth",
-    "20404": "bad_request",  # a path that it does not know: v2 says of a wrong number that it is none, under 200
+    "20404": "bad_request",  # a path that it does not know, unless that is a number's
     "20429": "rate_limited",
     "60600": "no_coverage",
     "60601": "forbidden",  # Canada, until the account is approved
@@ -42,7 +43,7 @@ def build(numbers: Sequence[str], options: Options) -> Call:
     (number,) = numbers
     return Call(
         "GET",
-        address(options, BASE, f"/v2/PhoneNumbers/{quoted(number)}"),
+        address(options, BASE, f"/v2{NUMBERS}{quoted(number)}"),
         params=(("Fields", options.get("fields") or PACKAGES),),
         basic=(options["account_sid"], options["auth_token"]),
     )
@@ -50,6 +51,8 @@ def build(numbers: Sequence[str], options: Options) -> Call:
 
 def meaning(_: int, said: Said) -> tuple[Failure, object] | None:
     code = str(said.get("code"))
+    if code == "20404" and f"resource {NUMBERS}" in str(said.get("message")):
+        return "invalid_number", code
     return (CODES[code], code) if code in CODES else None
 
 
