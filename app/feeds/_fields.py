@@ -131,6 +131,7 @@ Names = Mapping[str, str]
 ALIASES: Names = {name.replace(" ", ""): column for column, names in _NAMES.items() for name in names}
 TYPED: Names = {**ALIASES, **dict.fromkeys(("state", "status", "action"), "kind")}
 _DELIMITERS = ("\t", ";", "|", ",")
+_HOLDS_ONE = re.compile(r"\d{10}", re.ASCII)
 _FULL, _LEAST = 10, 7
 """Digits of a number of the North American plan, and the fewest of those that people have elsewhere."""
 
@@ -161,7 +162,7 @@ def _table(layout: Layout, aliases: Names, needs: Sequence[str] = ()) -> RowRead
         if not places:
             delimiter = next((sign for sign in _DELIMITERS if sign in line), ",")
             cells = _cells(line, delimiter)
-            heading = not any(_is_number(cell, least) for cell in cells)
+            heading = not any(_is_number(cell, least) or _HOLDS_ONE.search(cell) for cell in cells)
             found = _named(cells, layout.columns, aliases) if heading else _seen(cells, layout.columns)
             if lacking := [column for column in ("number", *needs) if column not in found]:
                 raise Unreadable(f"no column is known to hold the {lacking[0]}: name it, as `{lacking[0]}=…`")
