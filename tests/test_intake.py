@@ -92,6 +92,15 @@ async def test_good_elements_are_taken_and_broken_ones_kept(service: Service) ->
     assert sorted(times for (times,) in await service.sql("SELECT times FROM unread")) == [1, 2]
 
 
+async def test_what_came_unread_as_often_as_can_be_counted_is_still_answered(service: Service) -> None:
+    await post(service, [receipt(), "nonsense"])
+    await service.sql("UPDATE unread SET times = 2147483647")
+    answer = await post(service, [receipt(message_id="m2"), "nonsense"])
+    assert (answer.status_code, answer.headers["sendable-unread"]) == (200, "1")
+    assert await service.sql("SELECT count(*) FROM receipts") == [(2,)]
+    assert await service.sql("SELECT times FROM unread") == [(2147483647,)]
+
+
 async def test_ten_thousand_receipts_in_one_array_are_one_answer(service: Service) -> None:
     body = [
         receipt(message_id=f"m{place}", number=f"+1415555{place:04}", status="delivered") for place in range(10_000)

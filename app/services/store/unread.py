@@ -29,7 +29,8 @@ _KEEP_UNREAD = """
 INSERT INTO unread AS u (digest, gateway, account, reason, method, headers, query, body, times, first_at, last_at)
 SELECT *, $10, $10 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::jsonb[], $7::text[],
     $8::bytea[], $9::int[]) AS v (d) ORDER BY d
-ON CONFLICT (digest) DO UPDATE SET times = u.times + excluded.times, last_at = excluded.last_at
+ON CONFLICT (digest) DO UPDATE
+SET times = least(u.times + excluded.times::bigint, 2147483647), last_at = excluded.last_at
 """
 
 
