@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from decimal import Decimal
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -243,6 +244,36 @@ async def test_an_answer_is_kept_and_its_number_held_for_as_long_as_a_table_is_l
             assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).status_code == 503
         await looked_up(service)
         assert ((await status(service))["state"], provider.calls) == ("active", {WHO: 1})
+
+
+async def test_a_call_names_the_provider_that_rests(start: Start) -> None:
+    async with answering(lambda _: Reply(b"", 503)) as bad, start(lookup=bad.settings()) as service:
+        for _ in range(3):  # the fifth failure opens the breaker: the third time nobody is asked
+            told = (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()
+            assert (told["outcome"], told["provider"]) == ("provider_error", "telnyx")
+            assert told["errors"] == [{"provider": "telnyx", "error": "provider_error"}]
+        assert (bad.calls.total(), told["price"]) == (5, "0")
+        assert await service.sql("SELECT key FROM alarms WHERE cleared_at IS NULL") == [("telnyx",)]
+
+
+async def test_a_refusal_decides_nothing_while_another_provider_rests(start: Start) -> None:
+    refusal = Reply(b'{"errors": [{"code": "10015", "detail": "Canadian numbers"}]}', 422)
+    async with answering(lambda _: refusal) as first, answering(says_as_plivo("T-Mobile USA, Inc.")) as second:
+        both = second.settings("plivo") | {"telnyx": first.settings()["telnyx"], "providers": ["telnyx", "plivo"]}
+        async with start(lookup=both | {"timetable": ["0s"]}) as service:
+            [_, rests] = service.app.state.lookups.panel.askers
+            rests.breaker.failures, rests.breaker.open_until = 5, monotonic() + 3600
+            await opt_in(service)
+            await receipt(service, "3041")
+            unfinished = "SELECT 1 FROM lookups WHERE tries < :tries OR lease_until IS NOT NULL"
+            for tries in (1, 2):  # the second time the refusal is known, and nobody is asked
+                await service.sql("UPDATE lookups SET due_at = now()")
+                async with asyncio.timeout(30):
+                    while await service.sql(unfinished, tries=tries):
+                        await asyncio.sleep(0.02)
+            told = await status(service)
+            assert (told["lists"][0]["consent"], told["waiting_for"]) == ("opted_in", "lookup")
+            assert first.calls == {WHO: 1}
 
 
 async def test_metrics_count_each_provider_by_itself(start: Start) -> None:

@@ -30,7 +30,6 @@ RESTS_MOST = 60.0
 """Seconds that a provider is left alone at most because it asks for it."""
 SOON = 2.0
 """Seconds within which a lookup that is claimed should have its turn: four looks for what is due."""
-STOPPED = "stopped: see `sendable lookup resume`"
 UNBILLED = frozenset({"rate_limited", "auth", "quota", "bad_request", "forbidden", "no_coverage", "pending"})
 
 
@@ -89,6 +88,12 @@ class Asker:
         """Whether a lookup claimed now may hope for an answer: the provider is not left alone, nor asks us to wait."""
         return self.breaker.ready() and self.pace.rests() <= SOON
 
+    def rests(self) -> tuple[Failure, str]:
+        """Why nobody may ask it now."""
+        if self.breaker.stopped:
+            return self.breaker.stopped, "stopped: see `sendable lookup resume`"
+        return "provider_error", "not asked: it fails, and is left alone"
+
     @property
     def room(self) -> int:
         """Numbers whose turn would come soon."""
@@ -139,9 +144,7 @@ class Asker:
         if self.pace.waits() > WAITS_MOST:
             return "rate_limited", "not asked: its turn would have come too late"
         await self._sleep(self.pace.turn())
-        if self.breaker.stopped:
-            return self.breaker.stopped, STOPPED
-        return ("provider_error", "not asked: it fails, and is left alone") if self.breaker.is_open() else None
+        return self.rests() if self.breaker.stopped or self.breaker.is_open() else None
 
     async def _call(self, numbers: Sequence[str]) -> _Heard:
         """Never raises for what a provider does."""

@@ -16,7 +16,7 @@ from app.models.lookup import Failed, Failure, Found
 from app.services.connection import is_lost
 from app.services.heard import suffices
 from app.services.logs import error_fields
-from app.services.lookup.ask import STOPPED, Answer, Asker
+from app.services.lookup.ask import Answer, Asker
 from app.services.lookup.budget import NOTHING
 
 log = structlog.get_logger(__name__)
@@ -88,9 +88,8 @@ class Panel:
     async def _part(self, asker: Asker, numbers: Sequence[str], told: Mapping[str, Told]) -> None:
         if not asker.breaker.lets():
             for number in numbers:
-                if asker.breaker.stopped:
-                    said = Failed(number, asker.breaker.stopped, STOPPED)
-                    told[number].answers.append(Answer(asker.name, said, NOTHING, datetime.now(UTC), ""))
+                said = Failed(number, *asker.rests())
+                told[number].answers.append(Answer(asker.name, said, NOTHING, datetime.now(UTC), ""))
                 told[number].lacks = told[number].lacks or "provider"
             return
         try:
