@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from time import monotonic
 from typing import Any
@@ -246,12 +247,16 @@ async def test_an_answer_is_kept_and_its_number_held_for_as_long_as_a_table_is_l
         assert ((await status(service))["state"], provider.calls) == ("active", {WHO: 1})
 
 
-async def test_a_call_names_the_provider_that_rests(start: Start) -> None:
+async def test_a_call_names_the_provider_that_rests_and_until_when(start: Start) -> None:
+    failed = {"provider": "telnyx", "error": "provider_error"}
     async with answering(lambda _: Reply(b"", 503)) as bad, start(lookup=bad.settings()) as service:
-        for _ in range(3):  # the fifth failure opens the breaker: the third time nobody is asked
+        assert (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()["errors"] == [failed]
+        for _ in range(2):  # the fifth failure opens the breaker; the last time nobody is asked
+            began = datetime.now(UTC)
             told = (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()
-            assert (told["outcome"], told["provider"]) == ("provider_error", "telnyx")
-            assert told["errors"] == [{"provider": "telnyx", "error": "provider_error"}]
+            until = datetime.fromisoformat(told["errors"][0].pop("until"))
+            assert began < until <= datetime.now(UTC) + timedelta(seconds=15)
+            assert (told["outcome"], told["provider"], told["errors"]) == ("provider_error", "telnyx", [failed])
         assert (bad.calls.total(), told["price"]) == (5, "0")
         assert await service.sql("SELECT key FROM alarms WHERE cleared_at IS NULL") == [("telnyx",)]
 

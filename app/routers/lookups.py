@@ -37,13 +37,17 @@ async def look_up(request: Request, number: PhoneNumber, _: Annotated[None, Secu
         outcome = await state.lookups.look_up(who)
     except NoProvider as error:
         raise Problem(409, "no lookup provider is configured: name one under [lookup] in the settings file") from error
+    until = {asker.name: at for asker in state.lookups.panel.askers if (at := asker.rests_until())}
     row = (await status.read_many(state.reads, [who]))[who]
     return answer({
         "number": who,
         "outcome": outcome.outcome,
         "provider": outcome.provider,
         "carrier": status.answer(row, status.Asked())["carrier"],
-        "errors": [{"provider": provider, "error": error} for provider, error in outcome.errors],
+        "errors": [
+            {"provider": provider, "error": error} | ({"until": until[provider]} if provider in until else {})
+            for provider, error in outcome.errors
+        ],
         "price": str(outcome.price),
         "waiting_for": outcome.waiting_for,
         "changes": [feed.told(change, cause_json(change.cause)) for change in outcome.changes],

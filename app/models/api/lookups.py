@@ -16,6 +16,7 @@ class LookupFailure(BaseModel):
 
     provider: str = Field(examples=["telnyx"])
     error: str = Field(examples=["rate_limited"])
+    until: When | None = Field(None, description="Until then it is left alone. Left out where it is not")
 
 
 class LookupChange(BaseModel):

@@ -7,7 +7,7 @@ import hashlib
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from time import perf_counter
 from typing import NamedTuple
@@ -93,6 +93,11 @@ class Asker:
         if self.breaker.stopped:
             return self.breaker.stopped, "stopped: see `sendable lookup resume`"
         return "provider_error", "not asked: it fails, and is left alone"
+
+    def rests_until(self) -> datetime | None:
+        """When it is asked again by itself, where it is left alone: because it fails, or because it asks us to wait."""
+        seconds = max(self.breaker.left(), self.pace.rests())
+        return datetime.now(UTC) + timedelta(seconds=seconds) if seconds and not self.breaker.stopped else None
 
     @property
     def room(self) -> int:

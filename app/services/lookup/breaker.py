@@ -43,7 +43,11 @@ class Breaker:
         return not (self.stopped or self.is_open() or self.trying)
 
     def is_open(self) -> bool:
-        return self.clock() < self.open_until
+        return self.left() > 0
+
+    def left(self) -> float:
+        """Seconds for which it is still left alone."""
+        return max(self.open_until - self.clock(), 0.0)
 
     def rests_now(self) -> bool:
         return self.failures >= FAILS
