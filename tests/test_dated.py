@@ -4,15 +4,32 @@ and the number ends as if the date had been known from the start.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
 from app.models.number import Number, Verdict
 from app.models.receipt import Receipt, Status
+from app.services import aside
 from app.services.aside import UNDATED
 from app.services.decide import Registered, decide
 from app.services.merge import merge
-from tests.verdicts import DAY, EVENT, HERE, HOUR, LOOKUPS, NUMBER, SENT, THERE, condition, delivered, failed, opted_in
+from tests.verdicts import (
+    DAY,
+    EVENT,
+    HERE,
+    HOUR,
+    LOOKUPS,
+    NUMBER,
+    SENT,
+    THERE,
+    condition,
+    delivered,
+    failed,
+    live,
+    opted_in,
+)
 
 REGISTERED = Registered(NUMBER, HERE, SENT, carrier=None)
 
@@ -87,3 +104,22 @@ def test_an_end_of_consent_that_was_kept_aside_is_replaced_and_no_other() -> Non
     assert number == life(other, dated)
     guards = {act.cause.message_id: act.out.guard for act in number.aside[UNDATED].acts if act.out}
     assert guards == {"m1": SENT, "m2": EVENT}
+
+
+UNNAMED = failed("opted_out", sender=None)
+
+
+@pytest.mark.parametrize(
+    ("supposed", "known"),
+    [
+        (told(Status.UNDELIVERABLE, "opted_out"), {"dated": True}),
+        (UNNAMED, {"named": UNNAMED.conditions[-1][0]}),
+    ],
+    ids=["when it was sent", "for whom it was sent"],
+)
+def test_what_acts_is_what_is_aside_also_once_more_is_known_of_an_event(
+    supposed: Verdict, known: dict[str, Any]
+) -> None:
+    heard = replace(told(Status.UNDELIVERABLE, "opted_out", REGISTERED), apart=UNDATED, **known)
+    held = live(LOOKUPS, replace(supposed, apart=UNDATED), heard)
+    assert held.acting == aside.acting(held.number, merge)

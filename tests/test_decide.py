@@ -12,11 +12,12 @@ from msgspec.structs import replace
 from app.catalogue import load
 from app.catalogue.policy import load_policy
 from app.models.catalogue import REASONS
-from app.models.number import Cause, State, Verdict
+from app.models.number import Cause, Number, State, Verdict
 from app.models.policy import Mode, Policy
 from app.models.receipt import FAILED, Receipt, Status
+from app.services import aside
 from app.services.decide import Registered, decide, reason_of
-from app.services.merge import UNNAMED_MOST
+from app.services.merge import UNNAMED_MOST, merge
 from app.services.settle import Held, settle
 from tests.reasons import BLOCKING, COUNTED, NO_DETAIL, SOFT
 from tests.verdicts import (
@@ -417,6 +418,22 @@ def test_a_flood_of_failures_without_a_sender_stays_small_and_none_is_forgotten(
         held = live(LOOKUPS, replace(failure(place), named=one.conditions[-1][0]), held=held)
     step = held.shown.steps[0]
     assert (step.state, step.waiting_for, step.fact and step.fact.cause.message_id) == ("held", "sender", "m19")
+
+
+def test_of_a_flood_of_failures_by_as_many_senders_each_is_merged_once() -> None:
+    merged = []
+
+    def counted(number: Number, verdict: Verdict) -> Number:
+        merged.append(verdict)
+        return merge(number, verdict)
+
+    number = acts = Number(NUMBER)
+    for place in range(100):
+        verdict = replace(failed("opted_out", sender=f"{place:05}", message=f"m{place}"), apart=str(place))
+        number = merge(number, verdict)
+        acts = aside.acting_since(acts, number, verdict, counted)
+    assert len(merged) == 200  # what stands whatever becomes of it, and what could be undone
+    assert acts == aside.acting(number, merge)
 
 
 @pytest.mark.parametrize("reason", ["deactivated", "reassigned", "suspended", "carrier_unknown", "stale_carrier"])

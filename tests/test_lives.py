@@ -28,11 +28,12 @@ from app.models.number import Cause, Change, Fact, Number, OptIn, Scope, Step, V
 from app.models.opt_in import Place
 from app.models.policy import Policy
 from app.models.receipt import FAILED, Receipt, Status
-from app.services import breaker
+from app.services import aside, breaker
 from app.services.consent import agreed
 from app.services.deactivations.events import when
 from app.services.decide import decide, reported
 from app.services.heard import Said
+from app.services.merge import merge
 from app.services.resolve import Moment, resolve
 from app.services.settle import Held, catch_up, hold, settle
 from app.services.shown import consent, questions
@@ -315,6 +316,15 @@ def test_who_is_deactivated_is_sendable_only_by_a_newer_opt_in_or_a_port(policy:
             given_ = one.held.lists[key].opted_in
             assert given_
             assert all(at < given_.at or (ported and at <= ported) for at in dead)
+
+
+@serious
+@given(policies, lives)
+def test_what_acts_is_everything_that_is_aside_merged_though_not_all_of_it_is_merged_again(
+    policy: Policy, life: list[Event]
+) -> None:
+    for one in lived(policy, life):
+        assert one.held.acting == aside.acting(one.held.number, merge)
 
 
 @serious

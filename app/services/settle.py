@@ -32,7 +32,7 @@ def settle(held: Held, verdict: Verdict, policy: Policy, now: datetime) -> tuple
     """One event applied: what is held afterwards, and what truly changed, in order."""
     changes = [] if held.told == held.shown.steps[0] else [*catch_up(held, policy, now)]
     merged = merge(held.number, verdict)
-    acting = aside.acting(merged, merge)
+    acting = aside.acting_since(held.acting, merged, verdict, merge)
     after = show(acting, policy, now)
     changes += _changes(acting, held.shown, after, verdict)
     lists = dict(held.lists)
@@ -84,11 +84,11 @@ def _changes(number: Number, before: Shown, after: Shown, verdict: Verdict) -> I
         yield _change(number, "number.carrier", verdict, (was, now), None)
     if before.blocks == after.blocks:
         return
-    for sender in sorted(before.blocks.keys() | after.blocks.keys()):
-        gone, come = before.blocks.get(sender), after.blocks.get(sender)
-        if come and not gone:
+    for sender in sorted(before.blocks.keys() ^ after.blocks.keys()):
+        if come := after.blocks.get(sender):
             yield _change(number, "sender.blocked", verdict, ("open", "blocked"), come.reason, sender=sender)
-        if gone and not come:
+        else:
+            gone = before.blocks[sender]
             yield _change(number, "sender.unblocked", verdict, ("blocked", "open"), gone.reason, sender=sender)
 
 

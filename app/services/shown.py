@@ -249,7 +249,8 @@ def _blocks(number: Number, reach: Reach, policy: Policy) -> Iterator[Fact]:
 
 def block(number: Number, reach: Reach, policy: Policy) -> Fact | None:
     """The block that stands between a sender and a number: the newest of those that nothing has lifted."""
-    return max(_blocks(number, reach, policy), key=lambda f: (f.at, f.reason), default=None)
+    standing = [*_blocks(number, reach, policy)]
+    return standing[0] if len(standing) == 1 else max(standing, key=lambda f: (f.at, f.reason), default=None)
 
 
 def known_carrier(number: Number, policy: Policy) -> Carrier | None:
