@@ -39,6 +39,7 @@ from tests.verdicts import (
     STRICT_ALONE,
     THERE,
     condition,
+    delivered,
     each_policy,
     ended,
     failed,
@@ -429,10 +430,12 @@ def test_of_a_flood_of_failures_by_as_many_senders_each_is_merged_once() -> None
 
     number = acts = Number(NUMBER)
     for place in range(100):
-        verdict = replace(failed("opted_out", sender=f"{place:05}", message=f"m{place}"), apart=str(place))
-        number = merge(number, verdict)
-        acts = aside.acting_since(acts, number, verdict, counted)
-    assert len(merged) == 200  # what stands whatever becomes of it, and what could be undone
+        sender = f"{place:05}"
+        failure = replace(failed("opted_out", sender=sender, message=f"m{place}"), apart=sender)
+        for verdict in (failure, delivered(SENT, sender=sender)):
+            number = merge(number, verdict)
+            acts = aside.acting_since(acts, number, verdict, counted)
+    assert len(merged) == 3 * 100  # of a failure what stands whatever becomes of it, and what could be undone
     assert acts == aside.acting(number, merge)
 
 

@@ -46,8 +46,12 @@ def acting_since(before: Number, number: Number, verdict: Verdict, merge: Merge)
     once more only where the verdict may have changed that: two thousand failures of one number, each by another sender,
     took 30 s.
     """
-    one = number.aside.get(verdict.apart or "")
-    if one is None or one.case is not None or verdict.named or verdict.dated:
+    if not number.aside or verdict.named or verdict.dated:
+        return acting(number, merge)
+    if verdict.apart is None:
+        return merge(before, verdict)
+    one = number.aside.get(verdict.apart)
+    if one is None or one.case is not None:
         return acting(number, merge)
     return merge(merge(before, harmless(verdict)), _harmful(verdict))
 
