@@ -147,6 +147,20 @@ async def test_a_receipt_that_is_there_and_never_acted_is_shown(service: Service
     assert len(said.err.splitlines()) == 2
 
 
+async def test_a_strike_so_old_that_it_was_settled_for_good_is_no_difference(
+    service: Service, database_url: str
+) -> None:
+    """It was forgotten when another sender's strike of the next day was told: that one is nobody's second."""
+    first = datetime.now(UTC) - timedelta(days=20)
+    strikes = [("12345", first + timedelta(days=day)) for day in range(9)]
+    for sender, at in [*strikes, ("54321", first + timedelta(days=1, hours=-1))]:
+        body = {"message_id": str(at), "number": WHO, "sender": sender, "status": "undeliverable", "code": "514",
+                "occurred_at": at.isoformat()}  # fmt: skip
+        assert (await service.client.post("/v1/receipts/native", json=body)).status_code == 200
+    said = await replayed(database_url)
+    assert (said.code, said.err) == (0, "no difference\n"), said.out
+
+
 async def test_senders_are_no_difference_however_the_database_sorts_them(service: Service, database_url: str) -> None:
     """By code point, the embedded one; by a language, most others: in `en_US.UTF-8` 12345 stands before +1555…. So it
     can fail only with such a server in SENDABLE_TEST_DATABASE_URL.
