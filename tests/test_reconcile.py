@@ -217,6 +217,14 @@ async def test_a_passing_failure_is_tried_again_and_a_lasting_one_left_for_the_n
         assert await run(service) == Reconciled(asked=30, final=30)
 
 
+async def test_a_gateway_that_asks_for_an_hour_by_the_clock_is_left_for_the_next_run(start: Start) -> None:
+    asks = {"date": "Sat, 21 Nov 2026 12:00:00 GMT", "retry-after": "Sat, 21 Nov 2026 13:00:00 GMT"}
+    async with vendor(lambda *_: (429, asks, b"")) as api, start(**settings(api.url)) as service:
+        await sent(service, "SM01")
+        assert await run(service) == Reconciled(failed=1)
+        assert sum(api.asked.values()) == 1
+
+
 async def test_wrong_credentials_end_the_run_at_once(start: Start) -> None:
     async with vendor(lambda *_: (401, {}, b"")) as api, start(**settings(api.url)) as service:
         await sent(service, *(f"SM{n:02}" for n in range(30)))

@@ -15,11 +15,11 @@ import orjson
 
 from app.lookups import _rnd as rnd
 from app.lookups._fields import CANNOT_READ, why
-from app.lookups._http import Refused
+from app.lookups._http import Refused, wait
 from app.models.http import HttpAnswer, Options
 from app.models.lookup import Failed, Found, Provider
 
-__all__ = ["PROVIDERS", "read", "rnd"]
+__all__ = ["PROVIDERS", "read", "rnd", "wait"]
 
 
 def _found() -> dict[str, Provider]:

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
 
 from app.gateways import answered
+from app.lookups import wait
 from app.models.http import HttpAnswer, Options
 from app.models.receipt import FINAL, Gateway, Link, Missed, Receipt
 from app.services import register
@@ -223,10 +224,8 @@ def _is_passing(answer: HttpAnswer | None) -> bool:
 
 
 def _asked_for(answer: HttpAnswer) -> float:
-    try:
-        return max(0.0, float(answer.headers.get("retry-after", "1")))
-    except ValueError:
-        return 1.0
+    asked = wait(answer.headers)
+    return 1.0 if asked is None else asked
 
 
 def _wait(state: RetryCallState) -> float:
