@@ -147,16 +147,18 @@ def typed(layout: Layout) -> RowReader:
 
 
 def _table(layout: Layout, aliases: Names, needs: Sequence[str] = ()) -> RowReader:
-    """A first line that holds a number is none of names: what stands where is then seen by what it looks like."""
+    """A first line that holds a number is none of names: what stands where is then seen by what it looks like. One of
+    names may come again, where several tables lie in a zip.
+    """
     places: dict[str, int] = {}
-    delimiter, doubtful = ",", False
+    delimiter, doubtful, names = ",", False, ""
     least = _FULL if layout.region in {"US", "CA"} else _LEAST
 
     def read(line: str | None) -> Sequence[Deactivated | str]:
-        nonlocal delimiter, doubtful
+        nonlocal delimiter, doubtful, names
         if line is None:
             return (NO_HEADING,) if doubtful else ()
-        if not line or line.isspace():
+        if line in ("", names) or line.isspace():
             return ()
         doubtful = False
         if not places:
@@ -168,6 +170,7 @@ def _table(layout: Layout, aliases: Names, needs: Sequence[str] = ()) -> RowRead
                 raise Unreadable(f"no column is known to hold the {lacking[0]}: name it, as `{lacking[0]}=…`")
             places.update(found)
             if heading:
+                names = line
                 doubtful = not {*map(_plain, cells)} & {*aliases, *map(_plain, layout.columns.values())}
                 return ()
         return (_record(_cells(line, delimiter), places, layout),)
