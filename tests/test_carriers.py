@@ -161,6 +161,15 @@ def test_a_network_code_names_its_carrier_with_or_without_leading_zeros(mcc: str
     assert CARRIERS.by_network(mcc, mnc) == name
 
 
+@pytest.mark.parametrize(("name", "hosted"), [
+    ("Boost Mobile", True), ("Virgin Mobile", True), ("Xfinity Mobile", True), ("Google Fi Wireless", True),
+    ("Cricket Wireless", False), ("Metro by T-Mobile", False), ("TracFone family", False), ("Verizon", False),
+    ("Sprint", False), ("Cellcom", False), ("Twilio (CPaaS number)", False), ("nobody", False),
+])  # fmt: skip
+def test_a_reseller_whose_owner_has_no_network_is_hosted(name: str, hosted: bool) -> None:  # noqa: FBT001
+    assert CARRIERS.is_hosted(name) is hosted
+
+
 def test_a_code_that_a_reseller_shares_with_its_host_is_the_hosts() -> None:
     assert CARRIERS.by_network("302", "610") == "Bell"
     assert CARRIERS.by_network("312", "250") == "T-Mobile"

@@ -208,6 +208,19 @@ def test_a_merger_is_no_port() -> None:
     assert (state(held), resolved.kind) == ("deactivated", "same")
 
 
+@pytest.mark.parametrize("brand", ["Boost Mobile", "Xfinity Mobile", "Google Fi Wireless"])
+def test_the_name_of_a_resellers_host_is_no_port_and_a_word_of_the_provider_is(brand: str) -> None:
+    stored = Verdict(NUMBER, SIGNED_UP, Cause("register"), carrier=Carrier(SIGNED_UP, "register", brand, brand))
+    held = subscriber(LOOKUPS, stored, failed("deactivated"))
+    for day in (0, 1):
+        held, _ = looked_up(held, found(), at=ANSWERED + day * DAY)
+        assert (state(held), ended(held), asks(held)) == ("deactivated", NOBODY, True)
+    gone, _ = looked_up(held, found(), at=ANSWERED + 2 * DAY, last=True)
+    assert (state(gone), ended(gone)) == ("deactivated", EVERYBODY)
+    back, _ = looked_up(held, found(ported=True), at=ANSWERED + 2 * DAY)
+    assert (state(back), ended(back)) == ("active", NOBODY)
+
+
 # Same code again ----------------------------------------------------------------------------------------------------
 
 

@@ -139,6 +139,7 @@ class Carriers:
     _name: Callable[[str], str | None] = field(init=False, repr=False)
     _coded: Mapping[tuple[str, str], str] = field(init=False, repr=False)
     _networks: Mapping[str, str] = field(init=False, repr=False)
+    _hosted: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         names = frozenset(brand.name for brand in self.brands)
@@ -153,6 +154,7 @@ class Carriers:
         object.__setattr__(self, "_name", name)
         object.__setattr__(self, "_coded", _coded(self.brands))
         object.__setattr__(self, "_networks", _networks(self.brands))
+        object.__setattr__(self, "_hosted", _hosted(self.brands, self._networks))
 
     def name(self, raw: str, number: str | None = None) -> str | None:
         """The one name of the carrier that a vendor's text means (the first pattern that matches), None when unknown.
@@ -176,6 +178,10 @@ class Carriers:
         resellers. Landline arms and others that are not mobile stay themselves, whoever owns them; so do unknown names.
         """
         return self._networks.get(name, name)
+
+    def is_hosted(self, name: str) -> bool:
+        """Whether a carrier has no network of its own: most lookups name whoever carries it, and not the carrier."""
+        return name in self._hosted
 
 
 def _three_digits(mnc: str) -> str:
@@ -203,6 +209,13 @@ def _networks(brands: tuple[Brand, ...]) -> dict[str, str]:
     owners = {brand.name: brand.parent or brand.name for brand in mobile}
     heirs = {brand.name: brand.successor for brand in mobile if brand.successor in owners}
     return {name: owners[_heir(name, heirs)] for name in owners}
+
+
+def _hosted(brands: tuple[Brand, ...], networks: Mapping[str, str]) -> frozenset[str]:
+    """Mobile carriers whose owner has no network, or none but one that is given up."""
+    owners = {brand.parent or brand.name for brand in brands
+              if brand.kind == "mno" and brand.pattern and not brand.successor}  # fmt: skip
+    return frozenset(name for name, owner in networks.items() if owner not in owners)
 
 
 def _heir(name: str, heirs: Mapping[str, str]) -> str:

@@ -145,14 +145,15 @@ def _fixed(name: str, carriers: Carriers) -> str | None:
 
 def proven(found: Found, death: Fact, stored: Carrier | None, carriers: Carriers) -> bool:
     """Whether another network explains a death: its port lies near it, or is not dated. A name that no table knows
-    proves nothing here unless the provider itself says that the number was ported.
+    proves nothing here unless the provider itself says that the number was ported; nor does a name beside a carrier
+    without a network of its own, which may be that of its host.
     """
     if found.ported_at:
         return abs(found.ported_at - death.at) <= AROUND
     if found.ported is not None:
         return found.ported
-    new = carrier_of(found, "", death.at, carriers)
-    return bool(new.name and stored and _in_table(stored, carriers))
+    new, old = carrier_of(found, "", death.at, carriers), stored and _in_table(stored, carriers)
+    return bool(new.name and old and not carriers.is_hosted(old))
 
 
 def foreign(number: str, found: Found, home: str) -> bool:
