@@ -152,6 +152,23 @@ async def test_consent_that_is_given_again_counts_from_when_it_was_told_and_not_
         await diary.holds()
 
 
+@pytest.mark.parametrize("link", ["native", "native/eu"])
+async def test_a_second_opt_out_counts_from_when_its_receipt_came_and_not_from_its_date(
+    start: Start, link: str
+) -> None:
+    async with start(gateways={"native": {"accounts": {"eu": {}}}}) as service:
+        diary = Diary(service)
+        await opt_in(service, "2026-01-01T00:00:00Z")
+        for month, code in ((2, "568"), (3, "603")):
+            body = {"message_id": code, "number": WHO, "sender": SENDER, "status": "undeliverable", "code": code,
+                    "occurred_at": f"2026-0{month}-01T00:00:00Z"}  # fmt: skip
+            assert (await service.client.post(f"/v1/receipts/{link}", json=body)).status_code == 200
+            await diary.note()
+        outs = [told["with"]["lists"][0]["at"][:7] for _, told in diary.pages]
+        assert outs == ["2026-02", "2026-03"]
+        await diary.holds()
+
+
 @asynccontextmanager
 async def told_moving() -> AsyncIterator[dict[str, Any]]:
     async with answering(lambda number: Reply(telnyx(number, "Verizon Wireless", on=today()))) as provider:
