@@ -187,6 +187,20 @@ async def test_a_port_that_a_lookup_proves_is_told_of_then(start: Start) -> None
         await diary.holds()
 
 
+async def test_a_stranger_whose_message_arrived_dies_at_the_death_and_not_at_the_delivery(start: Start) -> None:
+    async with start(lookup={}) as service:
+        diary = Diary(service)
+        await opt_in(service, "2026-01-01T00:00:00Z")
+        await hear(service, "3041", occurred_at="2026-02-01T00:00:00Z")
+        await hear(service, None, status="delivered", occurred_at="2026-04-01T00:00:00Z")
+        await diary.note()
+        await opt_in(service, "2026-03-01T00:00:00Z")
+        await diary.note()
+        assert [told[""]["state"] for _, told in diary.pages] == ["reassigned", "active"]
+        assert diary.pages[-1][1]["with"]["decision"]["sendable"]
+        await diary.holds()
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_the_states_of_random_lives_are_told_as_they_were_answered(service: Service, seed: int) -> None:
     """States, blocks and consent; which of two reasons of one kind is shown may move without a change."""
@@ -231,6 +245,23 @@ async def test_what_is_dropped_of_the_history_still_stands_at_the_moments_that_a
         assert then["sender"]["blocked"] == told["sender"]["blocked"]
         assert agreed(then) <= agreed(told)
     assert comparable(await status(service, as_of=pages[-1][0].isoformat(), sender=SENDER)) == comparable(pages[-1][1])
+
+
+async def test_what_is_told_by_no_change_any_more_stands_as_it_is_now_or_as_it_was_before_the_next_one(
+    service: Service,
+) -> None:
+    diary = Diary(service)
+    await opt_in(service, "2026-01-01T00:00:00Z")
+    await diary.note()
+    await service.client.delete(f"/v1/senders/{SENDER}/lists/spring/subscribers/{WHO}")
+    await diary.note()
+    await service.sql("DELETE FROM changes WHERE committed_at <= :horizon", horizon=diary.pages[0][0])
+    await diary.holds()
+    await hear(service, "560")
+    diary.pages.clear()
+    await diary.note()
+    await service.sql("DELETE FROM changes")
+    await diary.holds()
 
 
 def agreed(told: Any) -> set[str]:
