@@ -317,6 +317,13 @@ async def test_a_budget_that_was_cut_below_what_is_spent_leaves_nothing(start: S
         ]
 
 
+async def test_what_costs_nothing_is_asked_though_the_budget_is_spent(start: Start) -> None:
+    async with start(lookup={"providers": ["demo"], "budget_per_day": "1"}) as service:
+        await service.sql("INSERT INTO lookup_days SELECT (now() AT TIME ZONE 'UTC')::date, 1.25")
+        told = (await service.client.post(f"/v1/numbers/{WHO}/lookup")).json()
+        assert (told["outcome"], told["price"], told["waiting_for"]) == ("ok", "0", None)
+
+
 # Stopped ------------------------------------------------------------------------------------------------------------
 
 REFUSED = {"auth": Reply(b'{"errors": [{"code": "10009"}]}', 401), "quota": Reply(b'{"errors": []}', 402)}

@@ -80,7 +80,7 @@ class Budget:
 
     async def reserve(self, numbers: Sequence[str], price: Decimal) -> Granted:
         """Those numbers whose call at this price is paid for; the others are over the day's cap or their own."""
-        if not price or not numbers:
+        if not price:
             return Granted([*numbers], self._today())
         asked = _Asked(numbers, price, asyncio.get_running_loop().create_future())
         self._waiting.append(asked)
