@@ -284,6 +284,25 @@ async def test_what_is_given_back_after_midnight_is_given_back_to_the_day_that_p
     ]
 
 
+@pytest.mark.parametrize("cap", ["per_day", "most"])
+async def test_those_who_are_paid_in_one_transaction_get_no_more_than_is_left(service: Service, cap: str) -> None:
+    """And a cap that was passed already, by a call that cost more than its price, leaves nobody anything."""
+    budget, price = Budget(service.app.state.engine, **{cap: Decimal("0.05")}), Decimal("0.02")
+    group = [f"+155555512{place:02}" for place in range(20)]
+    granted = await asyncio.gather(*(budget.reserve([number], price) for number in group))
+    assert [one.numbers for one in granted] == [[group[0]], [group[1]], *([] for _ in group[2:])]
+    await budget.settle({WHO: Decimal("0.21")}, granted[0].day)
+    assert (await budget.reserve(group, price)).numbers == []
+    await budget.settle({WHO: Decimal("-0.23")}, granted[0].day)
+    assert (await budget.reserve(group, price)).numbers == group[:1]
+
+
+async def test_a_number_that_is_asked_for_twice_in_one_transaction_has_one_budget(service: Service) -> None:
+    budget, price = Budget(service.app.state.engine, per_number=Decimal("0.03")), Decimal("0.02")
+    granted = await asyncio.gather(*(budget.reserve([WHO], price) for _ in range(2)))
+    assert [one.numbers for one in granted] == [[WHO], []]
+
+
 CHARGED = {"http": {"net": "T-Mobile USA, Inc.", "moved": True, "charge": "0.50"},
            "hlr-lookups": {"msisdn": WHO, "query_status": "OK", "is_ported": True, "cost": "0.0050",
                            "ported_network_name": "T-Mobile US:6529 - SVR/2"}}  # fmt: skip
