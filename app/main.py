@@ -88,7 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
         messages, numbers, lookups, deactivations, consent, subscribers, held, quarantine, feed, reading, codes,
         reports, unread, operating,
     ):  # fmt: skip
-        app.router.routes += router.router.routes
+        app.router.routes += router.router.routes  # `include_router` would build all anew, at the first request: 40 ms
     openapi.install(app)
     return app
 

@@ -88,7 +88,7 @@ class Asker:
         """Whether a lookup claimed now may hope for an answer: the provider is not left alone, nor asks us to wait."""
         return self.breaker.ready() and self.pace.rests() <= SOON
 
-    def rests(self) -> tuple[Failure, str]:
+    def why_unasked(self) -> tuple[Failure, str]:
         """Why nobody may ask it now."""
         if self.breaker.stopped:
             return self.breaker.stopped, "stopped: see `sendable lookup resume`"
@@ -149,7 +149,7 @@ class Asker:
         if self.pace.waits() > WAITS_MOST:
             return "rate_limited", "not asked: its turn would have come too late"
         await self._sleep(self.pace.turn())
-        return self.rests() if self.breaker.stopped or self.breaker.is_open() else None
+        return self.why_unasked() if self.breaker.stopped or self.breaker.is_open() else None
 
     async def _call(self, numbers: Sequence[str]) -> _Heard:
         """Never raises for what a provider does."""

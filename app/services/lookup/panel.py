@@ -88,7 +88,7 @@ class Panel:
     async def _part(self, asker: Asker, numbers: Sequence[str], told: Mapping[str, Told]) -> None:
         if not asker.breaker.lets():
             for number in numbers:
-                said = Failed(number, *asker.rests())
+                said = Failed(number, *asker.why_unasked())
                 told[number].answers.append(Answer(asker.name, said, NOTHING, datetime.now(UTC), ""))
                 told[number].lacks = told[number].lacks or "provider"
             return
