@@ -16,7 +16,7 @@ from app.services.decide import reported
 from app.services.merge import merge
 from app.services.settle import Held, hold
 from app.services.store.consents import lists
-from app.services.store.rows import cause_json, cause_of, columns, event_of, number_of, objects
+from app.services.store.rows import cause_json, cause_of, columns, encoded, event_of, number_of, objects
 
 _FACTS = "SELECT number, facts FROM numbers WHERE number = ANY($1::text[]) AND facts IS NOT NULL"
 
@@ -154,40 +154,42 @@ def _noted(number: str, noted: str | None, policy: Policy) -> Number:
 
 
 _SAVE_NUMBERS = """
-UPDATE numbers n SET facts = v.facts, steps = v.steps, state = v.state, reason = v.reason, waiting_for = v.waiting_for,
-    until = v.until, dead_since = v.dead_since, carrier = v.carrier, last_receipt_at = v.last_receipt_at,
-    changed_at = coalesce(v.since, n.changed_at), noted_by = NULL, noted_guard = NULL
-FROM json_to_recordset($1::json) AS v (number text, facts json, steps jsonb, state text, reason text, waiting_for text,
-    until timestamptz, dead_since timestamptz, carrier jsonb, last_receipt_at timestamptz, since timestamptz)
+UPDATE numbers n SET facts = v.facts::json, steps = v.steps, state = v.state, reason = v.reason,
+    waiting_for = v.waiting_for, until = v.until, dead_since = v.dead_since, carrier = v.carrier,
+    last_receipt_at = v.last_receipt_at, changed_at = coalesce(v.since, n.changed_at), noted_by = NULL,
+    noted_guard = NULL
+FROM ROWS FROM (
+        json_to_recordset($1::json) AS (number text, steps jsonb, state text, reason text, waiting_for text,
+            until timestamptz, dead_since timestamptz, carrier jsonb, last_receipt_at timestamptz, since timestamptz),
+        unnest($2::text[])
+    ) AS v (number, steps, state, reason, waiting_for, until, dead_since, carrier, last_receipt_at, since, facts)
 WHERE n.number = v.number
 """
 _NO_STEPS = ((Step("active"),), (Step("unseen"),))
 
 
-class _NumberRow(Struct, frozen=True, gc=False):
+class _NumberRow(Struct, frozen=True, gc=False, omit_defaults=True):
     number: str
-    facts: Number
     steps: tuple[Step, ...]
     state: State
-    reason: str | None
-    waiting_for: Waiting | None
-    until: datetime | None
-    dead_since: datetime | None
-    carrier: Carrier | None
-    last_receipt_at: datetime | None
-    since: datetime | None
+    reason: str | None = None
+    waiting_for: Waiting | None = None
+    until: datetime | None = None
+    dead_since: datetime | None = None
+    carrier: Carrier | None = None
+    last_receipt_at: datetime | None = None
+    since: datetime | None = None
 
 
 async def save_numbers(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held],
                        since: Mapping[str, datetime]) -> None:  # fmt: skip
     """Write back what changed, with the steps that the views show. `since`: when a number came to its state."""
-    rows = [
-        _number_row(held, since.get(number))
-        for number, held in after.items()
-        if held.number != (was := before[number]).number or held.told != was.told
+    changed = [
+        held for number, held in after.items() if held.number != (was := before[number]).number or held.told != was.told
     ]
-    if rows:
-        await db.execute(_SAVE_NUMBERS, objects(rows))
+    if changed:
+        rows = [_number_row(held, since.get(held.number.number)) for held in changed]
+        await db.execute(_SAVE_NUMBERS, objects(rows), [encoded(held.number) for held in changed])
     await _save_blocks(db, before, after)
 
 
@@ -195,7 +197,6 @@ def _number_row(held: Held, since: datetime | None) -> _NumberRow:
     number, shown, step = held.number, held.shown, held.told
     return _NumberRow(
         number.number,
-        number,
         () if shown.steps in _NO_STEPS else shown.steps,
         step.state,
         step.reason,
