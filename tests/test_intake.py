@@ -101,6 +101,14 @@ async def test_what_came_unread_as_often_as_can_be_counted_is_still_answered(ser
     assert await service.sql("SELECT times FROM unread") == [(2147483647,)]
 
 
+async def test_each_number_of_a_group_is_stored_with_what_is_known_of_itself(service: Service) -> None:
+    states = {"3041": "deactivated", "629": "not_sms_capable", "560": "active"}
+    told = {f"+1415555000{place}": code for place, code in enumerate([*states] * 3)}
+    await post(service, [receipt(number=number, code=code) for number, code in reversed(told.items())])
+    stored = await service.sql("SELECT number, facts ->> 'number', state FROM numbers ORDER BY number")
+    assert stored == [(number, number, states[code]) for number, code in told.items()]
+
+
 async def test_ten_thousand_receipts_in_one_array_are_one_answer(service: Service) -> None:
     body = [
         receipt(message_id=f"m{place}", number=f"+1415555{place:04}", status="delivered") for place in range(10_000)
