@@ -12,7 +12,7 @@ import structlog
 import uvloop
 from rich.console import Console
 
-from bench.ground import data_dir, ground, machine, subscribe
+from bench.ground import data_dir, ground, machine, subscribe, told, withheld
 from bench.load import CannotMeasure, wrk
 from bench.plan import FULL, QUICK, Plan
 from bench.report import Report
@@ -35,11 +35,13 @@ async def run(plan: Plan, names: Sequence[str], command: str) -> Report:
             _tell(f"opting {plan.population:,} subscribers in")
             await subscribe(here.ours, plan.population)
             await one.take(seconds=1)
-            lines = []
+            lines, taken_away = [], {}
+            withheld()
             for name in (name for name in STAGES if name in names):
                 _tell(name)
                 lines += await STAGES[name](one)
-            return Report(lines, one.truths(), facts, command, one.costs)
+                taken_away[name] = withheld()
+            return Report(lines, one.truths(), [*facts, *told(taken_away)], command, one.costs)
 
 
 def _tell(what: str) -> None:

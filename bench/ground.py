@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -141,6 +141,18 @@ async def machine(ground: Ground) -> list[str]:
         f"{system}, Python {platform.python_version()}, PostgreSQL {settings['server_version']}",
         f"durable commits ({' on, '.join(_DURABLE)} on); 8 KiB reach the disk in {_sync(ground.folder):.2f} ms here",
     ]
+
+
+def withheld() -> float | None:
+    """Percent of the processors' time that the hypervisor gave to others since the last call; None: nobody tells."""
+    share: float | None = getattr(psutil.cpu_times_percent(), "steal", None)
+    return share
+
+
+def told(withheld: Mapping[str, float | None]) -> list[str]:
+    """By stage, what of the processors was withheld: a ratio of rounds that had unequal shares of them says little."""
+    shares = [f"{name} {share:.0f} %" for name, share in withheld.items() if share is not None]
+    return [f"of the processors' time the hypervisor withheld (steal): {', '.join(shares)}"] if shares else []
 
 
 def _processor() -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from app.gateways import GATEWAYS
 from bench.__main__ import run
+from bench.ground import told
 from bench.load import CannotMeasure, Round, wrk
 from bench.plan import Plan
 from bench.report import Cost, Line, Report, Target
@@ -35,6 +36,17 @@ async def test_a_tiny_run_of_everything_fills_the_table_and_finds_every_answered
     ours, *_ = (truth for truth in report.truths if truth.startswith("Sendable"))
     assert "all found" in ours
     assert "fsync on" in "".join(report.machine)
+    if sys.platform == "linux":
+        shares = dict(one.split(maxsplit=1) for one in report.machine[-1].partition(": ")[2].split(", "))
+        assert list(shares) == [*STAGES]
+        assert all(0 <= float(share.removesuffix(" %")) <= 100 for share in shares.values())
+
+
+def test_what_the_hypervisor_withheld_is_told_by_stage_and_not_where_nobody_knows():
+    assert told({"tutorial": 45.6, "status": 0.0}) == [
+        "of the processors' time the hypervisor withheld (steal): tutorial 46 %, status 0 %"
+    ]
+    assert told({"tutorial": None, "status": None}) == []
 
 
 def test_without_wrk_it_ends_at_once_and_says_how_to_install_it(tmp_path: Path):
