@@ -1,11 +1,13 @@
-"""A connection that has ended between two uses is nobody's 503."""
+"""A connection that has ended between two uses is nobody's 503, and a host that died is not waited for."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import InternalError
 
 from app.services.connection import connect, driver_of, read, transaction
 
@@ -45,4 +47,42 @@ async def test_what_is_in_use_while_its_pool_is_given_up_is_closed_when_its_user
                 raise ConnectionResetError
         assert await kept.fetchval("SELECT 1") == 1
     assert kept.is_closed()
+    await engine.dispose()
+
+
+def beside(url: str, dead: socket.socket, asked: str) -> str:
+    """The URL of a database with another host before its own."""
+    ours = make_url(url)
+    hosts, ports = f"127.0.0.1,{ours.query['host']}", f"{dead.getsockname()[1]},{ours.query['port']}"
+    return ours.set(query={"host": hosts, "port": ports, "target_session_attrs": asked}).render_as_string(
+        hide_password=False
+    )
+
+
+@pytest.mark.parametrize("asked", ["read-write", "any"])
+async def test_a_host_that_says_nothing_keeps_nobody_from_the_next(database_url: str, asked: str) -> None:
+    """As a machine does that has died, or was cut off: it refuses nothing. The standby was never asked."""
+    with socket.create_server(("127.0.0.1", 0)) as dead:  # the kernel takes connections, and nobody answers
+        engine = connect(beside(database_url, dead, asked))
+        async with transaction(engine) as db:
+            assert await db.fetchval("SELECT 1") == 1
+        await engine.dispose()
+
+
+async def test_where_no_host_will_do_the_one_that_does_not_answer_is_told_of(database_url: str) -> None:
+    """What is still a standby may be the primary in a moment; what is not there has to be mended first."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = beside(database_url, closed, "standby")
+    engine = connect(url)
+    with pytest.raises(ConnectionRefusedError):
+        await read(engine, text("SELECT 1"))
+    await engine.dispose()
+
+
+async def test_where_all_hosts_answer_and_none_is_as_asked_that_is_told(database_url: str) -> None:
+    ours = make_url(database_url)
+    twice = {name: f"{said},{said}" for name, said in ours.query.items()}
+    engine = connect(ours.set(query=twice | {"target_session_attrs": "standby"}).render_as_string(hide_password=False))
+    with pytest.raises(InternalError, match="None of the hosts match"):
+        await read(engine, text("SELECT 1"))
     await engine.dispose()

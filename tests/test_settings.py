@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.config import Settings, SettingsError, is_loopback, read_settings
+from app.models.database_url import hosts
 
 SECRET = "swordfish-swordfish-swordfish"  # noqa: S105 - must not be quoted back
 
@@ -199,6 +200,22 @@ def test_a_database_url_is_written_as_psql_reads_it(rest):
     url = read_settings({"SENDABLE_DATABASE_URL": f"postgresql://{rest}"}).database_url
     assert url
     assert url.get_secret_value() == f"postgresql+asyncpg://{rest}"
+
+
+HOSTS: dict[str, list[tuple[str, int | None]]] = {
+    SEVERAL: [("one", 5432), ("two", 5432)],
+    SOCKET: [("/run/postgresql", 5432)],
+    "app@one,[::1]:5433/shop": [("one", None), ("::1", 5433)],
+    "/shop?host=one,two&port=5433": [("one", 5433), ("two", 5433)],
+    "/shop?host=/run/one,two&port=5433,5434": [("/run/one", 5433), ("two", 5434)],
+    "%2Frun%2Fone:5433,two/shop": [("/run/one", 5433), ("two", None)],
+    "app@/shop": [],
+}
+
+
+@pytest.mark.parametrize(("rest", "named"), HOSTS.items())
+def test_the_hosts_of_a_database_url_are_those_that_psql_finds(rest, named):
+    assert hosts(f"postgresql://{rest}") == named
 
 
 BENT_URLS = {

@@ -44,6 +44,21 @@ def database_url(text: str) -> str:
     return f"postgresql+asyncpg://{rest}"
 
 
+def hosts(url: str) -> list[tuple[str, int | None]]:
+    """The hosts that a URL names, each with its port if it has one; none: those of the environment."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    named = (parts.netloc.rpartition("@")[2] or options.get("host", "")).split(",")
+    ports = options["port"].split(",") if "port" in options else [""]
+    ports *= len(named) if len(ports) == 1 else 1
+    found = [(_HOST.fullmatch(one), port) for one, port in zip(named, ports, strict=False)]
+    return [
+        (unquote(host[1]).strip("[]"), int(host[3] or port) if host[3] or port else None)
+        for host, port in found
+        if host and host[1]
+    ]
+
+
 def as_role(url: str, role: str) -> str:
     """The same database for somebody else, whose password we do not know."""
     parts = urlsplit(url)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio.staggered import staggered_race
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import asyncpg
 from asyncpg import InterfaceError, InternalClientError
@@ -18,11 +19,15 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from app.models.database_url import hosts
+
 RETRY_AFTER = 2
 """Seconds after which a caller should come back."""
 POOL_SIZE = 6
 ACQUIRE_WITHIN = 5.0
 """Seconds that a caller waits for a connection: for a free one of the pool, and for a new one to be made."""
+NEXT_HOST_AFTER = 0.5
+"""Seconds after which the next of several hosts is asked beside one that has said nothing yet."""
 STATEMENT_WITHIN = 10.0
 """Seconds after which a server that does not answer counts as away. With the 2 more that SQLAlchemy gives a connection
 to say goodbye, callers hear of it before a gateway gives up, after 15."""
@@ -77,6 +82,9 @@ def _is_broken_client(error: BaseException | None) -> bool:
     return False
 
 
+_NOT_AS_ASKED = asyncpg.TargetServerAttributeNotMatched
+
+
 def engine_of(url: str, *, connect_args: Mapping[str, Any], **more: Any) -> AsyncEngine:  # noqa: ANN401 - SQLAlchemy's
     """An engine whose URL the driver reads: it knows `sslmode` and several hosts as psql does, SQLAlchemy does not."""
     dsn = url.replace("postgresql+asyncpg://", "postgresql://", 1)
@@ -116,8 +124,9 @@ async def shares_sessions(engine: AsyncEngine) -> bool:
         return theirs == before or after != before
 
 
-async def _opened(**how: Any) -> Connection:  # noqa: ANN401 - the driver's
-    db = await asyncpg.connect(**how)
+async def _opened(dsn: str, **how: Any) -> Connection:  # noqa: ANN401 - the driver's
+    named = hosts(dsn)
+    db = await (_of_several(named, dsn, how) if len(named) > 1 else asyncpg.connect(dsn, **how))
     try:
         known = (settle for since, settle in _SETTLE.items() if db.get_server_version().major >= since)
         await db.execute("".join(known), timeout=ACQUIRE_WITHIN)
@@ -125,6 +134,18 @@ async def _opened(**how: Any) -> Connection:  # noqa: ANN401 - the driver's
         db.terminate()
         raise
     return db
+
+
+async def _of_several(named: Sequence[tuple[str, int | None]], dsn: str, how: Mapping[str, Any]) -> Connection:
+    """The first that is as it was asked for. The driver asks them in turn within one time for all: of a machine that
+    died, and so refuses nobody, all of it was waited for, and the standby that had taken its place never asked.
+    """
+    asking = [partial(asyncpg.connect, dsn, host=host, port=port, **how) for host, port in named]
+    db, _, errors = await staggered_race(asking, NEXT_HOST_AFTER)
+    if db is None:
+        failed = [error for error in errors if error]
+        raise next((error for error in failed if not isinstance(error, _NOT_AS_ASKED)), failed[-1])
+    return cast("Connection", db)
 
 
 def connect(url: str, *, pool: int = POOL_SIZE) -> AsyncEngine:
