@@ -261,7 +261,7 @@ def test_a_data_folder_that_cannot_be_made_names_the_setting(tmp_path: Path):
 
 def test_a_user_without_a_name_is_told_what_mends_it(tmp_path: Path):
     """As in a container that is given any user id; `initdb` only said that it could not look it up."""
-    nobody = Home(tmp_path, tmp_path / "postgres", locate(tmp_path).programs, 2_000_000_005, 0)
+    nobody = Home(tmp_path / "postgres", locate(tmp_path).programs, 2_000_000_005, 0)
     with pytest.raises(CannotStart, match=r"user id 2000000005 has no name, and PostgreSQL needs one: .*/etc/passwd"):
         cluster.furnish(nobody, lock=-1)
 
@@ -417,11 +417,16 @@ async def test_in_a_folder_closed_to_roots_stand_in_it_lives_elsewhere_and_no_mo
             assert guest.wait() == 0
     async with serving(data_dir):
         assert locate(data_dir) == home
+    copy = shutil.copytree(data_dir, data_dir.with_name("copy"))
+    assert locate(copy).lock == home.lock, "whoever comes by a copy of the note stands in line, and dismisses nobody"
     (data_dir / "postgres.elsewhere").write_text("")  # as a full disk leaves it
     assert is_made(data_dir)
     assert locate(data_dir) == home
     shutil.rmtree(home.path)
     assert not is_made(data_dir)
+    with pytest.raises(CannotStart, match=f"{home.path}, which {data_dir}/postgres.elsewhere names, is gone: put it"):
+        locate(data_dir)
+    assert not home.path.exists()
 
 
 @pytest.mark.skipif(not ROOT, reason="only root starts it for another user")

