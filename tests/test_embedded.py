@@ -293,6 +293,27 @@ async def test_a_folder_of_another_major_version_is_refused_and_told_the_way_whi
             assert await session.fetchval("SELECT to_regclass('of_the_newer_version')") is None
 
 
+async def test_what_is_restored_beside_a_service_comes_all_at_once(data_dir: Path, tmp_path: Path):
+    """As the operator's page says. Upkeep told lapses of half a dump, into a table whose key was still to come, and the
+    dump brought the same numbers again.
+    """
+    page = (REPOSITORY / "docs" / "operating.md").read_text()
+    told = re.findall(r"^    (\w+ .*-h HOST .*)$", page, re.MULTILINE)
+    async with serving(data_dir) as url:
+        home = locate(data_dir)
+        async with _session(url) as session:
+            await session.execute("CREATE TABLE kept AS SELECT n FROM generate_series(1, 9) AS n; CREATE TABLE last ()")
+        for line in ("pg_dump -h HOST -U sendable -Fc -f sendable.dump sendable", *told):
+            program, *how = shlex.split(line.replace("HOST", str(home.socket)))
+            subprocess.run([home.programs / program, *how], cwd=tmp_path, check=True)
+        async with _session(url) as session:
+            assert await session.fetchval("SELECT count(*) FROM kept") == 9
+            await session.execute("DROP TABLE kept")
+            again = subprocess.run([home.programs / program, *how], cwd=tmp_path, check=False)
+            assert again.returncode, "`last` is still there"
+            assert await session.fetchval("SELECT to_regclass('kept')") is None
+
+
 async def test_a_server_that_cannot_start_says_why(data_dir: Path):
     home = locate(data_dir)
     (home.data / "postgresql.auto.conf").write_text("max_connections = many\n")

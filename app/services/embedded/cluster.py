@@ -103,8 +103,9 @@ def _refuse_another_major(home: Home) -> None:
         raise CannotStart(
             f"{home.data} was written by PostgreSQL {old} and this is PostgreSQL {new}: start the Sendable that wrote "
             f"it and run `pg_dump -Fc {at} -f sendable.dump {ROLE}`, stop it, move {home.path} away, start this one, "
-            f"run `{home.programs / 'dropdb'} --force {at} {ROLE}` (what is there is newer than the dump) and "
-            f"`{home.programs / 'pg_restore'} {at} -d postgres --create sendable.dump`, and start it again"
+            f"run `{home.programs / 'dropdb'} --force {at} {ROLE}` (what is there is newer than the dump), "
+            f"`{home.programs / 'createdb'} {at} {ROLE}` and "
+            f"`{home.programs / 'pg_restore'} --single-transaction {at} -d {ROLE} sendable.dump`, and start it again"
         )
 
 
