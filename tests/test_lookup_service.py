@@ -17,6 +17,7 @@ from app.services.connection import transaction
 from app.services.lookup import service as making
 from app.services.lookup.budget import Budget
 from app.wiring import plan_of
+from tests.clock import set_clock
 from tests.conftest import Service, Start
 from tests.locks import waiting
 from tests.lookup_steps import LONG_AGO, WHO, looked_up, opt_in, receipt, served_by
@@ -132,6 +133,41 @@ async def test_the_last_step_of_the_timetable_ends_consent_and_the_ones_before_d
             assert gaps == [4, 20]
             assert await service.sql("SELECT 1 FROM lookups") == []
             assert provider.calls == {WHO: 3}
+
+
+@pytest.mark.parametrize("apart", ["12 days", "-12 days"])
+async def test_the_timetable_is_kept_where_the_databases_clock_is_another(
+    start: Start, database_url: str, apart: str
+) -> None:
+    """It was run through within seconds where ours was behind, and consent ended; where ours was ahead, nobody was
+    asked for days.
+    """
+    await set_clock(database_url, apart)
+    async with answering(says("AT&T Mobility", ported="N")) as provider, start(lookup=provider.settings()) as service:
+        await served_by(service)
+        await opt_in(service)
+        await receipt(service, "3041")
+        async with asyncio.timeout(90):
+            while await service.sql("SELECT 1 FROM lookups WHERE step = 0 OR due_at <= clock_timestamp()"):
+                await asyncio.sleep(0.02)
+        [(step, due)] = await service.sql("SELECT step, due_at - clock_timestamp() FROM lookups")
+        assert (step, round(due.total_seconds() / 3600), provider.calls) == (1, 4, {WHO: 1})
+        assert [one["consent"] for one in (await status(service))["lists"]] == ["opted_in"]
+
+
+@pytest.mark.parametrize("waits", ["provider", "budget"])
+async def test_a_provider_is_asked_no_sooner_again_where_the_databases_clock_is_ahead(
+    start: Start, database_url: str, waits: str
+) -> None:
+    await set_clock(database_url, "2 days")
+    budget = {"budget_per_day": "0.0001"} if waits == "budget" else {}
+    async with answering(lambda _: Reply(b"{}", 400)) as provider:
+        async with start(lookup=provider.settings() | budget) as service:
+            await receipt(service, "3041")
+            async with asyncio.timeout(90):
+                while not await service.sql("SELECT 1 FROM lookups WHERE waiting_for IS NOT NULL"):
+                    await asyncio.sleep(0.02)
+            assert await service.sql("SELECT due_at > clock_timestamp() FROM lookups") == [(True,)]
 
 
 _PLANNED = "SELECT step, tries, waiting_for, due_at, lease_until FROM lookups"

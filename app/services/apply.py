@@ -44,7 +44,7 @@ async def apply(db: Connection, verdicts: Sequence[Verdict], policy: Policy, now
     applied = _settled(await _remembered(db, before, verdicts), verdicts, policy, now)
     await store.save_numbers(db, before, applied.held, _since(applied.changes, now))
     await store.save_lists(db, before, applied.held)
-    await store.save_lookups(db, before, applied.held, now, answered=answered)
+    await store.save_lookups(db, before, applied.held, answered=answered)
     return applied
 
 

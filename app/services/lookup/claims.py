@@ -6,7 +6,7 @@ No row is locked while a provider is asked. Each statement stands above the func
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -114,19 +114,20 @@ async def give_back(db: Connection, claims: Sequence[Claim]) -> None:
 
 
 class Next(NamedTuple):
-    """When a lookup is made again, and why it was not decided."""
+    """After how long a lookup is made again, and why it was not decided."""
 
     number: str
     step: int
     tries: int
-    due_at: datetime
+    wait: timedelta
     waiting_for: str | None
 
 
 _LATER = """
-UPDATE lookups l SET step = v.step, tries = v.tries, due_at = v.due_at, waiting_for = v.waiting_for, lease_until = NULL
-FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::timestamptz[], $5::text[])
-    AS v (number, step, tries, due_at, waiting_for)
+UPDATE lookups l SET step = v.step, tries = v.tries, due_at = statement_timestamp() + wait, waiting_for = v.waiting_for,
+    lease_until = NULL
+FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::interval[], $5::text[])
+    AS v (number, step, tries, wait, waiting_for)
 WHERE l.number = v.number
 """
 _DONE = "DELETE FROM lookups WHERE number = ANY($1::text[])"

@@ -140,18 +140,20 @@ def _word(chosen: Said | None, waits: str | None) -> str:
 
 
 def later(claim: Claim, waits: str | None, timetable: Sequence[timedelta], now: datetime) -> Next:
-    """An outage moves a step and never skips it; without one the next step is as far away as the timetable says."""
+    """An outage moves a step and never skips it; without one the next step is as far away as the timetable says. How
+    far is told, not when: it is the database's clock that makes it due, and ours may be another.
+    """
     if waits == "budget":
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
         spread = timedelta(seconds=random.uniform(0, 60))  # noqa: S311 - no secret
-        return Next(claim.number, claim.step, claim.tries, midnight + spread, "budget")
+        return Next(claim.number, claim.step, claim.tries, midnight + spread - now, "budget")
     if waits == "provider":
         wait = min(NOBODY_ANSWERS * 2 ** min(claim.tries, 10), LONGEST) * random.uniform(0.5, 1)  # noqa: S311
-        return Next(claim.number, claim.step, min(claim.tries + 1, 1000), now + wait, "lookup")
+        return Next(claim.number, claim.step, min(claim.tries + 1, 1000), wait, "lookup")
     if claim.forced:
-        return Next(claim.number, claim.step, claim.tries, now + _gap(timetable, claim.step), None)
+        return Next(claim.number, claim.step, claim.tries, _gap(timetable, claim.step), None)
     step = min(claim.step + 1, len(timetable) - 1)
-    return Next(claim.number, step, 0, now + _gap(timetable, claim.step), None)
+    return Next(claim.number, step, 0, _gap(timetable, claim.step), None)
 
 
 def _gap(timetable: Sequence[timedelta], step: int) -> timedelta:

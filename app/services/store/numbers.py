@@ -240,12 +240,14 @@ async def _save_blocks(db: Connection, before: Mapping[str, Held], after: Mappin
 
 _ASK_LOOKUPS = """
 INSERT INTO lookups (number, reason, cause, asked_at, due_at)
-SELECT n, r, c, $4, $4 FROM unnest($1::text[], $2::text[], $3::jsonb[]) AS wanted (n, r, c) ORDER BY n
+SELECT n, r, c, statement_timestamp(), statement_timestamp()
+FROM unnest($1::text[], $2::text[], $3::jsonb[]) AS wanted (n, r, c) ORDER BY n
 ON CONFLICT (number) DO NOTHING
 """
 # What is under way just now answers for the new question too, as the first step of its timetable.
 _ASK_ANEW = """
-UPDATE lookups SET step = 0, tries = 0, due_at = $2, waiting_for = NULL WHERE number = ANY($1::text[])
+UPDATE lookups SET step = 0, tries = 0, due_at = statement_timestamp(), waiting_for = NULL
+WHERE number = ANY($1::text[])
 """
 # One that is under way stays until its answer has come: that is paid for, and a call may wait for it.
 _DROP_LOOKUPS = """
@@ -254,7 +256,7 @@ WHERE number = ANY($1::text[]) AND (lease_until IS NULL OR lease_until < clock_t
 """
 
 
-async def save_lookups(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held], now: datetime,
+async def save_lookups(db: Connection, before: Mapping[str, Held], after: Mapping[str, Held],
                        *, answered: bool = False) -> None:  # fmt: skip
     """Ask for the lookups that the numbers now wait for, and forget those that nothing waits for any more. A new
     question beside an older one begins the timetable anew; one that comes with a lookup's answer (`answered`) does not.
@@ -269,8 +271,8 @@ async def save_lookups(db: Connection, before: Mapping[str, Held], after: Mappin
         elif was:
             dropped.append(number)
     if asked:
-        await db.execute(_ASK_LOOKUPS, *columns(asked), now)
+        await db.execute(_ASK_LOOKUPS, *columns(asked))
     if anew:
-        await db.execute(_ASK_ANEW, anew, now)
+        await db.execute(_ASK_ANEW, anew)
     if dropped:
         await db.execute(_DROP_LOOKUPS, dropped)
