@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import InternalError
 
-from app.services.connection import connect, driver_of, read, transaction
+from app.services.connection import Connection, connect, driver_of, is_lost, read, transaction
+from app.services.past import looking
 
 
 async def test_a_connection_that_ended_while_nobody_used_it_is_replaced_unseen(database_url: str) -> None:
@@ -85,4 +86,36 @@ async def test_where_all_hosts_answer_and_none_is_as_asked_that_is_told(database
     engine = connect(ours.set(query=twice | {"target_session_attrs": "standby"}).render_as_string(hide_password=False))
     with pytest.raises(InternalError, match="None of the hosts match"):
         await read(engine, text("SELECT 1"))
+
+
+async def limit(db: Connection) -> str:
+    return str(await db.fetchval("SHOW idle_in_transaction_session_timeout"))
+
+
+async def test_who_sleeps_in_a_transaction_loses_it_and_may_try_again(database_url: str) -> None:
+    """A process, or a machine, that was suspended in the middle of one kept all others from writing until it woke."""
+    engine, ended = connect(database_url, pool=1), asyncio.Event()
+    async with transaction(engine) as db:
+        assert await limit(db) == "30s"
+
+    async def sleep() -> None:
+        async with transaction(engine) as db:
+            await db.execute("SET LOCAL idle_in_transaction_session_timeout = '1ms'")
+            db.add_termination_listener(lambda _: ended.set())
+            await ended.wait()
+            await db.fetchval("SELECT 1")
+
+    (lost,) = await asyncio.gather(asyncio.wait_for(sleep(), 30), return_exceptions=True)
+    assert isinstance(lost, Exception)
+    assert is_lost(lost)
+    assert not isinstance(lost, TimeoutError)
+    async with transaction(engine) as db:
+        assert await db.fetchval("SELECT 1") == 1
+    await engine.dispose()
+
+
+async def test_who_only_reads_the_past_keeps_nobody_waiting_and_may_sleep(database_url: str) -> None:
+    engine = connect(database_url, pool=1)
+    async with looking(engine) as db:
+        assert await limit(db) == "0"
     await engine.dispose()

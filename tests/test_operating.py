@@ -397,6 +397,7 @@ async def test_a_database_that_lets_nobody_in_is_told_as_such(server, database_u
     ("idle_session_timeout", "idle_session_timeout = '5min'", "0"),
     ("statement_timeout", "statement_timeout = '1s'", "0"),
     ("lock_timeout", "lock_timeout = '1s'", "0"),
+    ("idle_in_transaction_session_timeout", "idle_in_transaction_session_timeout = '1s'", "30s"),
     ("transaction_timeout", "transaction_timeout = '1s'", "0"),
     ("jit", "jit = on", "off"),
 ])  # fmt: skip

@@ -41,7 +41,7 @@ class Busy(Exception):
 
 # 25006: a demoted primary still answers but takes no writes (seen to last for days after a failover). 26000 and 42P05:
 # behind a pooler of transactions the session is another's, which lacks our prepared statements or has others.
-_GONE_STATES = ("08", "57P01", "57P02", "57P03", "25006", "26000", "42P05")
+_GONE_STATES = ("08", "57P01", "57P02", "57P03", "25P03", "25006", "26000", "42P05")
 # Deadlocks, full disks, too many connections, locks and statements given up, files that cannot be read, a password or a
 # database that is being changed, or lets nobody in: another connection would hear the same.
 _AGAIN_STATES = ("40", "53", "55P03", "57014", "58", "28", "3D", "55000")
@@ -96,10 +96,12 @@ def engine_of(url: str, *, connect_args: Mapping[str, Any], **more: Any) -> Asyn
 # heard 503; when idle sessions are ended, the first ones after a quiet time did. Limits of statements are meant for
 # questions: all of ours have their own, and among millions upkeep takes minutes. What forgets a connection that says
 # nothing, as gateways of clouds do after 4 or 6 minutes, hears the server each minute: else the first receipt after a
-# quiet time is lost in it. Said in the session and not as it is opened, where PgBouncer lets none of it pass.
+# quiet time is lost in it. A process that is suspended in a transaction, or whose machine is, lets go of its locks: all
+# others heard 503 until it woke. Said in the session and not as it is opened, where PgBouncer lets none of it pass.
 _SETTLE = {
     0: "SET default_transaction_isolation = 'read committed'; SET jit = off; SET statement_timeout = 0; "
-       "SET lock_timeout = 0; SET tcp_keepalives_idle = 60",
+       "SET lock_timeout = 0; SET tcp_keepalives_idle = 60; "
+       "SET idle_in_transaction_session_timeout = '30s'",
     14: "; SET idle_session_timeout = 0",
     17: "; SET transaction_timeout = 0",
 }  # fmt: skip

@@ -51,9 +51,10 @@ class Past(NamedTuple):
 
 @asynccontextmanager
 async def looking(engine: AsyncEngine) -> AsyncIterator[Connection]:
-    """One moment of the database, in which nothing can be written."""
+    """One moment of the database, in which nothing can be written. Nobody waits for it, so it may sleep (Ctrl-Z)."""
     async with transaction(engine) as db:
         await db.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        await db.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         yield db
 
 
