@@ -393,6 +393,41 @@ async def test_callers_join_the_call_in_flight(start: Start) -> None:
             assert await one.sql("SELECT 1 FROM lookups") == []
 
 
+_ELSEWHERE = """
+INSERT INTO lookups (number, reason, cause, asked_at, due_at, lease_until)
+SELECT $1, 'by_hand', '{}', clock_timestamp(), clock_timestamp(), clock_timestamp() + interval '1 hour'
+"""
+_ANSWERED = """
+INSERT INTO lookup_answers (number, asked_at, provider, outcome, detail, price, config)
+SELECT $1, clock_timestamp() + $2::interval, 'telnyx', $3, '', 0.0015, 'theirs'
+"""
+
+
+@pytest.mark.parametrize("apart", [timedelta(days=-2), timedelta(minutes=-5), timedelta(0), timedelta(days=2)])
+async def test_who_joins_a_call_of_another_process_is_told_of_it_alone_by_whatever_clock(
+    start: Start, apart: timedelta
+) -> None:
+    """Where the other's clock was behind its answer was not found, and the provider was paid twice; an earlier one was
+    told as this one's.
+    """
+    async with answering(says("AT&T")) as provider, start(lookup=provider.settings()) as service:
+        async with transaction(service.app.state.engine) as db:
+            await db.execute(_ELSEWHERE, WHO)
+            await db.execute(_ANSWERED, WHO, apart - timedelta(seconds=30), "ok")
+            await db.execute(ARRIVALS)
+        calling = asyncio.create_task(service.client.post(f"/v1/numbers/{WHO}/lookup"))
+        async with asyncio.timeout(30):
+            while await service.sql("SELECT is_called FROM arrived") != [(True,)]:
+                await asyncio.sleep(0.02)
+        async with transaction(service.app.state.engine) as db:
+            await db.execute(_ANSWERED, WHO, apart, "timeout")
+            await db.execute("DELETE FROM lookups")
+        told = (await calling).json()
+        assert (told["outcome"], told["errors"], told["price"], provider.calls) == (
+            "timeout", [{"provider": "telnyx", "error": "timeout"}], "0.0015", {},
+        )  # fmt: skip
+
+
 async def test_a_caller_is_answered_though_its_number_was_erased_and_is_looked_up_anew_meanwhile(start: Start) -> None:
     go = asyncio.Event()
     async with (

@@ -26,7 +26,7 @@ from app.services.lookup.kept import NOTHING_KNOWN, Known, known, refused, still
 from app.services.lookup.outcome import Done, Outcome, Plan
 from app.services.lookup.panel import Panel, Told
 from app.services.lookup.transport import Transport
-from app.services.lookup.written import written
+from app.services.lookup.written import Before, there, written
 from app.services.meaning import Meaning
 
 log = structlog.get_logger(__name__)
@@ -231,20 +231,21 @@ class Lookups:
             raise NoProvider
         if flight := self._flights.get(number):
             return await asyncio.shield(flight)
-        began = datetime.now(UTC)
+        before: Before | None = None
         while True:
             async with transaction(self._engine) as db:
                 self.panel.obey(await stops.read(db))
+                before = before or await there(db, number)
                 mine = await claims.take(db, number, self.panel.lease)
-                before = await known(db, [mine]) if mine else NOTHING_KNOWN
+                answers = await known(db, [mine]) if mine else NOTHING_KNOWN
             if mine is not None:
-                self._fly([mine], before)
+                self._fly([mine], answers)
             if flight := self._flights.get(number):
                 return await asyncio.shield(flight)
-            if joined := await self._join(number, began):
+            if joined := await self._join(number, before):
                 return joined
 
-    async def _join(self, number: str, began: datetime) -> Outcome | None:
+    async def _join(self, number: str, before: Before) -> Outcome | None:
         """Another process makes it: wait until its lease is given up, and read what it wrote. None if it has died.
         Raises Busy when it takes longer than that: what was answered cannot be committed just now.
         """
@@ -253,5 +254,5 @@ class Lookups:
             await asyncio.sleep(JOINS_EVERY)
             async with transaction(self._engine) as db:
                 if not await claims.is_leased(db, number):
-                    return await written(db, number, began)
+                    return await written(db, number, before)
         raise Busy
