@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from app.models.receipt import Receipt, Status
 from app.services import breaker, quarantine
-from app.services.connection import POOL_SIZE
+from app.services.arrival import arrival
+from app.services.connection import POOL_SIZE, transaction
+from app.services.keep import keep
 from tests.conftest import Service, Start
 
 SENDER, LIST = "12345", "spring"
@@ -347,6 +350,28 @@ async def test_what_leaves_the_window_becomes_final_and_counts_for_the_baseline(
     assert await service.sql("SELECT key, total FROM breaker_windows") == [("native/openmarket/561/12345/T-Mobile", 40)]
     assert await service.sql("SELECT count(*) FROM breaker_hits") == [(30,)]
     assert (await tally(service))[0] == 70
+
+
+@pytest.mark.parametrize("apart", [timedelta(minutes=-20), timedelta(minutes=20)])
+async def test_who_takes_a_mass_event_by_another_clock_stops_it_all_the_same(
+    service: Service, apart: timedelta
+) -> None:
+    """Where one process was behind by more than the window, the others put what it had counted out of it at once."""
+    state, theirs = service.app.state, datetime.now(UTC) + apart
+    everybody = numbers(60)
+    await subscribe(service, everybody)
+    for part in (everybody[:30], everybody[30:]):
+        arrivals = [arrival(_received(number), theirs, state.meaning) for number in part]
+        async with transaction(state.engine) as db:
+            await keep(db, arrivals, [], state.meaning, theirs)
+        await quarantine.keep(state.engine, state.meaning.policy)
+    assert [one["waiting"] for one in await waiting(service)] == [60]
+    assert (await tally(service))[0] == 0
+
+
+def _received(number: str) -> Receipt:
+    return Receipt(f"561-{number}", Status.UNDELIVERABLE, number, SENDER, "561", "openmarket", gateway="native",
+                   carrier="T-Mobile", occurred_at=BEGAN)  # fmt: skip
 
 
 async def test_a_mass_event_never_becomes_usual_also_where_it_was_released(small: Service) -> None:

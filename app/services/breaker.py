@@ -156,11 +156,13 @@ def _weighs(verdict: Verdict) -> bool:
 
 # One statement each ------------------------------------------------------------------------------------------------
 
-# A number may still lie in a quarantine that is decided: that is carried out for it before anything else happens.
+# A number may still lie in a quarantine that is decided: that is carried out for it before anything else happens. Hits
+# are dated, and the window is held, by the database's clock: what a process counts whose own is behind by more than the
+# window, the others would put out of it at once.
 _HIT = """
 WITH hit AS (
     INSERT INTO breaker_hits AS h (key, number, at, quarantine)
-    SELECT k, n, $3, q.id FROM unnest($1::text[], $2::text[]) AS v (k, n)
+    SELECT k, n, statement_timestamp(), q.id FROM unnest($1::text[], $2::text[]) AS v (k, n)
         LEFT JOIN quarantines q ON q.key = k AND q.decision IS NULL
     ORDER BY k, n
     ON CONFLICT (key, number) DO UPDATE SET at = excluded.at, quarantine = coalesce(h.quarantine, excluded.quarantine)
@@ -179,10 +181,11 @@ WHERE h.key = v.key AND h.number = v.number RETURNING h.key, h.quarantine
 _JUDGE = """
 SELECT k, c.many, CASE WHEN c.many > $3 THEN (SELECT avg(busiest)::float8 FROM (
     SELECT max(total) AS busiest FROM breaker_windows w
-    WHERE w.key = k AND w.starts > $4 GROUP BY date_trunc('day', w.starts, 'UTC')) AS days) END AS baseline
+    WHERE w.key = k AND w.starts > statement_timestamp() - $4::interval
+    GROUP BY date_trunc('day', w.starts, 'UTC')) AS days) END AS baseline
 FROM unnest($1::text[]) AS k
     CROSS JOIN LATERAL (SELECT count(*) AS many FROM breaker_hits h LEFT JOIN quarantines q ON q.id = h.quarantine
-                        WHERE h.key = k AND h.at > $2 AND q.decision IS NULL) AS c
+                        WHERE h.key = k AND h.at > statement_timestamp() - $2::interval AND q.decision IS NULL) AS c
 """
 _OPEN = """
 INSERT INTO quarantines (key, gateway, code_space, code, sender, carrier, reason, seen, allowed, opened_at)
@@ -196,7 +199,7 @@ RETURNING key
 _CATCH = """
 WITH loose AS (
     SELECT h.key, h.number, q.id FROM breaker_hits h JOIN quarantines q ON q.key = h.key AND q.decision IS NULL
-    WHERE h.key = ANY($1::text[]) AND h.quarantine IS NULL AND h.at > $2
+    WHERE h.key = ANY($1::text[]) AND h.quarantine IS NULL AND h.at > statement_timestamp() - $2::interval
     ORDER BY h.at LIMIT $3 FOR UPDATE OF h SKIP LOCKED)
 UPDATE breaker_hits h SET quarantine = loose.id FROM loose WHERE h.key = loose.key AND h.number = loose.number
 RETURNING h.key, h.number, h.quarantine
@@ -238,7 +241,7 @@ async def watch(db: Connection, keys: Sequence[Key | None], verdicts: Sequence[V
     hits = sorted({(str(key), verdict.number) for key, verdict in zip(keys, verdicts, strict=True) if key})
     if not hits:
         return Watched([], [*verdicts], [], {}, {})
-    rows = await db.fetch(_HIT, *columns(hits), now)
+    rows = await db.fetch(_HIT, *columns(hits))
     cases: dict[str, int] = {row["key"]: row["id"] for row in rows if row["decision"] is None}
     closing = [verdict for *of, held in rows if (case := Decided(*of)).decision for verdict in case.closing(held, now)]
     if closing:
@@ -265,7 +268,7 @@ async def _judge(db: Connection, keys: Mapping[str, Key], guard: Guard, now: dat
     opened it at the same moment.
     """
     breaker, over = guard.policy.breaker, {}
-    rows = await db.fetch(_JUDGE, [*keys], now - breaker.window, breaker.least, now - breaker.past)
+    rows = await db.fetch(_JUDGE, [*keys], breaker.window, breaker.least, breaker.past)
     for key, many, baseline in rows:
         limit = max(breaker.least, int(breaker.times * (baseline or 0)))
         guard.tally.counted(key, many, limit, now)
@@ -289,5 +292,5 @@ async def catch(db: Connection, keys: Iterable[str], breaker: Breaker, now: date
     """What undoes the acts of the window, and of those who were in flight when the quarantine of their key opened: a
     part of them, where they are more than UNDONE_AT_ONCE.
     """
-    rows = await db.fetch(_CATCH, [*keys], now - breaker.window, UNDONE_AT_ONCE)
+    rows = await db.fetch(_CATCH, [*keys], breaker.window, UNDONE_AT_ONCE)
     return [Verdict(number, now, Cause("policy", source=BREAKER), apart=key, case=case) for key, number, case in rows]

@@ -102,13 +102,13 @@ _OPEN = "SELECT key, sender, carrier FROM quarantines WHERE decision IS NULL ORD
 # What leaves the window becomes what is usual; of a key in quarantine nothing is.
 _AGE = """
 WITH old AS (
-    SELECT key, number FROM breaker_hits WHERE quarantine IS NULL AND at < $1
-    ORDER BY key, number LIMIT $3 FOR UPDATE SKIP LOCKED),
+    SELECT key, number FROM breaker_hits WHERE quarantine IS NULL AND at < statement_timestamp() - $1::interval
+    ORDER BY key, number LIMIT $2 FOR UPDATE SKIP LOCKED),
 gone AS (
     DELETE FROM breaker_hits h USING old WHERE h.key = old.key AND h.number = old.number RETURNING h.key, h.at),
 counted AS (
     INSERT INTO breaker_windows AS w (key, starts, total)
-    SELECT key, date_bin(make_interval(secs => $2), at, 'epoch'), count(*) FROM gone
+    SELECT key, date_bin($1::interval, at, 'epoch'), count(*) FROM gone
     WHERE key NOT IN (SELECT key FROM quarantines WHERE decision IS NULL) GROUP BY 1, 2 ORDER BY 1, 2
     ON CONFLICT (key, starts) DO UPDATE SET total = w.total + excluded.total)
 SELECT count(*) FROM gone
@@ -152,7 +152,5 @@ async def _catch(engine: AsyncEngine, policy: Policy) -> int:
 
 
 async def _age(engine: AsyncEngine, policy: Policy) -> int:
-    window = policy.breaker.window
     async with transaction(engine) as db:
-        old = datetime.now(UTC) - window
-        return int(await db.fetchval(_AGE, old, window.total_seconds(), AT_ONCE))
+        return int(await db.fetchval(_AGE, policy.breaker.window, AT_ONCE))
