@@ -8,7 +8,7 @@ import json
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -25,6 +25,7 @@ from app.models.http import HttpAnswer
 from app.models.receipt import Broken, Link, Missed, Status
 from app.services.reconcile import FAILURES_MOST, Reconciled, reconcile
 from app.wiring import inquirers_of
+from tests.clock import set_clock
 from tests.conftest import Service, Start
 from tests.running import environment, sendable
 
@@ -159,10 +160,10 @@ async def no_wait(_: float) -> None:
     """Time does not pass here: what is waited for is asked elsewhere."""
 
 
-async def run(service: Service, most: int = 1000) -> Reconciled:
+async def run(service: Service, most: int = 1000, sleep: Callable[[float], Awaitable[None]] = no_wait) -> Reconciled:
     state = service.app.state
     ((_, inquirer),) = inquirers_of(state.settings).items()
-    return await reconcile(state.engine, state.intake, inquirer, DAY, most, sleep=no_wait)
+    return await reconcile(state.engine, state.intake, inquirer, DAY, most, sleep=sleep)
 
 
 async def test_what_is_missed_is_asked_for_and_applied_as_a_pushed_receipt_is(start: Start) -> None:
@@ -190,6 +191,26 @@ async def test_what_is_on_the_way_is_asked_for_again_after_hours_only(start: Sta
             assert await run(service) == Reconciled()
             await service.sql("UPDATE messages SET asked_at = asked_at - interval '7 hours' RETURNING 1")
             assert await run(service) == Reconciled(asked=1, on_the_way=1)
+
+
+@pytest.mark.parametrize("apart", ["-3 days", "3 days"])
+async def test_when_it_is_asked_for_again_goes_by_the_clock_of_the_database(
+    start: Start, database_url: str, apart: str
+) -> None:
+    """A run on a machine that was ahead by days put it off by as many for everybody."""
+    await set_clock(database_url, apart)
+    since = "SELECT clock_timestamp() - asked_at FROM messages"
+    claimed: list[timedelta] = []
+    async with vendor(lambda path, query: twilio(path, query, status="sent", error_code=None)) as api:
+        async with start(**settings(api.url)) as service:
+
+            async def look(_: float) -> None:
+                claimed.append((await service.sql(since))[0][0])
+
+            await sent(service, "SM01")
+            assert await run(service, sleep=look) == Reconciled(asked=1, on_the_way=1)
+            [(asked,)] = await service.sql(since)
+            assert [round(one / timedelta(minutes=1)) for one in (*claimed, asked)] == [355, 0]
 
 
 async def test_a_message_that_the_gateway_does_not_know_is_counted(start: Start) -> None:

@@ -67,11 +67,12 @@ class Reconciled(NamedTuple):
     stopped: str | None = None
 
 
+# When a message was asked for is told by the database's clock: one that ran ahead would put it off for everybody.
 # Receipts' ids are asked for from `$3` on as well: else those before it, of all days, are merged past each time.
 _DUE = """
 FROM messages m
 WHERE gateway = $1 AND account = $2 AND message_id > $3 AND number IS NOT NULL
-  AND coalesce(sent_at, registered_at) < $4 AND (asked_at IS NULL OR asked_at < $5)
+  AND coalesce(sent_at, registered_at) < $4 AND (asked_at IS NULL OR asked_at < statement_timestamp() - $5::interval)
   AND NOT EXISTS (SELECT FROM receipts r WHERE r.message_id = m.message_id AND r.message_id > $3
                   AND r.gateway = m.gateway AND r.account = m.account AND r.status = ANY($6::text[])
                   AND r.received_at > $7)
@@ -80,16 +81,19 @@ _COUNT = f"SELECT count(*) {_DUE}"
 # Materialized: as a plain subquery it may run once for every row that is joined, and claim more at each.
 _CLAIM = f"""
 WITH due AS MATERIALIZED (SELECT message_id AS wanted {_DUE} ORDER BY message_id LIMIT $9 FOR UPDATE OF m SKIP LOCKED)
-UPDATE messages SET asked_at = $8 FROM due
+UPDATE messages SET asked_at = statement_timestamp() - $8::interval FROM due
 WHERE gateway = $1 AND account = $2 AND message_id = wanted
 RETURNING message_id, number, sender, sent_at
 """  # noqa: S608 - constants of this file
-_ASKED = "UPDATE messages SET asked_at = $4 WHERE gateway = $1 AND account = $2 AND message_id = ANY($3::text[])"
+_ASKED = """
+UPDATE messages SET asked_at = CASE WHEN $4 THEN statement_timestamp() END
+WHERE gateway = $1 AND account = $2 AND message_id = ANY($3::text[])
+"""
 
 
 def _due(link: Link, after: str, older: timedelta, now: datetime) -> tuple[object, ...]:
     final = [status.value for status in FINAL]
-    return (link.gateway, link.account, after, now - older, now - AGAIN, final, now - 2 * register.KEPT)
+    return (link.gateway, link.account, after, now - older, AGAIN, final, now - 2 * register.KEPT)
 
 
 async def waiting(engine: AsyncEngine, link: Link, older: timedelta) -> int:
@@ -101,7 +105,7 @@ async def waiting(engine: AsyncEngine, link: Link, older: timedelta) -> int:
 async def _claim(engine: AsyncEngine, link: Link, after: str, older: timedelta, most: int) -> list[Missed]:
     now = datetime.now(UTC)
     async with transaction(engine) as db:
-        rows = await db.fetch(_CLAIM, *_due(link, after, older, now), now - AGAIN + LEASE, most)
+        rows = await db.fetch(_CLAIM, *_due(link, after, older, now), AGAIN - LEASE, most)
     return sorted((Missed(*row) for row in rows), key=lambda message: message.message_id)
 
 
@@ -147,7 +151,7 @@ class _Asker:
                 await self._intake.put(receipts)
                 self._count(receipts, messages)
                 final = {one.message_id for one in receipts if one.status in FINAL}
-                await self._asked([one for one in messages if one.message_id not in final], datetime.now(UTC))
+                await self._asked([one for one in messages if one.message_id not in final], told=True)
                 done = True
             elif not self.total.stopped:
                 self._failed()
@@ -155,7 +159,7 @@ class _Asker:
             self._failed()
         finally:
             if not done:
-                await self._asked(messages, None)
+                await self._asked(messages, told=False)
         if not done:
             self.total = self.total._replace(failed=self.total.failed + len(messages))
 
@@ -208,10 +212,10 @@ class _Asker:
         if self._failures >= FAILURES_MOST:
             self.total = self.total._replace(stopped=f"{FAILURES_MOST} requests in a row failed")
 
-    async def _asked(self, messages: Sequence[Missed], at: datetime | None) -> None:
+    async def _asked(self, messages: Sequence[Missed], *, told: bool) -> None:
         if ids := [message.message_id for message in messages]:
             async with transaction(self._engine) as db:
-                await db.execute(_ASKED, self._link.gateway, self._link.account, ids, at)
+                await db.execute(_ASKED, self._link.gateway, self._link.account, ids, told)
 
 
 def _is_passing(answer: HttpAnswer | None) -> bool:
