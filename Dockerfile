@@ -9,7 +9,8 @@ COPY pyproject.toml README.md alembic.ini ./
 COPY migrations migrations
 COPY app app
 RUN .venv/bin/python -m pip install --no-cache-dir --no-deps --no-build-isolation --editable . \
- && .venv/bin/python -m compileall -q app migrations
+ && .venv/bin/python -m compileall -q app migrations \
+ && chmod -R a+rX .
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin sendable \

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -59,6 +60,18 @@ def test_the_image_listens_where_its_environment_says():
     assert re.findall(r"^CMD (.*)", text, re.MULTILINE) == ['["serve"]']
     assert read_settings(given).host == "0.0.0.0"  # noqa: S104 - it is compared
     assert read_settings(given | {"SENDABLE_HOST": "127.0.0.1"}).host == "127.0.0.1"
+
+
+def test_the_image_is_for_its_user_to_read_under_whatever_umask_it_was_checked_out(tmp_path: Path):
+    """COPY keeps the modes: of what git made under 077, user 10001 could read nothing, and no container started."""
+    build = (REPOSITORY / "Dockerfile").read_text().split("\nFROM ")[1]
+    module = tmp_path / "app" / "main.py"
+    module.parent.mkdir(mode=0o700)
+    module.touch(mode=0o600)
+    for step in re.findall(r"&& (chmod .*)", build):
+        subprocess.run(shlex.split(step), cwd=tmp_path, check=True)
+    assert module.stat().st_mode & 0o777 == 0o644
+    assert module.parent.stat().st_mode & 0o777 == 0o755
 
 
 @pytest.mark.parametrize("python", ["as it was", "gone", "a newer one"])
