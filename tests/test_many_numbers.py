@@ -58,8 +58,8 @@ CAME = """INSERT INTO receipts (received_at, key, gateway, account, message_id, 
 async def test_a_claim_of_missed_receipts_goes_on_in_the_receipts_where_the_last_one_ended(service: Service) -> None:
     await service.sql(SENT)
     await service.sql(CAME)
-    now = "clock_timestamp()"
-    values = ("'twilio'", "''", "'SM25000'", now, now, "'{delivered}'", "now() - interval '28 days'", now, 8)
+    now, again = "clock_timestamp()", "'6 hours'"
+    values = ("'twilio'", "''", "'SM25000'", now, again, "'{delivered}'", "now() - interval '28 days'", again, 8)
     assert "message_id > 'SM25000'" in re.split("receipts", await plan(service, filled(reconcile._CLAIM, *values)))[-1]
 
 
